@@ -1,0 +1,12 @@
+//! `unladen` measures, on the reader's own machine, what a virtual machine
+//! and a container really cost: start-up, memory and density of the same
+//! static payload in a plain process, in a container made by this crate's own
+//! runtime, and in QEMU virtual machines.
+//!
+//! Modules stand in pipeline order; each uses only those before it:
+//! `units`, `record`, `sys`, `host`, `spec`, `plan`, `payload`, `image`,
+//! `container`, `backend`, `probe`, `run`, `store`, `stats`, `claims`,
+//! `chart`, `report`, `cli`.
+
+pub mod record;
+pub mod units;

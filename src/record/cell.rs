@@ -1,0 +1,262 @@
+//! What is measured: experiment, backend, workload and parameters.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// A kind of measurement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Experiment {
+    /// One instance from request to gone.
+    Startup,
+    /// One idle instance, read by every ledger.
+    Memory,
+    /// A ladder of live instances.
+    Density,
+}
+
+impl Experiment {
+    /// All experiments.
+    pub const ALL: [Self; 3] = [Self::Startup, Self::Memory, Self::Density];
+
+    /// The name used in files and flags.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Startup => "startup",
+            Self::Memory => "memory",
+            Self::Density => "density",
+        }
+    }
+}
+
+impl fmt::Display for Experiment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Which way to isolate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BackendName {
+    /// No isolation: the payload as a child process. The null backend.
+    Process,
+    /// Our own container runtime.
+    Container,
+    /// A QEMU virtual machine.
+    Vm,
+    /// No real instance: exact timings, for testing the pipeline itself.
+    Mock,
+}
+
+impl BackendName {
+    /// All backends, in the order in which reports list them.
+    pub const ALL: [Self; 4] = [Self::Process, Self::Container, Self::Vm, Self::Mock];
+
+    /// The name used in files and flags.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::Container => "container",
+            Self::Vm => "vm",
+            Self::Mock => "mock",
+        }
+    }
+}
+
+impl fmt::Display for BackendName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What the payload does. Written `pause`, `exit`, `touch=64` or `http`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Workload {
+    /// Ready at once, then idle.
+    Pause,
+    /// Ready at once, then runs to completion.
+    Exit,
+    /// Touches this many MiB before it is ready, then idles.
+    Touch(u32),
+    /// Answers HTTP/1.1 requests that arrive over its channel.
+    Http,
+}
+
+/// A text that names no workload.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("unknown workload `{0}`: expected pause, exit, touch=MIB (1 to 65536) or http")]
+pub struct WorkloadError(String);
+
+impl fmt::Display for Workload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pause => f.write_str("pause"),
+            Self::Exit => f.write_str("exit"),
+            Self::Touch(mib) => write!(f, "touch={mib}"),
+            Self::Http => f.write_str("http"),
+        }
+    }
+}
+
+impl FromStr for Workload {
+    type Err = WorkloadError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let error = || WorkloadError(text.to_owned());
+        match text {
+            "pause" => Ok(Self::Pause),
+            "exit" => Ok(Self::Exit),
+            "http" => Ok(Self::Http),
+            _ => {
+                let mib = text.strip_prefix("touch=").ok_or_else(error)?;
+                match mib.parse() {
+                    Ok(mib) if (1..=65_536).contains(&mib) => Ok(Self::Touch(mib)),
+                    _ => Err(error()),
+                }
+            }
+        }
+    }
+}
+
+impl Serialize for Workload {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Workload {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Parameters of a cell: names and values, in canonical (sorted) order.
+/// [`fmt::Display`] and [`FromStr`] use `k=v;k=v`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Params(pub BTreeMap<String, String>);
+
+impl Params {
+    /// The value of one parameter.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+}
+
+/// A parameter text that is not `k=v;k=v`.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("`{0}` is not a parameter list: expected k=v;k=v")]
+pub struct ParamsError(String);
+
+impl fmt::Display for Params {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (name, value)) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { ";" };
+            write!(f, "{separator}{name}={value}")?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Params {
+    type Err = ParamsError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut params = BTreeMap::new();
+        for pair in text.split(';').filter(|pair| !pair.is_empty()) {
+            match pair.split_once('=') {
+                Some((name, value)) if !name.is_empty() => {
+                    params.insert(name.to_owned(), value.to_owned());
+                }
+                _ => return Err(ParamsError(text.to_owned())),
+            }
+        }
+        Ok(Self(params))
+    }
+}
+
+impl Serialize for Params {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Params {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// The identity of a cell. Two samples belong together exactly when their
+/// keys are equal.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct CellKey {
+    /// Which experiment.
+    pub experiment: Experiment,
+    /// Which backend.
+    pub backend: BackendName,
+    /// Which workload.
+    pub workload: Workload,
+    /// Which parameters.
+    pub params: Params,
+}
+
+impl CellKey {
+    /// The backend with the parameters that tell its cells apart, for a
+    /// chart's legend or a table's first column: `vm microvm`, `container`.
+    #[must_use]
+    pub fn label(&self) -> String {
+        let mut label = self.backend.as_str().to_owned();
+        for (name, value) in &self.params.0 {
+            label.push(' ');
+            match name.as_str() {
+                "machine" | "kernel" | "accel" => label.push_str(value),
+                "control" => label.push_str("(control)"),
+                _ => {
+                    label.push_str(name);
+                    label.push('=');
+                    label.push_str(value);
+                }
+            }
+        }
+        label
+    }
+}
+
+impl fmt::Display for CellKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.experiment, self.label(), self.workload)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn params_are_canonical_and_read_back() {
+        let params: Params = "memory=128M;machine=q35".parse().expect("valid");
+        assert_eq!(params.to_string(), "machine=q35;memory=128M");
+        assert_eq!(params.to_string().parse(), Ok(params));
+        assert_eq!("".parse(), Ok(Params::default()));
+        assert!("machine".parse::<Params>().is_err());
+    }
+
+    #[test]
+    fn workloads_read_back_and_refuse_nonsense() {
+        for workload in
+            [Workload::Pause, Workload::Exit, Workload::Touch(64), Workload::Http]
+        {
+            assert_eq!(workload.to_string().parse(), Ok(workload));
+        }
+        for bad in ["touch", "touch=", "touch=0", "touch=-1", "touch=65537", "sleep"] {
+            assert!(bad.parse::<Workload>().is_err(), "{bad}");
+        }
+    }
+}

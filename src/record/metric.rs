@@ -1,0 +1,214 @@
+//! Marks on the timeline, memory ledgers, and the names of metrics.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::units::Unit;
+
+/// A point on the timeline of one instance, stamped by the harness on
+/// `CLOCK_MONOTONIC`. The order of the variants is the order in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mark {
+    /// Just before the first system call that creates anything for the instance.
+    Request,
+    /// The creating call returned.
+    Spawned,
+    /// The virtual machine monitor answers on its control socket.
+    VmmReady,
+    /// First sign of life of the guest kernel on its console.
+    Kernel,
+    /// First instruction of our own program inside the instance.
+    Init,
+    /// The workload can serve, or has done its work.
+    Ready,
+    /// Stop was requested.
+    Stop,
+    /// The last process of the instance was reaped.
+    Exited,
+    /// Everything that the instance had on the host is removed.
+    Gone,
+}
+
+impl Mark {
+    /// All marks in the order of time.
+    pub const ALL: [Self; 9] = [
+        Self::Request,
+        Self::Spawned,
+        Self::VmmReady,
+        Self::Kernel,
+        Self::Init,
+        Self::Ready,
+        Self::Stop,
+        Self::Exited,
+        Self::Gone,
+    ];
+
+    /// The name used in metric names and files.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Spawned => "spawned",
+            Self::VmmReady => "vmm_ready",
+            Self::Kernel => "kernel",
+            Self::Init => "init",
+            Self::Ready => "ready",
+            Self::Stop => "stop",
+            Self::Exited => "exited",
+            Self::Gone => "gone",
+        }
+    }
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One way to count memory. Two ledgers are never added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ledger {
+    /// Proportional set size: shared pages divided by their mappers.
+    Pss,
+    /// Unique set size: private pages only.
+    Uss,
+    /// Resident set size: every mapped page once per process.
+    Rss,
+    /// What the instance's memory cgroup is charged.
+    Cgroup,
+    /// The highest value that the cgroup was charged.
+    Peak,
+    /// The host's own ledger: memory in use less reclaimable caches.
+    Host,
+}
+
+impl Ledger {
+    /// All ledgers.
+    pub const ALL: [Self; 6] =
+        [Self::Pss, Self::Uss, Self::Rss, Self::Cgroup, Self::Peak, Self::Host];
+
+    /// The name used in metric names and files.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pss => "pss",
+            Self::Uss => "uss",
+            Self::Rss => "rss",
+            Self::Cgroup => "cgroup",
+            Self::Peak => "peak",
+            Self::Host => "host",
+        }
+    }
+}
+
+/// What a sample is a value of. [`fmt::Display`] gives the name in files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Metric {
+    /// `startup.<mark>`: nanoseconds since `request`.
+    Startup(Mark),
+    /// `stop.<mark>`: nanoseconds since `stop`.
+    Stop(Mark),
+    /// `memory.<ledger>`: bytes of one idle instance (in a density ladder:
+    /// bytes of all live instances together, see the sample's step).
+    Memory(Ledger),
+    /// `memory.marginal.<ledger>`: bytes that one more instance costs, the
+    /// slope over a ladder.
+    Marginal(Ledger),
+    /// `density.instances`: the highest number alive at once, all of them
+    /// answering.
+    DensityInstances,
+    /// `density.start`: `startup.ready` of the newest instance of a step.
+    DensityStart,
+    /// `http.answer`: nanoseconds from sending a request to its whole answer.
+    HttpAnswer,
+}
+
+impl Metric {
+    /// The unit of every value of this metric.
+    #[must_use]
+    pub fn unit(self) -> Unit {
+        match self {
+            Self::Startup(_) | Self::Stop(_) | Self::DensityStart | Self::HttpAnswer => {
+                Unit::Nanoseconds
+            }
+            Self::Memory(_) | Self::Marginal(_) => Unit::Bytes,
+            Self::DensityInstances => Unit::Count,
+        }
+    }
+
+    /// Every metric there is, in the order in which reports list them.
+    pub fn all() -> impl Iterator<Item = Self> {
+        use Mark::{Exited, Gone, Init, Kernel, Ready, Spawned, VmmReady};
+        let startup = [Spawned, VmmReady, Kernel, Init, Ready, Exited, Gone];
+        startup
+            .into_iter()
+            .map(Self::Startup)
+            .chain([Exited, Gone].into_iter().map(Self::Stop))
+            .chain([Self::HttpAnswer])
+            .chain(Ledger::ALL.into_iter().map(Self::Memory))
+            .chain(Ledger::ALL.into_iter().map(Self::Marginal))
+            .chain([Self::DensityInstances, Self::DensityStart])
+    }
+}
+
+impl fmt::Display for Metric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Startup(mark) => write!(f, "startup.{mark}"),
+            Self::Stop(mark) => write!(f, "stop.{mark}"),
+            Self::Memory(ledger) => write!(f, "memory.{}", ledger.as_str()),
+            Self::Marginal(ledger) => write!(f, "memory.marginal.{}", ledger.as_str()),
+            Self::DensityInstances => f.write_str("density.instances"),
+            Self::DensityStart => f.write_str("density.start"),
+            Self::HttpAnswer => f.write_str("http.answer"),
+        }
+    }
+}
+
+/// A metric name that this version does not know.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("unknown metric `{0}`")]
+pub struct MetricError(String);
+
+impl FromStr for Metric {
+    type Err = MetricError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::all()
+            .find(|metric| metric.to_string() == text)
+            .ok_or_else(|| MetricError(text.to_owned()))
+    }
+}
+
+impl Serialize for Metric {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Metric {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_reads_back() {
+        for metric in Metric::all() {
+            assert_eq!(metric.to_string().parse(), Ok(metric));
+        }
+        assert_eq!(
+            "startup.lunch".parse::<Metric>(),
+            Err(MetricError("startup.lunch".to_owned()))
+        );
+    }
+}

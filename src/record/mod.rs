@@ -1,0 +1,18 @@
+//! What is written down: metrics, cells, samples and the manifest of a run.
+//!
+//! These types are the contract between measuring and reporting. Everything
+//! after a run works from files made of them; nothing here measures.
+
+mod cell;
+mod manifest;
+mod metric;
+mod sample;
+
+pub use cell::{BackendName, CellKey, Experiment, Params, ParamsError, Workload, WorkloadError};
+pub use manifest::{ArtefactFact, CellFact, HostFact, Manifest, RunState, Version};
+pub use metric::{Ledger, Mark, Metric, MetricError};
+pub use sample::{Clock, Outcome, Sample};
+
+/// Version of every file format in a run's folder. It rises when a column or
+/// a field changes its meaning; readers refuse a version they do not know.
+pub const SCHEMA_VERSION: u32 = 1;
