@@ -8,5 +8,6 @@
 //! `container`, `backend`, `probe`, `run`, `store`, `stats`, `claims`,
 //! `chart`, `report`, `cli`.
 
+pub mod payload;
 pub mod record;
 pub mod units;
