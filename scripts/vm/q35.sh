@@ -9,7 +9,8 @@ machine_kernel() {
 }
 
 machine_options() {
-	echo q35
+	# Parts that no guest here uses; SeaBIOS and the kernel would look after each of them.
+	echo q35,smm=off,vmport=off,sata=off,smbus=off
 }
 
 machine_words() {
