@@ -7,7 +7,9 @@
 //! everything of the run.
 
 pub mod order;
+mod live;
 mod server;
+mod template;
 mod watch;
 
 use std::io;
