@@ -9,4 +9,5 @@
 //! `chart`, `report`, `cli`.
 
 pub mod record;
+pub mod sys;
 pub mod units;
