@@ -1,1 +1,37 @@
-fn main() {}
+//! Compiles the payload: a static program without any library, for the
+//! target of this build, so that the command can carry it inside itself.
+
+use std::env;
+use std::path::PathBuf;
+use std::process::Command;
+
+fn main() {
+    println!("cargo::rerun-if-changed=src/payload");
+    println!("cargo::rerun-if-changed=build.rs");
+    let out = PathBuf::from(variable("OUT_DIR")).join("unladen-payload");
+    let mut rustc = Command::new(variable("RUSTC"));
+    rustc
+        .args(["src/payload/program/main.rs", "--crate-name=unladen_payload"])
+        .args(["--crate-type=bin", "--edition=2024", "--target", &variable("TARGET")])
+        .args(["-Copt-level=s", "-Cpanic=abort", "-Crelocation-model=static", "-Cstrip=symbols"])
+        .args(["-Cforce-unwind-tables=no", "-Ccodegen-units=1"])
+        .args(["-Clink-arg=-nostartfiles", "-Clink-arg=-nostdlib", "-Clink-arg=-static"])
+        // The compiled `core` refers to the unwinder, which an aborting
+        // program never calls.
+        .arg("-Clink-arg=-Wl,--defsym=rust_eh_personality=0")
+        // Without a build id and with one segment the same source gives the
+        // same bytes, and as few pages as possible.
+        .args(["-Clink-arg=-Wl,--build-id=none,-z,noseparate-code,-z,norelro,--gc-sections"])
+        .arg("-o")
+        .arg(&out);
+    if let Ok(linker) = env::var("RUSTC_LINKER") {
+        rustc.arg(format!("-Clinker={linker}"));
+    }
+    let status = rustc.status().unwrap_or_else(|error| panic!("cannot run rustc: {error}"));
+    assert!(status.success(), "compiling the payload failed: {rustc:?}");
+}
+
+/// A variable that cargo sets for build scripts.
+fn variable(name: &str) -> String {
+    env::var(name).unwrap_or_else(|error| panic!("cargo did not set {name}: {error}"))
+}

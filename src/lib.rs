@@ -4,10 +4,14 @@
 //! runtime, and in QEMU virtual machines.
 //!
 //! Modules stand in pipeline order; each uses only those before it:
-//! `units`, `record`, `sys`, `host`, `spec`, `plan`, `payload`, `image`,
+//! `units`, `errors`, `record`, `sys`, `host`, `spec`, `plan`, `payload`, `image`,
 //! `container`, `backend`, `probe`, `run`, `store`, `stats`, `claims`,
 //! `chart`, `report`, `cli`.
 
+pub mod errors;
+pub mod payload;
+pub mod plan;
 pub mod record;
+pub mod spec;
 pub mod sys;
 pub mod units;

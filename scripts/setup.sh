@@ -1,0 +1,156 @@
+#!/usr/bin/env bash
+#help
+# setup.sh [--check] [--for PURPOSE]...
+#
+# Installs the packages of the distribution that are missing: Debian and Ubuntu with apt, Fedora with dnf, Arch with
+# pacman. Prints the names of what it installs, one a line. Needs root or sudo.
+#
+#   --for run            start guests, and build the suite itself (default)
+#   --for build-kernel   what guest/kernel.sh needs to build the small guest kernel
+#   --for test           what the tests and checks of the project need
+#   --for all            all of these; --for may be given several times
+#   --check              install nothing: print what is missing, and exit with 3 if anything is
+#   --help               this text
+#end
+set -euo pipefail
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=scripts/lib.sh
+source "$here/lib.sh"
+exec </dev/null
+
+check=no purposes=()
+while (($#)); do
+	case $1 in
+	--help | -h)
+		print_help
+		exit 0
+		;;
+	--check) check=yes ;;
+	--for)
+		need_value "$1" "$@"
+		one_of "$1" "$2" run build-kernel test all
+		purposes+=("$2")
+		shift
+		;;
+	*) unknown_flag "$1" ;;
+	esac
+	shift
+done
+((${#purposes[@]})) || purposes=(run)
+
+# A table of names for each family: easier to keep right than rules that translate them.
+packages_for() { # FAMILY PURPOSE
+	case $1/$2 in
+	# QEMU brings its firmware: SeaBIOS for q35, qboot for microvm. gcc links Rust programs.
+	debian/run | ubuntu/run) echo qemu-system-x86 util-linux gcc libc6-dev ;;
+	fedora/run) echo qemu-system-x86-core util-linux gcc glibc-devel ;;
+	arch/run) echo qemu-system-x86 util-linux gcc glibc ;;
+	# zstd: some distributions pack with it the kernel that `kernel.sh --distro` unpacks.
+	debian/build-kernel | ubuntu/build-kernel) # Ubuntu packs its source with bzip2.
+		echo linux-source gcc libc6-dev binutils make flex bison bc libelf-dev perl tar xz-utils bzip2 lz4 zstd mawk diffutils util-linux
+		;;
+	fedora/build-kernel)
+		echo gcc glibc-devel binutils make flex bison bc elfutils-libelf-devel perl tar xz lz4 zstd gawk diffutils util-linux curl
+		;;
+	arch/build-kernel)
+		echo gcc glibc binutils make flex bison bc libelf perl tar xz lz4 zstd gawk diffutils util-linux curl
+		;;
+	# The browser opens the report page. Ubuntu has it as a snap only, which a script should not force on a host.
+	debian/test) echo shellcheck chromium ;;
+	ubuntu/test) echo shellcheck ;;
+	fedora/test) echo ShellCheck chromium ;;
+	arch/test) echo shellcheck chromium ;;
+	esac
+}
+
+is_installed() { # FAMILY PACKAGE
+	case $1 in
+	debian | ubuntu)
+		[[ $(dpkg-query -W -f '${db:Status-Status}' "$2" 2>/dev/null) == installed* ]] ||
+			# Any awk will do.
+			{ [[ $2 == mawk ]] && have awk; }
+		;;
+	fedora) rpm -q --quiet --whatprovides "$2" ;;
+	arch) pacman -T "$2" >/dev/null 2>&1 ;;
+	esac
+}
+
+install_command() { # FAMILY PACKAGE...
+	local family=$1
+	shift
+	case $family in
+	# The timeout waits for another apt that holds the lock, such as a nightly upgrade.
+	debian | ubuntu) echo "apt-get -o DPkg::Lock::Timeout=600 install --yes --no-install-recommends $*" ;;
+	fedora) echo "dnf --assumeyes --setopt=install_weak_deps=False install $*" ;;
+	arch) echo "pacman --sync --needed --noconfirm $*" ;;
+	esac
+}
+
+family=$(distro_family)
+for i in "${!purposes[@]}"; do
+	[[ ${purposes[i]} != all ]] || purposes=(run build-kernel test)
+done
+
+if [[ $family == other ]]; then
+	say "this distribution's package manager is not known here; install, under the names it uses:"
+	for purpose in "${purposes[@]}"; do
+		say "for $purpose: $(packages_for arch "$purpose")"
+	done
+	say "these are the names of Arch Linux; the parts needed are the programs of those names, and the headers of libc and libelf"
+	exit 3
+fi
+
+missing=()
+declare -A seen=()
+for purpose in "${purposes[@]}"; do
+	for package in $(packages_for "$family" "$purpose"); do
+		[[ -z ${seen[$package]:-} ]] || continue
+		seen[$package]=1
+		is_installed "$family" "$package" || missing+=("$package")
+	done
+done
+
+if ((${#missing[@]} == 0)); then
+	say "nothing is missing for: ${purposes[*]}"
+	exit 0
+fi
+command=$(install_command "$family" "${missing[@]}")
+if [[ $check == yes ]]; then
+	printf '%s\n' "${missing[@]}"
+	say "missing for ${purposes[*]}: ${missing[*]}"
+	say "install with: $0$(printf ' --for %s' "${purposes[@]}")"
+	exit 3
+fi
+
+as_root=()
+if ((EUID != 0)); then
+	# With a password cached or not asked for, sudo works anywhere; else only where somebody can type it. sudo reads
+	# from the terminal itself.
+	if have sudo && sudo -n true 2>/dev/null; then
+		as_root=(sudo -n)
+	elif have sudo && [[ -t 2 ]]; then
+		as_root=(sudo)
+	else
+		case $family in
+		debian | ubuntu) host_lacks "installing needs root; run as root: apt-get update && $command" ;;
+		*) host_lacks "installing needs root; run as root: $command" ;;
+		esac
+	fi
+fi
+
+say "installing: ${missing[*]}"
+if [[ $family == debian || $family == ubuntu ]]; then
+	# A fresh container has no lists at all. Old ones may do, so a failure here is not the end.
+	${as_root[@]+"${as_root[@]}"} apt-get -q update >&2 || say "the package lists could not be brought up to date; trying with the old ones"
+	as_root+=(env DEBIAN_FRONTEND=noninteractive)
+fi
+# The words of the command are package names and options, without spaces of their own.
+read -r -a words <<<"$command"
+${as_root[@]+"${as_root[@]}"} "${words[@]}" >&2 || host_lacks "the package manager failed; the command was: $command"
+
+still=()
+for package in "${missing[@]}"; do
+	is_installed "$family" "$package" || still+=("$package")
+done
+((${#still[@]} == 0)) || host_lacks "installed, yet not found: ${still[*]}"
+printf '%s\n' "${missing[@]}"

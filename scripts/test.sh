@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+#help
+# test.sh [--no-setup]
+#
+# Everything that continuous integration checks, on a clean clone: formatting, lints, scripts, documentation, tests
+# with real namespaces and real guests, benches, and one whole run. Installs what it needs first. Needs root for
+# the tests of cgroups; tests that cannot run say so and are counted.
+#
+#   --no-setup   install no packages and build no guest kernel
+#   --help       this text
+#end
+set -euo pipefail
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=scripts/lib.sh
+source "$here/lib.sh"
+exec </dev/null
+
+setup=yes
+while (($#)); do
+	case $1 in
+	--help | -h)
+		print_help
+		exit 0
+		;;
+	--no-setup) setup=no ;;
+	*) unknown_flag "$1" ;;
+	esac
+	shift
+done
+
+cd -- "$here/.."
+SECONDS=0
+step() {
+	printf '\n== %s (at %d min %02d s)\n' "$*" $((SECONDS / 60)) $((SECONDS % 60)) >&2
+}
+
+have cargo || host_lacks "no Rust toolchain: install one from https://rustup.rs, then run this again"
+if [[ $setup == yes ]]; then
+	step "packages"
+	"$here/setup.sh" --for run --for test
+	if ! "$here/guest/kernel.sh" --path; then
+		step "guest kernel"
+		"$here/setup.sh" --for build-kernel
+		"$here/guest/kernel.sh"
+	fi
+fi
+
+step "scripts"
+find scripts .ci -type f \( -name '*.sh' -o -name run \) -exec shellcheck -x {} +
+
+step "formatting"
+cargo fmt --check
+rustfmt --check --edition 2024 src/payload/program/main.rs
+
+step "lints"
+cargo clippy --all-targets --locked -- -D warnings
+# The payload is compiled by the build script, out of cargo's sight.
+clippy-driver --edition=2024 --crate-type=bin --crate-name=unladen_payload --emit=metadata -Cpanic=abort \
+	-D warnings -D clippy::undocumented_unsafe_blocks -o "$(mktemp -d)/payload.rmeta" src/payload/program/main.rs
+
+step "documentation"
+RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked --document-private-items
+
+step "tests"
+cargo test --locked --no-fail-fast -- --test-threads=2
+
+step "benches"
+cargo bench --locked -- --test
+
+step "one whole run"
+out=$(mktemp -d)
+trap 'rm -rf -- "$out"' EXIT
+"$here/reproduce.sh" --no-setup --profile smoke --out "$out/run"
+target/release/unladen clean --dry-run
+
+step "done"

@@ -1,0 +1,223 @@
+# shellcheck shell=bash
+# What both machine scripts share: options, their checks, the parts of QEMU's argument vector that do not depend on
+# the machine. Sourced by microvm.sh and q35.sh, which define `machine_options`, `machine_words` and `machine_kernel`.
+
+# shellcheck source=scripts/lib.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/../lib.sh"
+
+# Port and width of the device with which a guest ends QEMU: writing N makes QEMU exit with 2N+1.
+readonly debug_exit_port=0x501
+
+vm_help() {
+	local script=${0##*/}
+	cat <<EOT
+$script --kernel FILE --initrd FILE [options]
+
+Starts a guest on QEMU's machine type ${script%.sh}; with --print only says how.
+
+  --kernel FILE      $(machine_kernel)
+  --initrd FILE      initial file system whose /init is the payload
+  --memory SIZE      like 128M or 1G (default 128M)
+  --cpus N           virtual processors, 1 to 255 (default 1)
+  --accel NAME       tcg (default) or kvm
+  --name NAME        a name for the guest: letters, digits, and . _ -
+  --append 'WORDS'   more words for the kernel's command line; an unknown k=v becomes a variable of /init
+  --for PURPOSE      start (default): the shortest boot; density: an idle guest costs the least processor time
+  --tsc-khz N        the host's true TSC frequency (see tsc-khz.sh): the guest skips its calibration
+  --console-fd N     open descriptor that receives ttyS0, the kernel's console (default: standard input and output)
+  --channel-fd N     connected stream socket that becomes ttyS1, the payload's channel (default: ttyS1 leads nowhere)
+  --qmp-fd N         connected stream socket that speaks QMP (default: none)
+  --verbose-kernel   the kernel says on its console all it has to say
+  --print            print the argument vector, one element a line, and exit
+  --help             this text
+
+The variable UNLADEN_QEMU names another QEMU binary. The guest ends QEMU by writing a byte N to port $debug_exit_port
+(exit code 2N+1); a panic or a reboot also ends it (exit code 0), and so does SIGTERM.
+EOT
+}
+
+find_qemu() {
+	local name=${UNLADEN_QEMU:-qemu-system-x86_64} path
+	path=$(command -v -- "$name") || {
+		[[ -z ${UNLADEN_QEMU:-} ]] || host_lacks "UNLADEN_QEMU: no program '$name'"
+		host_lacks "no $name on this host; install QEMU for x86: $(dirname -- "${BASH_SOURCE[0]}")/../setup.sh --for run"
+	}
+	# `command -v` also answers with the name of a function or of a built-in.
+	[[ $path == */* && -x $path ]] || host_lacks "'$name' is not a program file"
+	printf '%s\n' "$(cd -- "$(dirname -- "$path")" && pwd)/$(basename -- "$path")"
+}
+
+file_descriptor() { # FLAG VALUE
+	# QEMU refuses to be handed 0, 1 and 2.
+	whole_number "$1" "$2" 3 1048576
+}
+
+parse_options() {
+	kernel='' initrd='' memory=128M cpus=1 accel=tcg name='' append='' purpose=start tsc_khz=''
+	console_fd='' channel_fd='' qmp_fd='' verbose=no print=no
+	while (($#)); do
+		case $1 in
+		--help | -h)
+			vm_help
+			exit 0
+			;;
+		--verbose-kernel)
+			verbose=yes
+			shift
+			continue
+			;;
+		--print)
+			print=yes
+			shift
+			continue
+			;;
+		--kernel | --initrd | --memory | --cpus | --accel | --name | --append | --for | --tsc-khz | --console-fd | --channel-fd | --qmp-fd)
+			need_value "$1" "$@"
+			;;
+		*) unknown_flag "$1" ;;
+		esac
+		case $1 in
+		--kernel) kernel=$2 ;;
+		--initrd) initrd=$2 ;;
+		--memory)
+			[[ $2 =~ ^[1-9][0-9]{0,6}[MG]$ ]] || wrong_use "$1: must be like 128M or 1G, not '$2'"
+			memory=$2
+			;;
+		--cpus)
+			whole_number "$1" "$2" 1 255
+			cpus=$2
+			;;
+		--accel)
+			one_of "$1" "$2" tcg kvm
+			accel=$2
+			;;
+		--name)
+			[[ $2 =~ ^[A-Za-z0-9._-]{1,64}$ ]] || wrong_use "$1: letters, digits and . _ - only, not '$2'"
+			name=$2
+			;;
+		--append)
+			# The kernel gives what follows -- to /init, and QEMU appends its virtio-mmio devices at the very end.
+			[[ " $2 " != *' -- '* ]] || wrong_use "$1: the word -- would hide the devices from the kernel"
+			append=$2
+			;;
+		--for)
+			one_of "$1" "$2" start density
+			purpose=$2
+			;;
+		--tsc-khz)
+			whole_number "$1" "$2" 100000 20000000
+			tsc_khz=$2
+			;;
+		--console-fd | --channel-fd | --qmp-fd)
+			file_descriptor "$1" "$2"
+			case $1 in
+			--console-fd) console_fd=$2 ;;
+			--channel-fd) channel_fd=$2 ;;
+			--qmp-fd) qmp_fd=$2 ;;
+			esac
+			;;
+		esac
+		shift 2
+	done
+	[[ -n $kernel ]] || wrong_use "--kernel is missing"
+	[[ -n $initrd ]] || wrong_use "--initrd is missing"
+	readable_file --kernel "$kernel"
+	readable_file --initrd "$initrd"
+	# Whoever executes a printed vector may stand in another folder.
+	[[ $kernel == /* ]] || kernel=$PWD/$kernel
+	[[ $initrd == /* ]] || initrd=$PWD/$initrd
+}
+
+check_accel() {
+	[[ $accel == kvm ]] || return 0
+	[[ -e /dev/kvm ]] || host_lacks "--accel kvm: there is no /dev/kvm; switch virtualization on, or use --accel tcg"
+	[[ -r /dev/kvm && -w /dev/kvm ]] ||
+		host_lacks "--accel kvm: no permission for /dev/kvm; join its group: sudo usermod -aG kvm \"\$USER\", then log in again"
+}
+
+is_elf() {
+	[[ $(head -c 4 -- "$1" | od -An -tx1) == ' 7f 45 4c 46' ]]
+}
+
+is_bzimage() {
+	[[ $(tail -c +515 -- "$1" | head -c 4) == HdrS ]]
+}
+
+kernel_words() {
+	# With reboot=t a reboot is a triple fault, which -no-reboot turns into an end within milliseconds; through the
+	# keyboard controller, which microvm lacks, it takes seconds. no_timer_check skips a self-test of the timer that
+	# a busy host makes fail. noreplace-smp leaves the lock prefixes where they are: patching thousands of them out
+	# for a single processor makes QEMU translate the code again, and costs more than a sixth of the boot.
+	local words=(console=ttyS0 reboot=t panic=-1 no_timer_check noreplace-smp cryptomgr.notests)
+	if [[ $verbose == yes ]]; then
+		words+=(ignore_loglevel earlyprintk=ttyS0)
+	else
+		# These three are obeyed one after the other. The early console, coming to life at level 6, prints the
+		# kernel's banner, which is the mark `kernel`; from `quiet` on only errors come out.
+		words+=(loglevel=6 earlyprintk=ttyS0 quiet)
+	fi
+	if [[ -n $tsc_khz ]]; then
+		words+=("tsc_early_khz=$tsc_khz" tsc=reliable)
+	fi
+	# Calibrating the local APIC's timer takes two tenths of a second, which a short start need not spend. Without
+	# that timer ticks come from the periodic PIT, and an idle guest never sleeps: not for density.
+	if [[ $purpose == start ]]; then
+		words+=(nolapic_timer)
+	fi
+	local more
+	more=$(machine_words)
+	printf '%s' "${words[*]}${more:+ $more}${append:+ $append}"
+}
+
+argument_vector() {
+	local accel_options=$accel console channel
+	vector=("$(find_qemu)")
+	[[ -z $name ]] || vector+=(-name "$name")
+	if [[ $accel == tcg ]]; then
+		# The default buffer for translated code grows with the host; this one is enough for a boot, and the smaller
+		# one is what an idle guest keeps.
+		if [[ $purpose == density ]]; then
+			accel_options+=,tb-size=16
+		else
+			accel_options+=,tb-size=32
+		fi
+	fi
+	vector+=(-nodefaults -no-user-config -display none -no-reboot)
+	vector+=(-M "$(machine_options)" -accel "$accel_options")
+	# Without this KVM warns about features of QEMU's default model which the host lacks.
+	[[ $accel == tcg ]] || vector+=(-cpu host)
+	vector+=(-m "$memory" -smp "$cpus")
+	vector+=(-kernel "$kernel" -initrd "$initrd" -append "$(kernel_words)")
+	if [[ -n $console_fd ]]; then
+		# append=on: QEMU would otherwise cut the file to length zero, which a pipe refuses.
+		vector+=(-add-fd "fd=$console_fd,set=1")
+		console=file,id=console,path=/dev/fdset/1,append=on
+	else
+		console=stdio,id=console,signal=on
+	fi
+	if [[ -n $channel_fd ]]; then
+		channel=socket,id=channel,fd=$channel_fd
+	else
+		channel=null,id=channel
+	fi
+	vector+=(-chardev "$console" -serial chardev:console)
+	# The second line of a PC, at its usual place: every kernel finds it without a driver of its own.
+	vector+=(-chardev "$channel" -device "isa-serial,index=1,iobase=0x2f8,irq=3,chardev=channel")
+	vector+=(-device "isa-debug-exit,iobase=$debug_exit_port,iosize=0x2")
+	if [[ -n $qmp_fd ]]; then
+		vector+=(-chardev "socket,id=qmp,fd=$qmp_fd" -mon "chardev=qmp,mode=control")
+	fi
+}
+
+vm_main() {
+	local vector=()
+	parse_options "$@"
+	check_accel
+	check_kernel
+	argument_vector
+	if [[ $print == yes ]]; then
+		printf '%s\n' "${vector[@]}"
+		exit 0
+	fi
+	exec "${vector[@]}"
+}

@@ -1,0 +1,234 @@
+//! The files that the command carries inside itself: the payload and the
+//! scripts, unpacked to the user's cache under a name made from their hash.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use etcetera::BaseStrategy;
+use include_dir::{Dir, DirEntry, include_dir};
+use sha2::{Digest, Sha256};
+
+use crate::payload;
+use crate::record::ArtefactFact;
+
+static SCRIPTS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/scripts");
+
+/// Why the carried files cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum AssetsError {
+    /// There is no cache folder.
+    #[error("cannot find the user's cache folder: set HOME or XDG_CACHE_HOME")]
+    NoCache,
+    /// A file could not be unpacked.
+    #[error("cannot {operation} `{path}`")]
+    Unpack {
+        /// What was tried.
+        operation: &'static str,
+        /// The file or folder.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A script could not be started.
+    #[error("cannot run `{script}` (the scripts need bash)")]
+    Run {
+        /// The script.
+        script: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A script failed.
+    #[error("`{script}` ended with {status}: {message}")]
+    Script {
+        /// The script with its arguments.
+        script: String,
+        /// Its exit status.
+        status: String,
+        /// What it said on stderr.
+        message: String,
+    },
+}
+
+/// The unpacked files.
+#[derive(Debug)]
+pub struct Assets {
+    cache: PathBuf,
+    folder: PathBuf,
+}
+
+impl Assets {
+    /// Unpacks into the user's cache (`$XDG_CACHE_HOME/unladen` or
+    /// `~/.cache/unladen`), unless the same files are there already.
+    ///
+    /// # Errors
+    /// When there is no cache folder or it cannot be written.
+    pub fn unpack() -> Result<Self, AssetsError> {
+        let base = etcetera::choose_base_strategy().map_err(|_| AssetsError::NoCache)?;
+        Self::unpack_into(&base.cache_dir().join("unladen"))
+    }
+
+    /// Unpacks into this cache folder.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn unpack_into(cache: &Path) -> Result<Self, AssetsError> {
+        let folder = cache.join("assets").join(&fingerprint()[..16]);
+        let assets = Self { cache: cache.to_owned(), folder };
+        if !assets.folder.is_dir() {
+            let parent = cache.join("assets");
+            fs::create_dir_all(&parent).map_err(failed("create", &parent))?;
+            let fresh = tempfile::tempdir_in(&parent).map_err(failed("create in", &parent))?;
+            unpack_scripts(&SCRIPTS, &fresh.path().join("scripts"))?;
+            write_file(&fresh.path().join(payload::FILE_NAME), payload::EXECUTABLE, 0o755)?;
+            fs::set_permissions(fresh.path(), fs::Permissions::from_mode(0o755))
+                .map_err(failed("set the mode of", fresh.path()))?;
+            match fs::rename(fresh.path(), &assets.folder) {
+                // Somebody else was faster with the same files.
+                Err(_) if assets.folder.is_dir() => {}
+                result => result.map_err(failed("rename to", &assets.folder))?,
+            }
+        }
+        Ok(assets)
+    }
+
+    /// The cache folder.
+    #[must_use]
+    pub fn cache(&self) -> &Path {
+        &self.cache
+    }
+
+    /// The payload's executable.
+    #[must_use]
+    pub fn payload(&self) -> PathBuf {
+        self.folder.join(payload::FILE_NAME)
+    }
+
+    /// Runs a script, such as `vm/microvm.sh`, and gives what it printed.
+    ///
+    /// # Errors
+    /// When it cannot be run or does not end with 0; the message is its own.
+    pub fn script(&self, name: &str, arguments: &[String]) -> Result<String, AssetsError> {
+        let path = self.folder.join("scripts").join(name);
+        let output: Output = Command::new(&path)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|source| AssetsError::Run { script: path.display().to_string(), source })?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        Err(AssetsError::Script {
+            script: format!("{name} {}", arguments.join(" ")).trim().to_owned(),
+            status: output.status.to_string(),
+            message: String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; "),
+        })
+    }
+
+    /// The initial file system of a guest, packed once.
+    ///
+    /// # Errors
+    /// When the packing script fails.
+    pub fn initramfs(&self) -> Result<PathBuf, AssetsError> {
+        let path = self.folder.join("initramfs.cpio");
+        if !path.is_file() {
+            let text = |path: &Path| path.display().to_string();
+            let payload = text(&self.payload());
+            let out = text(&path);
+            self.script(
+                "guest/initramfs.sh",
+                &["--payload".to_owned(), payload, "--out".to_owned(), out],
+            )?;
+        }
+        Ok(path)
+    }
+}
+
+/// A file's name, size and SHA-256.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn artefact(role: &str, path: &Path) -> Result<ArtefactFact, AssetsError> {
+    let bytes = fs::read(path).map_err(failed("read", path))?;
+    Ok(ArtefactFact {
+        role: role.to_owned(),
+        name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        sha256: hex(&Sha256::digest(&bytes)),
+        bytes: bytes.len() as u64,
+    })
+}
+
+/// A hash over everything that is carried.
+fn fingerprint() -> String {
+    let mut hasher = Sha256::new();
+    hasher.update(payload::EXECUTABLE);
+    hash_scripts(&SCRIPTS, &mut hasher);
+    hex(&hasher.finalize())
+}
+
+fn hash_scripts(folder: &Dir<'_>, hasher: &mut Sha256) {
+    for entry in folder.entries() {
+        hasher.update(entry.path().as_os_str().as_encoded_bytes());
+        match entry {
+            DirEntry::Dir(inner) => hash_scripts(inner, hasher),
+            DirEntry::File(file) => hasher.update(file.contents()),
+        }
+    }
+}
+
+/// Hexadecimal digits.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unpack_scripts(folder: &Dir<'_>, target: &Path) -> Result<(), AssetsError> {
+    fs::create_dir_all(target).map_err(failed("create", target))?;
+    for entry in folder.entries() {
+        let path = target.join(entry.path().file_name().unwrap_or_default());
+        match entry {
+            DirEntry::Dir(inner) => unpack_scripts(inner, &path)?,
+            DirEntry::File(file) => {
+                // The archive keeps no modes: what starts with #! is run.
+                let mode = if file.contents().starts_with(b"#!") { 0o755 } else { 0o644 };
+                write_file(&path, file.contents(), mode)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn write_file(path: &Path, bytes: &[u8], mode: u32) -> Result<(), AssetsError> {
+    let mut file = fs::File::create(path).map_err(failed("create", path))?;
+    file.write_all(bytes).map_err(failed("write", path))?;
+    file.set_permissions(fs::Permissions::from_mode(mode))
+        .map_err(failed("set the mode of", path))
+}
+
+fn failed<'a>(
+    operation: &'static str,
+    path: &'a Path,
+) -> impl FnOnce(io::Error) -> AssetsError + use<'a> {
+    move |source| AssetsError::Unpack { operation, path: path.display().to_string(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unpacking_twice_gives_the_same_runnable_files() {
+        let cache = tempfile::tempdir().expect("folder");
+        let first = Assets::unpack_into(cache.path()).expect("unpacked");
+        let second = Assets::unpack_into(cache.path()).expect("unpacked again");
+        assert_eq!(first.payload(), second.payload());
+        assert_eq!(fs::read(first.payload()).expect("read"), payload::EXECUTABLE);
+        let help = first.script("vm/microvm.sh", &["--help".to_owned()]).expect("ran");
+        assert!(help.contains("--kernel"), "{help}");
+        let error = first.script("vm/microvm.sh", &["--nonsense".to_owned()]).expect_err("refused");
+        assert!(error.to_string().contains("--nonsense"), "{error}");
+    }
+}

@@ -1,0 +1,153 @@
+//! What the harness asks of the launcher, and what it answers: one message
+//! each way per order.
+
+use std::path::PathBuf;
+
+use oci_spec::runtime::Spec;
+use serde::{Deserialize, Serialize};
+
+use super::super::Timeline;
+use crate::container::cgroup::Limits;
+use crate::record::Mark;
+
+/// Descriptor numbers that every child finds.
+pub mod fd {
+    /// The channel to the harness.
+    pub const CHANNEL: i32 = 3;
+    /// A machine's console: the write end of a pipe.
+    pub const CONSOLE: i32 = 4;
+    /// A machine monitor's control socket.
+    pub const QMP: i32 = 5;
+}
+
+/// How to make the instances of one cell.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Recipe {
+    /// A program without isolation, in a cgroup of the same depth and
+    /// controllers as everything else.
+    Process(Program),
+    /// A container from an OCI runtime spec.
+    Container {
+        /// The spec; its process is started with the channel as descriptor 3.
+        spec: Box<Spec>,
+        /// The folder that relative paths of the spec refer to.
+        bundle: PathBuf,
+    },
+    /// A virtual machine monitor.
+    Machine(Program),
+}
+
+/// A program to execute on the host.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Program {
+    /// The executable file.
+    pub path: PathBuf,
+    /// Its arguments, the first one being its own name.
+    pub argv: Vec<String>,
+    /// Its whole environment as `NAME=value`.
+    pub env: Vec<String>,
+    /// Limits of its cgroup.
+    pub limits: Limits,
+}
+
+/// Up to which mark a launch runs before it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Until {
+    /// The workload is ready and has proved its work; the instance lives on.
+    Ready,
+    /// The workload ran to completion and everything of it is removed.
+    Gone,
+}
+
+/// An order from the harness.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Order {
+    /// Resolve a recipe into a template, outside any timed window.
+    Prepare {
+        /// Number by which launches name it.
+        template: u32,
+        /// The recipe.
+        recipe: Recipe,
+    },
+    /// Start an instance.
+    Launch {
+        /// Which template.
+        template: u32,
+        /// Name of the instance, unique in the run.
+        instance: String,
+        /// When to answer.
+        until: Until,
+        /// Milliseconds after which the instance is killed.
+        deadline_ms: u64,
+    },
+    /// Ask an instance to end over its channel, and wait until it is gone.
+    Stop {
+        /// Which instance.
+        instance: String,
+        /// Milliseconds after which it is killed.
+        deadline_ms: u64,
+    },
+    /// Kill an instance and remove all of it.
+    Kill {
+        /// Which instance.
+        instance: String,
+    },
+}
+
+/// The launcher's answer to an order.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Answer {
+    /// The template exists.
+    Prepared {
+        /// What this host cannot give its instances, such as a limit.
+        remarks: Vec<String>,
+    },
+    /// The instance reached the mark; its channel comes with the message
+    /// when it lives on.
+    Launched(Launched),
+    /// The instance is gone.
+    Stopped(Stopped),
+    /// The instance failed, and everything of it is removed.
+    Failed(Failure),
+    /// The order could not be tried.
+    Refused {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A successful launch.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Launched {
+    /// Its marks so far.
+    pub timeline: Timeline,
+    /// Its proof of work: count, checksum and exit code.
+    pub result: (u64, u64, u8),
+    /// Process id of its first process on the host.
+    pub pid: i32,
+    /// Its cgroup folders, the memory controller's first.
+    pub cgroups: Vec<PathBuf>,
+    /// Exit code of its workload, when it ran to completion.
+    pub exit: Option<u8>,
+}
+
+/// A successful stop.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Stopped {
+    /// The marks from `stop` to `gone`.
+    pub timeline: Timeline,
+    /// Exit code of its workload.
+    pub exit: Option<u8>,
+}
+
+/// An instance that did not come to its end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{reason}")]
+pub struct Failure {
+    /// The mark that was due next.
+    pub due: Mark,
+    /// What happened instead, with the last lines of its console.
+    pub reason: String,
+    /// The marks that it did reach.
+    pub timeline: Timeline,
+}

@@ -1,0 +1,268 @@
+//! Watching one instance: every byte and every exit is stamped the moment it
+//! arrives.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::poll::{PollFd, PollFlags, poll};
+
+use super::super::Timeline;
+use crate::payload::protocol::WorkResult;
+use crate::payload::{Decoder, Event};
+use crate::record::Mark;
+use crate::sys::clock::{Deadline, monotonic_ns};
+
+/// How much of a console or of stderr is kept for a message, in bytes.
+const TAIL: usize = 2048;
+
+/// Something that an instance is heard on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The machine monitor's control socket; its greeting is `vmm_ready`.
+    Qmp,
+    /// The guest's console; its first byte is `kernel`.
+    Console,
+    /// What the started program itself complains about.
+    Stderr,
+    /// The payload's channel.
+    Channel,
+}
+
+/// What is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Goal {
+    /// The workload is ready and its proof of work has arrived.
+    Proved,
+    /// The first process ended.
+    Exited,
+}
+
+/// Why a wait ended without its goal.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// Time is up.
+    Deadline,
+    /// The first process ended before the goal.
+    Died,
+    /// The payload reported an error, or spoke nonsense.
+    Said(String),
+    /// The harness is gone.
+    Orphaned,
+    /// A wait or a read failed.
+    Io(&'static str, io::Error),
+}
+
+/// The ears on one instance.
+#[derive(Debug)]
+pub(super) struct Watch {
+    sources: Vec<(Source, File)>,
+    decoder: Decoder,
+    console: Vec<u8>,
+    stderr: Vec<u8>,
+    /// The marks so far.
+    pub(super) timeline: Timeline,
+    /// The proof of work, once it has arrived.
+    pub(super) result: Option<WorkResult>,
+}
+
+impl Watch {
+    /// Listens to these descriptors.
+    pub(super) fn new(sources: Vec<(Source, OwnedFd)>) -> Self {
+        let sources = sources.into_iter().map(|(source, fd)| (source, File::from(fd))).collect();
+        Self {
+            sources,
+            decoder: Decoder::default(),
+            console: Vec::new(),
+            stderr: Vec::new(),
+            timeline: Timeline::default(),
+            result: None,
+        }
+    }
+
+    /// The channel, while it is open.
+    pub(super) fn channel(&self) -> Option<&File> {
+        let found = self.sources.iter().find(|(source, _)| *source == Source::Channel);
+        found.map(|(_, file)| file)
+    }
+
+    /// Waits until the goal is reached. `exit` becomes readable when the
+    /// first process has ended, `control` when the harness is gone.
+    pub(super) fn until(
+        &mut self,
+        goal: Goal,
+        exit: BorrowedFd<'_>,
+        control: BorrowedFd<'_>,
+        deadline: Deadline,
+    ) -> Result<(), Trouble> {
+        loop {
+            if goal == Goal::Proved && self.result.is_some() {
+                return Ok(());
+            }
+            let (heard, exited, orphaned) = self.listen(exit, control, deadline)?;
+            if orphaned {
+                return Err(Trouble::Orphaned);
+            }
+            if let Some(at) = heard {
+                // While anything can be read, an exit is not yet the last word.
+                self.take(at)?;
+            } else if exited {
+                return if goal == Goal::Exited { Ok(()) } else { Err(Trouble::Died) };
+            } else if deadline.passed() {
+                return Err(Trouble::Deadline);
+            }
+        }
+    }
+
+    /// Waits for anything: the index of a readable source, whether the
+    /// process ended, and whether the harness is gone.
+    fn listen(
+        &self,
+        exit: BorrowedFd<'_>,
+        control: BorrowedFd<'_>,
+        deadline: Deadline,
+    ) -> Result<(Option<usize>, bool, bool), Trouble> {
+        let mut fds: Vec<PollFd<'_>> = self
+            .sources
+            .iter()
+            .map(|(_, file)| PollFd::new(file.as_fd(), PollFlags::POLLIN))
+            .collect();
+        fds.push(PollFd::new(exit, PollFlags::POLLIN));
+        fds.push(PollFd::new(control, PollFlags::POLLRDHUP));
+        match poll(&mut fds, deadline.poll_timeout()) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(Trouble::Io("poll", error.into())),
+        }
+        let ready = |fd: &PollFd<'_>| fd.any().unwrap_or(false);
+        let sources = self.sources.len();
+        Ok((
+            fds[..sources].iter().position(ready),
+            ready(&fds[sources]),
+            ready(&fds[sources + 1]),
+        ))
+    }
+
+    /// Reads what one source has, and stamps it.
+    fn take(&mut self, index: usize) -> Result<(), Trouble> {
+        let (source, file) = &mut self.sources[index];
+        let source = *source;
+        let mut buffer = [0; 4096];
+        let n = match file.read(&mut buffer) {
+            Ok(n) => n,
+            // A socket whose other end died with unread bytes says so once.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            Err(error) => return Err(Trouble::Io("read", error)),
+        };
+        let now = monotonic_ns();
+        if n == 0 {
+            self.sources.remove(index);
+            return Ok(());
+        }
+        match source {
+            Source::Qmp => self.timeline.stamp(Mark::VmmReady, now),
+            Source::Console => {
+                self.timeline.stamp(Mark::Kernel, now);
+                keep_tail(&mut self.console, &buffer[..n]);
+            }
+            Source::Stderr => keep_tail(&mut self.stderr, &buffer[..n]),
+            Source::Channel => return self.hear(&buffer[..n], now),
+        }
+        Ok(())
+    }
+
+    /// Understands bytes of the payload.
+    fn hear(&mut self, bytes: &[u8], now: u64) -> Result<(), Trouble> {
+        for event in self.decoder.push(bytes) {
+            match event {
+                Event::Init => self.timeline.stamp(Mark::Init, now),
+                Event::Ready => self.timeline.stamp(Mark::Ready, now),
+                Event::Result(result) => self.result = Some(result),
+                Event::Error(text) => return Err(Trouble::Said(format!("payload: {text}"))),
+                // Serial ports may carry noise before the first mark.
+                Event::Garbage(_) if self.timeline.at(Mark::Init).is_none() => {}
+                other => return Err(Trouble::Said(format!("unexpected on channel: {other:?}"))),
+            }
+        }
+        Ok(())
+    }
+
+    /// What is known about a failure: the last lines of stderr and console.
+    pub(super) fn last_words(&self) -> String {
+        let mut words = String::new();
+        for (name, bytes) in [("stderr", &self.stderr), ("console", &self.console)] {
+            let text = String::from_utf8_lossy(bytes);
+            let lines: Vec<&str> =
+                text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+            let last = &lines[lines.len().saturating_sub(4)..];
+            if !last.is_empty() {
+                words.push_str(&format!("; {name}: {}", last.join(" | ")));
+            }
+        }
+        words
+    }
+}
+
+/// Appends bytes and keeps the last ones.
+fn keep_tail(tail: &mut Vec<u8>, bytes: &[u8]) {
+    tail.extend_from_slice(bytes);
+    let surplus = tail.len().saturating_sub(TAIL);
+    tail.drain(..surplus);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::payload::protocol::{INIT, READY, RESULT};
+    use crate::payload::request;
+    use crate::sys::fdpass::stream_pair;
+
+    fn watch_with_channel() -> (Watch, UnixStream) {
+        let (near, far) = stream_pair().expect("pair");
+        (Watch::new(vec![(Source::Channel, near)]), UnixStream::from(far))
+    }
+
+    fn wait(watch: &mut Watch, goal: Goal, millis: u64) -> Result<(), Trouble> {
+        // Neither ever becomes readable: a pipe whose writer stays open.
+        let (idle, _writer) = nix::unistd::pipe().expect("pipe");
+        let deadline = Deadline::after(Duration::from_millis(millis));
+        watch.until(goal, idle.as_fd(), idle.as_fd(), deadline)
+    }
+
+    #[test]
+    fn a_proof_is_heard_and_marks_are_stamped_in_order() {
+        let (mut watch, mut payload) = watch_with_channel();
+        let result = WorkResult { count: 1, checksum: 2, code: 0 };
+        payload.write_all(&[0, b'\n', INIT, READY]).expect("written");
+        payload.write_all(&request(RESULT, &result.encode())).expect("written");
+        wait(&mut watch, Goal::Proved, 10_000).expect("proved");
+        assert_eq!(watch.result, Some(result));
+        let timeline = &watch.timeline;
+        assert!(timeline.at(Mark::Init).expect("init") <= timeline.at(Mark::Ready).expect("ready"));
+    }
+
+    #[test]
+    fn silence_ends_at_the_deadline_and_an_error_at_once() {
+        let (mut watch, mut payload) = watch_with_channel();
+        payload.write_all(&[INIT]).expect("written");
+        assert!(matches!(wait(&mut watch, Goal::Proved, 20), Err(Trouble::Deadline)));
+        payload.write_all(&request(crate::payload::protocol::ERROR, b"no memory")).expect("sent");
+        match wait(&mut watch, Goal::Proved, 10_000) {
+            Err(Trouble::Said(text)) => assert_eq!(text, "payload: no memory"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_tail_keeps_the_end() {
+        let mut tail = Vec::new();
+        keep_tail(&mut tail, &[b'a'; TAIL]);
+        keep_tail(&mut tail, b"the end");
+        assert_eq!(tail.len(), TAIL);
+        assert!(tail.ends_with(b"the end"));
+    }
+}

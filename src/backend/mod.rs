@@ -1,0 +1,147 @@
+//! Ways to isolate, behind one trait: a plain process, our own container
+//! runtime, QEMU virtual machines, and a mock with exact timings.
+//!
+//! A backend turns a cell into a recipe; the launcher, a small process of
+//! its own, carries recipes out and stamps the marks. Nothing here decides
+//! what to measure.
+
+mod assets;
+mod container;
+pub mod launcher;
+mod mock;
+mod process;
+mod real;
+mod timeline;
+mod vm;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use assets::{Assets, AssetsError};
+pub use launcher::order::{Failure, Until};
+pub use launcher::{Launcher, LauncherError};
+pub use mock::Mock;
+pub use real::{Real, RealBackends};
+pub use timeline::Timeline;
+pub use vm::{Accelerator, VmError};
+
+use crate::payload::protocol::WorkResult;
+use crate::record::{ArtefactFact, BackendName, CellKey, Clock, Ledger, Version};
+
+/// Why a backend could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// This host cannot run the cell.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The instance failed.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+    /// The launcher cannot be used.
+    #[error(transparent)]
+    Launcher(#[from] LauncherError),
+    /// A signal asked the run to end.
+    #[error("interrupted by a signal")]
+    Interrupted,
+}
+
+/// A cell made ready: everything that does not belong into a timed window.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// Number of the launcher's template.
+    pub template: u32,
+    /// The command or steps carried out, one a line, for the report.
+    pub command: Vec<String>,
+    /// What this host could not give the cell, such as a limit.
+    pub remarks: Vec<String>,
+    /// The accelerator of a machine.
+    pub accelerator: Option<Accelerator>,
+    /// How long an instance may take to its next mark.
+    pub deadline: Duration,
+}
+
+/// Where the memory of an instance can be read.
+#[derive(Clone, Debug, PartialEq)]
+pub enum MemorySource {
+    /// From the kernel: all processes in these cgroup folders (the memory
+    /// controller's first), or this one process when there are none.
+    Kernel {
+        /// First process of the instance.
+        pid: i32,
+        /// Its cgroup folders.
+        cgroups: Vec<PathBuf>,
+    },
+    /// Exact values of the mock.
+    Exact(Vec<(Ledger, f64)>),
+}
+
+/// A way to isolate.
+pub trait Backend {
+    /// Its name.
+    fn name(&self) -> BackendName;
+
+    /// The clock that its marks are stamped on.
+    fn clock(&self) -> Clock {
+        Clock::Monotonic
+    }
+
+    /// What runs and in which version. A backend whose version cannot be
+    /// read is not measured.
+    ///
+    /// # Errors
+    /// [`BackendError::Unavailable`] with the reason and a remedy.
+    fn versions(&mut self) -> Result<Vec<Version>, BackendError>;
+
+    /// The files that took part so far.
+    fn artefacts(&self) -> Vec<ArtefactFact> {
+        Vec::new()
+    }
+
+    /// Makes a cell ready.
+    ///
+    /// # Errors
+    /// [`BackendError::Unavailable`] when this host cannot run it.
+    fn prepare(&mut self, cell: &CellKey) -> Result<Prepared, BackendError>;
+
+    /// Starts an instance and waits for `until`.
+    ///
+    /// # Errors
+    /// [`BackendError::Failed`] when the instance failed; all of it is removed.
+    fn launch(
+        &mut self,
+        prepared: &Prepared,
+        until: Until,
+    ) -> Result<Box<dyn Instance>, BackendError>;
+}
+
+/// One running (or completed) thing.
+pub trait Instance {
+    /// Its marks so far.
+    fn timeline(&self) -> &Timeline;
+
+    /// Its proof of work.
+    fn result(&self) -> WorkResult;
+
+    /// Where its memory can be read.
+    fn memory(&self) -> MemorySource;
+
+    /// Asks whether it lives, and waits for the answer.
+    ///
+    /// # Errors
+    /// [`BackendError::Failed`] when it does not answer in time.
+    fn ping(&mut self) -> Result<(), BackendError>;
+
+    /// Sends an HTTP request for `/` and checks the whole answer; gives the
+    /// nanoseconds from the first byte sent to the last one received.
+    ///
+    /// # Errors
+    /// [`BackendError::Failed`] when the answer is late or wrong.
+    fn http(&mut self) -> Result<u64, BackendError>;
+
+    /// Ends it and waits until it is gone; the marks from `stop` on are
+    /// added to its timeline.
+    ///
+    /// # Errors
+    /// [`BackendError::Failed`] when it had to be killed.
+    fn stop(self: Box<Self>) -> Result<Timeline, BackendError>;
+}

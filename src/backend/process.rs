@@ -1,0 +1,75 @@
+//! The null backend: the payload as a plain child process, in a cgroup of
+//! the same depth and controllers as every other instance.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::launcher::order::{Program, Recipe, fd};
+use super::{Assets, Backend, BackendError, Instance, Prepared, Real, Until};
+use crate::container::cgroup::Limits;
+use crate::payload::FILE_NAME;
+use crate::payload::protocol::{ENV_CHANNEL, ENV_RUN, ENV_WORKLOAD};
+use crate::record::{BackendName, CellKey, Version, Workload};
+
+/// Time that a process or container may take until its workload is ready.
+pub(super) const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The null backend.
+#[derive(Debug)]
+pub struct Process {
+    real: Real,
+    assets: Rc<Assets>,
+    run_id: String,
+}
+
+impl Process {
+    pub(super) fn new(real: Real, assets: Rc<Assets>, run_id: &str) -> Self {
+        Self { real, assets, run_id: run_id.to_owned() }
+    }
+}
+
+/// The payload's environment in a process or a container.
+pub(super) fn environment(workload: Workload, run_id: &str) -> Vec<String> {
+    vec![
+        format!("{ENV_CHANNEL}=fd:{}", fd::CHANNEL),
+        format!("{ENV_WORKLOAD}={workload}"),
+        format!("{ENV_RUN}={run_id}"),
+    ]
+}
+
+/// The version of what this crate itself does.
+pub(super) fn own_version(name: &str) -> Version {
+    Version { name: name.to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() }
+}
+
+impl Backend for Process {
+    fn name(&self) -> BackendName {
+        BackendName::Process
+    }
+
+    fn versions(&mut self) -> Result<Vec<Version>, BackendError> {
+        Ok(vec![own_version("unladen")])
+    }
+
+    fn prepare(&mut self, cell: &CellKey) -> Result<Prepared, BackendError> {
+        let env = environment(cell.workload, &self.run_id);
+        let program = Program {
+            path: self.assets.payload(),
+            argv: vec![FILE_NAME.to_owned()],
+            env: env.clone(),
+            limits: Limits::default(),
+        };
+        let (template, remarks) = self.real.prepare(Recipe::Process(program))?;
+        let mut command = env;
+        command.push(FILE_NAME.to_owned());
+        Ok(Prepared { template, command, remarks, accelerator: None, deadline: DEADLINE })
+    }
+
+    fn launch(
+        &mut self,
+        prepared: &Prepared,
+        until: Until,
+    ) -> Result<Box<dyn Instance>, BackendError> {
+        self.real.launch(prepared, until)
+    }
+}

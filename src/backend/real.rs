@@ -1,0 +1,259 @@
+//! What all real backends share: launching through the launcher, and the
+//! channel to a live instance.
+
+use std::cell::RefCell;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::launcher::Launcher;
+use super::launcher::order::{Answer, Failure, Launched, Order, Recipe};
+use super::{
+    Assets, Backend, BackendError, Instance, LauncherError, MemorySource, Prepared, Timeline,
+    Until, container::Container, process::Process, vm::Vm,
+};
+use crate::payload::protocol::{self, HTTP_BODY, WorkResult};
+use crate::payload::{Decoder, Event, request};
+use crate::record::Mark;
+use crate::sys::clock::{Deadline, monotonic_ns};
+
+/// Time that a live instance may take to answer.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The launcher, shared by the backends of one run, and the numbers that it
+/// has given out.
+#[derive(Clone, Debug)]
+pub struct Real {
+    launcher: Rc<RefCell<Launcher>>,
+    counters: Rc<RefCell<Counters>>,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    templates: u32,
+    instances: u32,
+}
+
+/// The real backends of one run.
+#[derive(Debug)]
+pub struct RealBackends {
+    /// The null backend.
+    pub process: Process,
+    /// Our own container runtime.
+    pub container: Container,
+    /// QEMU.
+    pub vm: Vm,
+}
+
+impl RealBackends {
+    /// Makes the backends around one launcher.
+    #[must_use]
+    pub fn new(launcher: Launcher, assets: &Rc<Assets>, run_id: &str) -> Self {
+        let real = Real {
+            launcher: Rc::new(RefCell::new(launcher)),
+            counters: Rc::new(RefCell::new(Counters::default())),
+        };
+        Self {
+            process: Process::new(real.clone(), Rc::clone(assets), run_id),
+            container: Container::new(real.clone(), Rc::clone(assets), run_id),
+            vm: Vm::new(real, Rc::clone(assets), run_id),
+        }
+    }
+
+    /// The backends as trait objects, in the order of
+    /// [`crate::record::BackendName::ALL`].
+    #[must_use]
+    pub fn boxed(self) -> Vec<Box<dyn Backend>> {
+        vec![Box::new(self.process), Box::new(self.container), Box::new(self.vm)]
+    }
+}
+
+impl Real {
+    /// Has the launcher resolve a recipe; gives the template's number and
+    /// what the host cannot give.
+    pub(super) fn prepare(&self, recipe: Recipe) -> Result<(u32, Vec<String>), BackendError> {
+        let template = {
+            let mut counters = self.counters.borrow_mut();
+            counters.templates += 1;
+            counters.templates
+        };
+        let order = Order::Prepare { template, recipe };
+        match self.order(&order, Duration::ZERO)?.0 {
+            Answer::Prepared { remarks } => Ok((template, remarks)),
+            answer => Err(unexpected(&order, &answer)),
+        }
+    }
+
+    /// Has the launcher start an instance.
+    pub(super) fn launch(
+        &self,
+        prepared: &Prepared,
+        until: Until,
+    ) -> Result<Box<dyn Instance>, BackendError> {
+        let name = {
+            let mut counters = self.counters.borrow_mut();
+            counters.instances += 1;
+            format!("i{}", counters.instances)
+        };
+        let deadline = prepared.deadline;
+        let order = Order::Launch {
+            template: prepared.template,
+            instance: name.clone(),
+            until,
+            deadline_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX),
+        };
+        let (answer, fds) = self.order(&order, deadline)?;
+        let Answer::Launched(launched) = answer else {
+            return Err(unexpected(&order, &answer));
+        };
+        let channel = fds.into_iter().next().map(UnixStream::from);
+        Ok(Box::new(RealInstance {
+            real: self.clone(),
+            alive: until == Until::Ready,
+            name,
+            launched,
+            channel,
+            decoder: Decoder::default(),
+            pings: 0,
+        }))
+    }
+
+    fn order(
+        &self,
+        order: &Order,
+        patience: Duration,
+    ) -> Result<(Answer, Vec<std::os::fd::OwnedFd>), BackendError> {
+        match self.launcher.borrow_mut().order(order, patience) {
+            Ok((Answer::Failed(failure), _)) => Err(failure.into()),
+            Ok((Answer::Refused { reason }, _)) => Err(BackendError::Unavailable(reason)),
+            Err(LauncherError::Interrupted) => Err(BackendError::Interrupted),
+            other => Ok(other?),
+        }
+    }
+}
+
+fn unexpected(order: &Order, answer: &Answer) -> BackendError {
+    BackendError::Launcher(LauncherError::Unexpected {
+        order: format!("{order:?}"),
+        answer: format!("{answer:?}"),
+    })
+}
+
+/// An instance that the launcher holds.
+struct RealInstance {
+    real: Real,
+    name: String,
+    alive: bool,
+    launched: Launched,
+    channel: Option<UnixStream>,
+    decoder: Decoder,
+    pings: u64,
+}
+
+impl RealInstance {
+    /// A failure of a live instance.
+    fn failure(&self, reason: String) -> BackendError {
+        let timeline = self.launched.timeline.clone();
+        Failure { due: Mark::Stop, reason, timeline }.into()
+    }
+
+    /// Sends a request and gives the first event that comes back, with the
+    /// nanoseconds it took.
+    fn exchange(&mut self, kind: u8, body: &[u8]) -> Result<(Event, u64), BackendError> {
+        let Some(channel) = self.channel.as_mut() else {
+            return Err(self.failure("it has no channel".to_owned()));
+        };
+        let mut ask = || -> std::io::Result<(Event, u64)> {
+            let deadline = Deadline::after(ANSWER_DEADLINE);
+            let sent = monotonic_ns();
+            channel.write_all(&request(kind, body))?;
+            let mut buffer = [0; 4096];
+            loop {
+                let left = deadline.left().max(Duration::from_micros(1));
+                channel.set_read_timeout(Some(left))?;
+                let n = channel.read(&mut buffer)?;
+                if n == 0 {
+                    return Err(std::io::ErrorKind::UnexpectedEof.into());
+                }
+                if let Some(event) = self.decoder.push(&buffer[..n]).into_iter().next() {
+                    return Ok((event, monotonic_ns() - sent));
+                }
+            }
+        };
+        let answer = ask();
+        answer.map_err(|error| match error.kind() {
+            std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => {
+                self.failure(format!("no answer within {} s", ANSWER_DEADLINE.as_secs()))
+            }
+            std::io::ErrorKind::UnexpectedEof => {
+                self.failure("its channel is closed: the payload died".to_owned())
+            }
+            _ => self.failure(format!("its channel failed: {error}")),
+        })
+    }
+}
+
+impl Instance for RealInstance {
+    fn timeline(&self) -> &Timeline {
+        &self.launched.timeline
+    }
+
+    fn result(&self) -> WorkResult {
+        let (count, checksum, code) = self.launched.result;
+        WorkResult { count, checksum, code }
+    }
+
+    fn memory(&self) -> MemorySource {
+        let cgroups: Vec<PathBuf> = self.launched.cgroups.clone();
+        MemorySource::Kernel { pid: self.launched.pid, cgroups }
+    }
+
+    fn ping(&mut self) -> Result<(), BackendError> {
+        self.pings += 1;
+        let nonce = self.pings ^ 0x5EED_0000_0000_0000;
+        match self.exchange(protocol::PING, &nonce.to_le_bytes())? {
+            (Event::Pong(back), _) if back == nonce => Ok(()),
+            (event, _) => Err(self.failure(format!("answered a ping with {event:?}"))),
+        }
+    }
+
+    fn http(&mut self) -> Result<u64, BackendError> {
+        let ask = b"GET / HTTP/1.1\r\nHost: unladen\r\n\r\n";
+        let (event, took) = self.exchange(protocol::DATA, ask)?;
+        let Event::Reply(bytes) = event else {
+            return Err(self.failure(format!("answered a request with {event:?}")));
+        };
+        let text = String::from_utf8_lossy(&bytes);
+        let body = text.split_once("\r\n\r\n").map(|(_, body)| body);
+        if text.starts_with("HTTP/1.1 200 OK\r\n") && body == Some(HTTP_BODY) {
+            Ok(took)
+        } else {
+            Err(self.failure(format!("answered a request with {text:?}")))
+        }
+    }
+
+    fn stop(mut self: Box<Self>) -> Result<Timeline, BackendError> {
+        self.alive = false;
+        let order = Order::Stop { instance: self.name.clone(), deadline_ms: 10_000 };
+        let (answer, _) = self.real.order(&order, Duration::from_secs(10))?;
+        let Answer::Stopped(stopped) = answer else {
+            return Err(unexpected(&order, &answer));
+        };
+        let mut timeline = self.launched.timeline.clone();
+        stopped.timeline.marks().for_each(|(mark, at)| timeline.stamp(mark, at));
+        Ok(timeline)
+    }
+}
+
+impl Drop for RealInstance {
+    fn drop(&mut self) {
+        if self.alive {
+            let order = Order::Kill { instance: self.name.clone() };
+            // Nobody is left to be told; the launcher removes it in any case
+            // when it ends.
+            drop(self.real.order(&order, Duration::from_secs(10)));
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::exit::Exit;
+use crate::record::{BackendName, Experiment, Workload};
+
+/// What do a virtual machine and a container really cost on this machine?
+///
+/// Starts the same static payload as a plain process, in a container made by
+/// this program's own runtime, and in QEMU virtual machines; measures
+/// start-up, memory and density; and draws the comparison.
+#[derive(Debug, Parser)]
+#[command(name = "unladen", version, after_long_help = Exit::help(), arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Check this host: each fact, its effect, and the remedy
+    Doctor(JsonArgs),
+    /// List backends, profiles, experiments and workloads, and what cannot run here
+    List(JsonArgs),
+    /// Measure: a profile or a spec file
+    Run(RunArgs),
+    /// Make summary, figures and page again from a run's folder
+    Report(ReportArgs),
+    /// Remove what a killed run may have left behind
+    Clean(CleanArgs),
+    /// Print a shell completion script
+    Completions {
+        /// For which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    #[command(hide = true)]
+    Man,
+    /// The process that starts and stops instances; not for people
+    #[command(name = crate::backend::launcher::SUBCOMMAND, hide = true)]
+    Launcher {
+        /// Id of the run.
+        run_id: String,
+    },
+}
+
+/// Output for programs.
+#[derive(Debug, Args)]
+pub struct JsonArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// A profile (smoke, quick, full) or the path of a spec file
+    #[arg(default_value = "quick", conflicts_with = "resume")]
+    pub spec: String,
+    /// Only this experiment (repeatable)
+    #[arg(long, value_enum, conflicts_with = "resume")]
+    pub experiment: Vec<ExperimentArg>,
+    /// Only this backend (repeatable)
+    #[arg(long, value_enum, conflicts_with = "resume")]
+    pub backend: Vec<BackendArg>,
+    /// Only this workload, such as `exit` or `touch=64` (repeatable)
+    #[arg(long, conflicts_with = "resume")]
+    pub workload: Vec<Workload>,
+    /// Trials per cell, instead of what the spec says
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000), conflicts_with = "resume")]
+    pub rounds: Option<u32>,
+    /// Stop at the end of the round in which this time is spent, such as 90s or 3m
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub budget: Option<Duration>,
+    /// Seed of the order of trials (default: random, stored in the manifest)
+    #[arg(long, value_name = "N", conflicts_with = "resume")]
+    pub seed: Option<u64>,
+    /// Folder for the results (default: results/RUN-ID)
+    #[arg(long, value_name = "DIR", conflicts_with = "resume")]
+    pub out: Option<PathBuf>,
+    /// Continue the interrupted run in this folder
+    #[arg(long, value_name = "DIR")]
+    pub resume: Option<PathBuf>,
+    /// Make no figures and no page
+    #[arg(long)]
+    pub no_report: bool,
+}
+
+/// Arguments of `report`.
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// Folder of a run
+    pub run: PathBuf,
+    /// Folder for summary, figures and page (default: the run's own)
+    #[arg(short, long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
+
+/// Arguments of `clean`.
+#[derive(Debug, Args)]
+pub struct CleanArgs {
+    /// Only this run (default: every run that is not alive)
+    pub run_id: Option<String>,
+    /// Only say what would be removed
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// An experiment on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum ExperimentArg {
+    /// One instance from request to gone.
+    Startup,
+    /// One idle instance, read by every ledger.
+    Memory,
+    /// A ladder of live instances.
+    Density,
+}
+
+impl From<ExperimentArg> for Experiment {
+    fn from(arg: ExperimentArg) -> Self {
+        match arg {
+            ExperimentArg::Startup => Self::Startup,
+            ExperimentArg::Memory => Self::Memory,
+            ExperimentArg::Density => Self::Density,
+        }
+    }
+}
+
+/// A backend on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum BackendArg {
+    /// A plain child process: the null backend.
+    Process,
+    /// Our own container runtime.
+    Container,
+    /// A QEMU virtual machine.
+    Vm,
+}
+
+impl From<BackendArg> for BackendName {
+    fn from(arg: BackendArg) -> Self {
+        match arg {
+            BackendArg::Process => Self::Process,
+            BackendArg::Container => Self::Container,
+            BackendArg::Vm => Self::Vm,
+        }
+    }
+}
+
+/// A duration such as `90s`, `3m` or `1h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let error = || format!("`{text}` is not a time: write a number and s, m or h, such as 90s");
+    let (number, factor) = match text.char_indices().next_back() {
+        Some((at, 's')) => (&text[..at], 1),
+        Some((at, 'm')) => (&text[..at], 60),
+        Some((at, 'h')) => (&text[..at], 3600),
+        _ => return Err(error()),
+    };
+    let number: u64 = number.parse().map_err(|_| error())?;
+    match number.checked_mul(factor) {
+        Some(seconds) if seconds > 0 => Ok(Duration::from_secs(seconds)),
+        _ => Err(error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn budgets_parse_or_say_why_not() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("3m"), Ok(Duration::from_secs(180)));
+        for bad in ["", "3", "m", "-1s", "0s", "1.5h", "999999999999999999999h"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! One execution of one cell.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::backend::{Backend, BackendError, Failure, Instance, Prepared, Timeline, Until};
+use crate::errors::chain;
+use crate::host::Guard;
+use crate::payload::expected_result;
+use crate::plan::PlannedCell;
+use crate::record::{Clock, Experiment, Ledger, Mark, Metric, Outcome, Sample};
+
+/// The metric that stands for an experiment when there is no value at all.
+#[must_use]
+pub fn headline(experiment: Experiment) -> Metric {
+    match experiment {
+        Experiment::Startup => Metric::Startup(Mark::Ready),
+        Experiment::Memory => Metric::Memory(Ledger::Pss),
+        Experiment::Density => Metric::DensityInstances,
+    }
+}
+
+/// Everything that a trial needs to know.
+pub(super) struct Trial<'a> {
+    pub(super) cell: &'a PlannedCell,
+    pub(super) prepared: &'a Prepared,
+    pub(super) clock: Clock,
+    pub(super) round: u32,
+    pub(super) number: u32,
+    /// Time between two readings that must agree.
+    pub(super) settle: Duration,
+    pub(super) guard: &'a Guard,
+    pub(super) stop: &'a AtomicBool,
+}
+
+impl Trial<'_> {
+    /// Runs the trial.
+    pub(super) fn run(&self, backend: &mut dyn Backend) -> Result<Vec<Sample>, BackendError> {
+        match self.cell.key.experiment {
+            Experiment::Startup => self.startup(backend),
+            Experiment::Memory => self.memory(backend),
+            Experiment::Density => self.density(backend),
+        }
+    }
+
+    /// Starts an instance and checks its proof of work.
+    pub(super) fn launch(
+        &self,
+        backend: &mut dyn Backend,
+        until: Until,
+    ) -> Result<Box<dyn Instance>, BackendError> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(BackendError::Interrupted);
+        }
+        let instance = backend.launch(self.prepared, until)?;
+        let expected = expected_result(self.cell.key.workload);
+        if instance.result() == expected {
+            return Ok(instance);
+        }
+        let reason =
+            format!("wrong proof of work: {:?} instead of {expected:?}", instance.result());
+        let timeline = instance.timeline().clone();
+        Err(Failure { due: Mark::Ready, reason, timeline }.into())
+    }
+
+    /// A sample with a value.
+    pub(super) fn ok(&self, metric: Metric, value: f64) -> Sample {
+        let clock = match metric.unit() {
+            crate::units::Unit::Nanoseconds => self.clock,
+            _ => Clock::None,
+        };
+        self.sample(metric, clock, Some(value), Outcome::Ok, String::new())
+    }
+
+    /// A value that could not be had although the trial went well.
+    pub(super) fn missing(&self, metric: Metric, reason: String) -> Sample {
+        self.sample(metric, Clock::None, None, Outcome::Skipped, reason)
+    }
+
+    /// The one sample of a trial that failed.
+    pub(super) fn failed(&self, error: &BackendError) -> Sample {
+        let metric = match (self.cell.key.experiment, error) {
+            (Experiment::Startup, BackendError::Failed(failure)) => due(failure),
+            (experiment, _) => headline(experiment),
+        };
+        self.sample(metric, Clock::None, None, Outcome::Failed, chain(error))
+    }
+
+    fn sample(
+        &self,
+        metric: Metric,
+        clock: Clock,
+        value: Option<f64>,
+        outcome: Outcome,
+        detail: String,
+    ) -> Sample {
+        let cell = self.cell.key.clone();
+        let (round, trial) = (self.round, self.number);
+        Sample { round, trial, step: None, cell, metric, clock, value, outcome, detail }
+    }
+
+    /// One sample for each of `marks` that the timeline holds.
+    pub(super) fn marks(
+        &self,
+        timeline: &Timeline,
+        from: Mark,
+        metric: fn(Mark) -> Metric,
+        marks: &[Mark],
+    ) -> Vec<Sample> {
+        marks
+            .iter()
+            .filter_map(|&mark| Some(self.ok(metric(mark), timeline.between(from, mark)? as f64)))
+            .collect()
+    }
+}
+
+/// The metric that a failed start or stop was due to give next.
+fn due(failure: &Failure) -> Metric {
+    match failure.due {
+        Mark::Request | Mark::Stop => headline(Experiment::Startup),
+        mark if failure.timeline.at(Mark::Stop).is_some() => Metric::Stop(mark),
+        mark => Metric::Startup(mark),
+    }
+}

@@ -1,0 +1,278 @@
+//! From the wire form of a spec to its cells.
+
+use std::collections::BTreeMap;
+
+use toml::Spanned;
+
+use crate::record::{BackendName, CellKey, Experiment, Params, Workload};
+use crate::units::{Bytes, MIB};
+
+use super::error::{Problem, nearest};
+use super::params::{check as check_param, normalise, param_value};
+use super::wire::{CellWire, Located, RoundsWire, SpecWire, line_of};
+use super::{
+    DEFAULT_DENSITY_CAP, DEFAULT_DENSITY_ROUNDS, DEFAULT_MEMORY_ROUNDS, DEFAULT_STARTUP_ROUNDS,
+    MAX_DENSITY_CAP, MAX_ROUNDS, SpecCell,
+};
+
+/// What an entry gets where it does not say otherwise.
+struct Defaults {
+    rounds: BTreeMap<Experiment, u32>,
+    cap: u32,
+}
+
+/// Checks the wire form of `text`: its title and its cells.
+pub(super) fn check(
+    wire: SpecWire,
+    text: &str,
+) -> Result<(Option<String>, Vec<SpecCell>), Located> {
+    let defaults = Defaults {
+        rounds: rounds(&wire.rounds)?,
+        cap: number("cap", wire.density.cap.as_ref(), MAX_DENSITY_CAP)?
+            .unwrap_or(DEFAULT_DENSITY_CAP),
+    };
+    let mut cells = Vec::new();
+    let mut seen = BTreeMap::new();
+    for entry in &wire.cells {
+        for (at, cell) in expand(entry, &defaults)? {
+            if let Some(first) = seen.insert(cell.key.clone(), at) {
+                let first = line_of(text.as_bytes(), first);
+                let problem = Problem::Duplicate {
+                    cell: cell.key.to_string(),
+                    first,
+                };
+                return Err(Located { at, problem });
+            }
+            let is_mock = cell.key.backend == BackendName::Mock;
+            if cells
+                .iter()
+                .any(|c: &SpecCell| (c.key.backend == BackendName::Mock) != is_mock)
+            {
+                return Err(Located {
+                    at,
+                    problem: Problem::MockBesideReal,
+                });
+            }
+            cells.push(cell);
+        }
+    }
+    if cells.is_empty() {
+        return Err(Located {
+            at: 0,
+            problem: Problem::Empty,
+        });
+    }
+    Ok((wire.title, cells))
+}
+
+/// Trials per cell for each experiment.
+fn rounds(wire: &RoundsWire) -> Result<BTreeMap<Experiment, u32>, Located> {
+    let one = |key: &str, given: &Option<Spanned<i64>>, default| {
+        number(key, given.as_ref(), MAX_ROUNDS).map(|given| given.unwrap_or(default))
+    };
+    Ok(BTreeMap::from([
+        (
+            Experiment::Startup,
+            one("startup", &wire.startup, DEFAULT_STARTUP_ROUNDS)?,
+        ),
+        (
+            Experiment::Memory,
+            one("memory", &wire.memory, DEFAULT_MEMORY_ROUNDS)?,
+        ),
+        (
+            Experiment::Density,
+            one("density", &wire.density, DEFAULT_DENSITY_ROUNDS)?,
+        ),
+    ]))
+}
+
+/// A number from 1 to `max`, if one is given.
+fn number(key: &str, given: Option<&Spanned<i64>>, max: u32) -> Result<Option<u32>, Located> {
+    let Some(given) = given else { return Ok(None) };
+    let value = *given.get_ref();
+    match u32::try_from(value) {
+        Ok(number) if (1..=max).contains(&number) => Ok(Some(number)),
+        _ => Err(Located {
+            at: given.span().start,
+            problem: Problem::OutOfRange {
+                key: key.to_owned(),
+                value,
+                min: 1,
+                max,
+            },
+        }),
+    }
+}
+
+/// The cells of one entry, each with the byte of its workload's name.
+fn expand(
+    entry: &Spanned<CellWire>,
+    defaults: &Defaults,
+) -> Result<Vec<(usize, SpecCell)>, Located> {
+    let at = entry.span().start;
+    let cell = entry.get_ref();
+    let backend = backend(cell, at)?;
+    let params = params(backend, cell)?;
+    let rounds = number("rounds", cell.rounds.as_ref(), MAX_ROUNDS)?;
+    let cap = number("density_cap", cell.density_cap.as_ref(), MAX_DENSITY_CAP)?;
+    if let (Some(given), true) = (&cell.density_cap, cell.density.is_empty()) {
+        let at = given.span().start;
+        return Err(Located {
+            at,
+            problem: Problem::CapWithoutDensity,
+        });
+    }
+    let lists = [
+        (Experiment::Startup, &cell.startup),
+        (Experiment::Memory, &cell.memory),
+        (Experiment::Density, &cell.density),
+    ];
+    let mut cells = Vec::new();
+    for (experiment, workloads) in lists {
+        for name in workloads {
+            let workload = workload(name)?;
+            let params = params.clone();
+            let key = CellKey {
+                experiment,
+                backend,
+                workload,
+                params,
+            };
+            let at = name.span().start;
+            sensible(&key).map_err(|problem| Located { at, problem })?;
+            let rounds = rounds.unwrap_or_else(|| defaults.rounds[&experiment]);
+            let density_cap =
+                (experiment == Experiment::Density).then(|| cap.unwrap_or(defaults.cap));
+            cells.push((
+                at,
+                SpecCell {
+                    key,
+                    rounds,
+                    density_cap,
+                },
+            ));
+        }
+    }
+    if cells.is_empty() {
+        return Err(Located {
+            at,
+            problem: Problem::NothingToMeasure,
+        });
+    }
+    Ok(cells)
+}
+
+fn backend(cell: &CellWire, at: usize) -> Result<BackendName, Located> {
+    let Some(name) = &cell.backend else {
+        let problem = Problem::MissingKey {
+            key: "backend",
+            table: "[[cells]]",
+        };
+        return Err(Located { at, problem });
+    };
+    let text = name.get_ref();
+    BackendName::ALL
+        .into_iter()
+        .find(|backend| backend.as_str() == text)
+        .ok_or_else(|| {
+            // The mock backend tests the pipeline; it is not offered to people.
+            let offered = BackendName::ALL
+                .into_iter()
+                .filter(|name| *name != BackendName::Mock);
+            let names = offered.map(BackendName::as_str);
+            Located {
+                at: name.span().start,
+                problem: Problem::UnknownName {
+                    what: "backend",
+                    of: String::new(),
+                    value: text.clone(),
+                    nearest: nearest(text, names.clone()),
+                    known: names.map(str::to_owned).collect(),
+                },
+            }
+        })
+}
+
+fn workload(name: &Spanned<String>) -> Result<Workload, Located> {
+    let text = name.get_ref();
+    text.parse().map_err(|_| {
+        let names = ["pause", "exit", "touch=64", "http"];
+        Located {
+            at: name.span().start,
+            problem: Problem::UnknownName {
+                what: "workload",
+                value: text.clone(),
+                of: String::new(),
+                nearest: nearest(text, names),
+                known: ["pause", "exit", "touch=MIB (1 to 65536)", "http"]
+                    .map(str::to_owned)
+                    .to_vec(),
+            },
+        }
+    })
+}
+
+fn params(backend: BackendName, cell: &CellWire) -> Result<Params, Located> {
+    let mut params = Params::default();
+    for (name, value) in &cell.params {
+        let Some(text) = scalar(value.get_ref()) else {
+            let problem = Problem::Syntax(format!(
+                "parameter {} must be a text, a number or true/false",
+                name.get_ref()
+            ));
+            return Err(Located {
+                at: value.span().start,
+                problem,
+            });
+        };
+        let canonical = check_param(backend, name.get_ref(), &text).map_err(|problem| {
+            let at = match problem {
+                Problem::UnknownName { .. } => name.span().start,
+                _ => value.span().start,
+            };
+            Located { at, problem }
+        })?;
+        params.0.insert(name.get_ref().clone(), canonical);
+    }
+    normalise(backend, &mut params);
+    Ok(params)
+}
+
+/// `1`, `"1"`, `0.5` and `true` all say what they mean.
+fn scalar(value: &toml::Value) -> Option<String> {
+    match value {
+        toml::Value::String(text) => Some(text.clone()),
+        toml::Value::Integer(number) => Some(number.to_string()),
+        toml::Value::Float(number) => Some(number.to_string()),
+        toml::Value::Boolean(true) => Some("yes".to_owned()),
+        toml::Value::Boolean(false) => Some("no".to_owned()),
+        _ => None,
+    }
+}
+
+/// Whether the experiment can be made with this workload at all.
+fn sensible(key: &CellKey) -> Result<(), Problem> {
+    if key.workload == Workload::Exit && key.experiment != Experiment::Startup {
+        return Err(Problem::EndsTooEarly {
+            experiment: key.experiment.as_str(),
+            workload: key.workload.to_string(),
+        });
+    }
+    let memory = match key.backend {
+        BackendName::Container | BackendName::Vm => param_value(key, "memory"),
+        BackendName::Process | BackendName::Mock => None,
+    };
+    if let (Workload::Touch(mib), Some(memory)) = (key.workload, memory) {
+        let fits = memory
+            .parse()
+            .is_ok_and(|Bytes(bytes)| u64::from(mib) * MIB < bytes);
+        if !fits {
+            return Err(Problem::DoesNotFit {
+                workload: key.workload.to_string(),
+                memory: memory.to_owned(),
+                backend: key.backend.as_str(),
+            });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,328 @@
+//! The parameters that each backend knows: their values, their defaults and
+//! the one spelling under which a cell is stored.
+
+use crate::record::{BackendName, CellKey, Params};
+use crate::units::{Bytes, MIB};
+
+use super::error::{Problem, nearest};
+
+/// What values a parameter takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// One of a list of words.
+    OneOf(&'static [&'static str]),
+    /// A size in bytes between two bounds, stored as `128M`.
+    Size {
+        /// Smallest allowed, in bytes.
+        min: u64,
+        /// Largest allowed, in bytes.
+        max: u64,
+    },
+    /// A whole number between two bounds.
+    Whole {
+        /// Smallest allowed.
+        min: u64,
+        /// Largest allowed.
+        max: u64,
+    },
+    /// A number of processors, whole or a fraction with up to two decimals.
+    Cpus,
+}
+
+/// One parameter of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Param {
+    /// Its name.
+    pub name: &'static str,
+    /// Its values.
+    pub kind: Kind,
+    /// The value of a cell that does not name it; absent means no limit, or
+    /// not set.
+    pub default: Option<&'static str>,
+    /// Whether it is written into every cell's identity, so that a reader
+    /// always sees it; else only where it differs from the default.
+    pub always: bool,
+    /// What it does, in a few words.
+    pub about: &'static str,
+}
+
+const CONTROL: Param = Param {
+    name: "control",
+    kind: Kind::OneOf(&["1"]),
+    default: None,
+    always: false,
+    about: "the same cell under a second name, whose ratio to the first is the run's noise floor",
+};
+
+const PROCESS: &[Param] = &[CONTROL];
+
+const CONTAINER: &[Param] = &[
+    Param {
+        name: "userns",
+        kind: Kind::OneOf(&["yes", "no"]),
+        default: Some("no"),
+        always: false,
+        about: "in a user namespace of its own",
+    },
+    Param {
+        name: "net",
+        kind: Kind::OneOf(&["none", "loopback"]),
+        default: Some("loopback"),
+        always: false,
+        about: "loopback: a network namespace of its own; none: no network namespace is made",
+    },
+    Param {
+        name: "memory",
+        kind: Kind::Size {
+            min: 4 * MIB,
+            max: 1024 * 1024 * MIB,
+        },
+        default: None,
+        always: false,
+        about: "memory limit of its cgroup",
+    },
+    Param {
+        name: "pids",
+        kind: Kind::Whole {
+            min: 1,
+            max: 4_194_304,
+        },
+        default: None,
+        always: false,
+        about: "process limit of its cgroup",
+    },
+    Param {
+        name: "cpus",
+        kind: Kind::Cpus,
+        default: None,
+        always: false,
+        about: "processor time limit of its cgroup, in processors",
+    },
+];
+
+const VM: &[Param] = &[
+    Param {
+        name: "machine",
+        kind: Kind::OneOf(&["microvm", "q35"]),
+        default: Some("microvm"),
+        always: true,
+        about: "QEMU's machine type",
+    },
+    Param {
+        name: "kernel",
+        kind: Kind::OneOf(&["tuned", "distro"]),
+        default: Some("tuned"),
+        always: true,
+        about: "guest kernel: our small one, or the distribution's as it is",
+    },
+    Param {
+        name: "memory",
+        kind: Kind::Size {
+            min: 32 * MIB,
+            max: 1024 * 1024 * MIB,
+        },
+        default: Some("128M"),
+        always: false,
+        about: "guest memory",
+    },
+    Param {
+        name: "cpus",
+        kind: Kind::Whole { min: 1, max: 8 },
+        default: Some("1"),
+        always: false,
+        about: "virtual processors",
+    },
+    Param {
+        name: "accel",
+        kind: Kind::OneOf(&["auto", "kvm", "tcg"]),
+        default: Some("auto"),
+        always: false,
+        about: "accelerator: the best that boots a real kernel here, or this one",
+    },
+];
+
+/// The parameters of a backend, in the order in which they are documented.
+/// The mock backend takes any name with a whole number instead.
+#[must_use]
+pub fn known_params(backend: BackendName) -> &'static [Param] {
+    match backend {
+        BackendName::Process | BackendName::Mock => PROCESS,
+        BackendName::Container => CONTAINER,
+        BackendName::Vm => VM,
+    }
+}
+
+/// The value of a cell's parameter: what the cell says, or the backend's
+/// default; `None` where there is neither (no limit, not set).
+#[must_use]
+pub fn param_value<'a>(cell: &'a CellKey, name: &str) -> Option<&'a str> {
+    cell.params.get(name).or_else(|| {
+        known_params(cell.backend)
+            .iter()
+            .find(|param| param.name == name)?
+            .default
+    })
+}
+
+impl Kind {
+    /// The stored spelling of `text`, if it is allowed.
+    fn canonical(self, text: &str) -> Option<String> {
+        match self {
+            Self::OneOf(words) => words.contains(&text).then(|| text.to_owned()),
+            Self::Size { min, max } => {
+                let Bytes(bytes) = text.parse().ok()?;
+                (min..=max).contains(&bytes).then(|| size_text(bytes))
+            }
+            Self::Whole { min, max } => {
+                let number: u64 = whole(text)?;
+                (min..=max).contains(&number).then(|| number.to_string())
+            }
+            Self::Cpus => cpus_text(text),
+        }
+    }
+
+    /// What is allowed, in words.
+    #[must_use]
+    pub fn expected(self) -> String {
+        match self {
+            Self::OneOf(words) => words.join(" or "),
+            Self::Size { min, max } => {
+                format!(
+                    "a size from {} to {}, such as 128M",
+                    size_text(min),
+                    size_text(max)
+                )
+            }
+            Self::Whole { min, max } => format!("a whole number from {min} to {max}"),
+            Self::Cpus => "processors from 0.01 to 1024, such as 1 or 0.5".to_owned(),
+        }
+    }
+}
+
+/// A whole number in plain digits.
+fn whole(text: &str) -> Option<u64> {
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        text.parse().ok()
+    } else {
+        None
+    }
+}
+
+/// The shortest exact spelling of a size.
+fn size_text(bytes: u64) -> String {
+    for (factor, letter) in [(1024 * MIB, "G"), (MIB, "M"), (1024, "K")] {
+        if bytes > 0 && bytes.is_multiple_of(factor) {
+            return format!("{}{letter}", bytes / factor);
+        }
+    }
+    bytes.to_string()
+}
+
+/// Processors in hundredths, so that `0.5` and `0.50` are one spelling.
+fn cpus_text(text: &str) -> Option<String> {
+    let (units, hundredths) = text.split_once('.').unwrap_or((text, "0"));
+    if hundredths.is_empty() || hundredths.len() > 2 {
+        return None;
+    }
+    let units = whole(units).filter(|_| !units.is_empty())?;
+    let hundredths = whole(&format!("{hundredths:0<2}"))?;
+    let total = units.checked_mul(100)?.checked_add(hundredths)?;
+    if !(1..=102_400).contains(&total) {
+        return None;
+    }
+    let text = format!("{}.{:02}", total / 100, total % 100);
+    Some(text.trim_end_matches('0').trim_end_matches('.').to_owned())
+}
+
+/// Checks one parameter and gives its stored spelling.
+pub(super) fn check(backend: BackendName, name: &str, value: &str) -> Result<String, Problem> {
+    let bad = |expected: String| Problem::BadParam {
+        backend: backend.as_str(),
+        name: name.to_owned(),
+        value: value.to_owned(),
+        expected,
+    };
+    let known = known_params(backend);
+    if let Some(param) = known.iter().find(|param| param.name == name) {
+        return param
+            .kind
+            .canonical(value)
+            .ok_or_else(|| bad(param.kind.expected()));
+    }
+    let plain = !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    if backend == BackendName::Mock && plain {
+        let number = Kind::Whole {
+            min: 0,
+            max: u64::MAX,
+        };
+        return number
+            .canonical(value)
+            .ok_or_else(|| bad("a whole number".to_owned()));
+    }
+    let names = known.iter().map(|param| param.name);
+    Err(Problem::UnknownName {
+        what: "parameter",
+        value: name.to_owned(),
+        of: format!(" of backend {backend}"),
+        nearest: nearest(name, names.clone()),
+        known: names.map(str::to_owned).collect(),
+    })
+}
+
+/// Makes equal cells equal: fills in what every cell shows, leaves out what
+/// says the same as the default.
+pub(super) fn normalise(backend: BackendName, params: &mut Params) {
+    for param in known_params(backend) {
+        let Some(default) = param.default else {
+            continue;
+        };
+        if param.always {
+            params
+                .0
+                .entry(param.name.to_owned())
+                .or_insert_with(|| default.to_owned());
+        } else if params.get(param.name) == Some(default) {
+            params.0.remove(param.name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_is_an_allowed_value_in_its_stored_spelling() {
+        for backend in BackendName::ALL {
+            for param in known_params(backend) {
+                if let Some(default) = param.default {
+                    assert_eq!(check(backend, param.name, default).as_deref(), Ok(default));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn one_spelling_per_value() {
+        let check = |name, value| check(BackendName::Container, name, value).ok();
+        assert_eq!(check("memory", "131072K"), Some("128M".to_owned()));
+        assert_eq!(check("memory", "2048M"), Some("2G".to_owned()));
+        assert_eq!(check("memory", "4194305"), Some("4194305".to_owned()));
+        assert_eq!(check("cpus", "0.50"), Some("0.5".to_owned()));
+        assert_eq!(check("cpus", "1.0"), Some("1".to_owned()));
+        assert_eq!(check("cpus", "10"), Some("10".to_owned()));
+        assert_eq!(check("pids", "064"), Some("64".to_owned()));
+        for bad in [
+            "", "0", "0.00", ".5", "1.", "1.234", "-1", "1025", "1,5", "+1",
+        ] {
+            assert_eq!(check("cpus", bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_default_is_left_out_unless_every_cell_shows_it() {
+        let mut params: Params = "memory=128M;accel=tcg".parse().expect("valid");
+        normalise(BackendName::Vm, &mut params);
+        assert_eq!(params.to_string(), "accel=tcg;kernel=tuned;machine=microvm");
+    }
+}
