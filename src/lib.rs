@@ -13,4 +13,5 @@ pub mod payload;
 pub mod plan;
 pub mod record;
 pub mod spec;
+pub mod sys;
 pub mod units;

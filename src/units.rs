@@ -80,7 +80,9 @@ fn three_digits(value: f64) -> String {
 
 /// Why a text is not a size in bytes.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("`{0}` is not a size: write a whole number of bytes, or one with K, M or G (powers of 1024)")]
+#[error(
+    "`{0}` is not a size: write a whole number of bytes, or one with K, M or G (powers of 1024)"
+)]
 pub struct SizeError(String);
 
 /// A number of bytes, written `64M`, `1G`, `512K` or plainly.
@@ -132,7 +134,15 @@ mod tests {
         assert_eq!("64M".parse(), Ok(Bytes(64 * MIB)));
         assert_eq!("1g".parse(), Ok(Bytes(1024 * MIB)));
         assert_eq!("4096".parse(), Ok(Bytes(4096)));
-        for bad in ["", "M", "12Q", "-1", "1.5G", "99999999999999999999", "18446744073709551615G"] {
+        for bad in [
+            "",
+            "M",
+            "12Q",
+            "-1",
+            "1.5G",
+            "99999999999999999999",
+            "18446744073709551615G",
+        ] {
             assert!(bad.parse::<Bytes>().is_err(), "{bad}");
         }
     }

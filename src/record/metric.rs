@@ -89,8 +89,14 @@ pub enum Ledger {
 
 impl Ledger {
     /// All ledgers.
-    pub const ALL: [Self; 6] =
-        [Self::Pss, Self::Uss, Self::Rss, Self::Cgroup, Self::Peak, Self::Host];
+    pub const ALL: [Self; 6] = [
+        Self::Pss,
+        Self::Uss,
+        Self::Rss,
+        Self::Cgroup,
+        Self::Peak,
+        Self::Host,
+    ];
 
     /// The name used in metric names and files.
     #[must_use]
@@ -193,7 +199,9 @@ impl Serialize for Metric {
 
 impl<'de> Deserialize<'de> for Metric {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 

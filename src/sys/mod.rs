@@ -1,0 +1,9 @@
+//! The system-call layer, and the only module with `unsafe` code: making
+//! processes, waiting for them, and descriptors.
+//!
+//! It knows nothing about containers, virtual machines or measurements: it
+//! carries out what it is told and reports which call failed.
+
+pub mod pidfd;
+mod raw;
+pub mod spawn;

@@ -1,0 +1,231 @@
+//! What runs in the child, in memory that it shares with its parent: no
+//! allocation, no lock, no panic, nothing but raw system calls.
+
+use std::ffi::{c_char, c_void};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize};
+
+use nix::errno::Errno;
+use nix::libc::{self, c_long};
+
+use super::descriptors::Places;
+use super::{Launch, Program, Step, perform};
+use crate::sys::raw::{call, signed};
+
+/// What the child tells its parent: the step that it began last (the number
+/// of steps stands for the execution itself), and the error that ended it.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    pub(super) step: AtomicUsize,
+    pub(super) errno: AtomicI32,
+}
+
+/// Everything that the child needs, made by the parent.
+pub(super) struct Context<'a> {
+    pub(super) steps: &'a [Step],
+    pub(super) handles: &'a [OwnedFd],
+    pub(super) slots: &'a [AtomicI32],
+    pub(super) launch: &'a Launch<'a>,
+    pub(super) places: &'a Places,
+    pub(super) parent: AtomicI32,
+    pub(super) program: &'a Program,
+    pub(super) program_fd: AtomicI32,
+    pub(super) arguments: *const *const c_char,
+    pub(super) environment: *const *const c_char,
+    pub(super) ignored_signals: u64,
+    pub(super) trace: &'a [AtomicU64],
+    pub(super) report: Report,
+}
+
+/// The child's whole life before its program.
+pub(super) extern "C" fn run(context: *const c_void) -> ! {
+    // SAFETY: the parent passes a `Context` that it keeps, unchanged but for
+    // atomics, until this child has left the shared memory.
+    let context = unsafe { &*context.cast::<Context<'_>>() };
+    stamp(context, 0);
+    for (index, step) in context.steps.iter().enumerate() {
+        context.report.step.store(index, Relaxed);
+        if let Err(error) = perform::step(step, context) {
+            give_up(context, error);
+        }
+        stamp(context, index + 1);
+    }
+    context.report.step.store(context.steps.len(), Relaxed);
+    default_signals(context.ignored_signals);
+    let error = execute(context);
+    give_up(context, error)
+}
+
+/// Reports an error and ends the child.
+fn give_up(context: &Context<'_>, error: Errno) -> ! {
+    context.report.errno.store(error as i32, Relaxed);
+    loop {
+        // SAFETY: ends this process only; no destructor runs.
+        let _ = unsafe { call(libc::SYS_exit_group, [127, 0, 0, 0, 0, 0]) };
+    }
+}
+
+/// Notes the time when the launch is traced.
+fn stamp(context: &Context<'_>, index: usize) {
+    let Some(cell) = context.trace.get(index) else {
+        return;
+    };
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let arguments = [
+        signed(libc::CLOCK_MONOTONIC),
+        std::ptr::from_mut(&mut now) as usize,
+        0,
+        0,
+        0,
+        0,
+    ];
+    // SAFETY: `now` is valid for writing.
+    if unsafe { call(libc::SYS_clock_gettime, arguments) }.is_ok() {
+        let time = now
+            .tv_sec
+            .wrapping_mul(1_000_000_000)
+            .wrapping_add(now.tv_nsec);
+        cell.store(time.cast_unsigned(), Relaxed);
+    }
+}
+
+/// Executes the program; returns only with the error that prevented it.
+fn execute(context: &Context<'_>) -> Errno {
+    let arguments = context.arguments as usize;
+    let environment = context.environment as usize;
+    let mut last = Errno::ENOENT;
+    match context.program {
+        Program::File(_) => {
+            let fd = signed(context.program_fd.load(Relaxed));
+            let empty = c"".as_ptr() as usize;
+            let flags = signed(libc::AT_EMPTY_PATH);
+            // SAFETY: the vectors end with a null pointer; all strings live
+            // on in the parent.
+            let result = unsafe {
+                call(
+                    libc::SYS_execveat,
+                    [fd, empty, arguments, environment, flags, 0],
+                )
+            };
+            result.err().unwrap_or(last)
+        }
+        Program::Paths(paths) => {
+            for path in paths {
+                let path = path.as_ptr() as usize;
+                // SAFETY: as above.
+                let result =
+                    unsafe { call(libc::SYS_execve, [path, arguments, environment, 0, 0, 0]) };
+                match result {
+                    Err(error @ (Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES)) => {
+                        // A program that exists and is refused says more than
+                        // one that does not exist.
+                        if last == Errno::ENOENT {
+                            last = error;
+                        }
+                    }
+                    Err(error) => return error,
+                    Ok(_) => {}
+                }
+            }
+            last
+        }
+    }
+}
+
+/// The kernel's `struct sigaction` with its default disposition. All zeroes
+/// on every architecture.
+const DEFAULT_ACTION: [u64; 4] = [0; 4];
+/// The kernel's signal sets have 64 bits.
+const SET_BYTES: usize = 8;
+
+/// Sets the given signals back to their default and unblocks all.
+fn default_signals(ignored: u64) {
+    for number in (1..=64_usize).filter(|number| ignored >> (number - 1) & 1 == 1) {
+        let action = std::ptr::from_ref(&DEFAULT_ACTION) as usize;
+        // SAFETY: `action` is as large as the kernel's structure, which is
+        // read only; handlers are the child's own (no CLONE_SIGHAND). SIGKILL
+        // and SIGSTOP fail without effect.
+        let _ = unsafe { call(libc::SYS_rt_sigaction, [number, action, 0, SET_BYTES, 0, 0]) };
+    }
+    restore_signals(0);
+}
+
+/// The signals that this process ignores, as bits (bit 0 is signal 1).
+pub(super) fn ignored_signals() -> u64 {
+    (1..=64_usize)
+        .filter(|number| {
+            let mut action = DEFAULT_ACTION;
+            let pointer = std::ptr::from_mut(&mut action) as usize;
+            // SAFETY: asks only; `action` is as large as the kernel's structure.
+            let asked = unsafe {
+                call(
+                    libc::SYS_rt_sigaction,
+                    [*number, 0, pointer, SET_BYTES, 0, 0],
+                )
+            };
+            asked.is_ok() && action[0] == libc::SIG_IGN as u64
+        })
+        .fold(0, |set, number| set | 1 << (number - 1))
+}
+
+/// Blocks all signals of this thread, those that the C library keeps for
+/// itself included, and returns the mask before.
+pub(super) fn block_signals() -> u64 {
+    let all = u64::MAX;
+    let mut before = 0_u64;
+    let arguments = [
+        signed(libc::SIG_SETMASK),
+        std::ptr::from_ref(&all) as usize,
+        std::ptr::from_mut(&mut before) as usize,
+        SET_BYTES,
+        0,
+        0,
+    ];
+    // SAFETY: both pointers are valid for 8 bytes. The call cannot fail with
+    // valid arguments.
+    let _ = unsafe { call(libc::SYS_rt_sigprocmask, arguments) };
+    before
+}
+
+/// Sets this thread's signal mask.
+pub(super) fn restore_signals(mask: u64) {
+    let arguments = [
+        signed(libc::SIG_SETMASK),
+        std::ptr::from_ref(&mask) as usize,
+        0,
+        SET_BYTES,
+        0,
+        0,
+    ];
+    // SAFETY: as in `block_signals`.
+    let _ = unsafe { call(libc::SYS_rt_sigprocmask, arguments) };
+}
+
+/// A `prctl` without pointers.
+pub(super) fn prctl(operation: i32, argument: usize) -> Result<usize, Errno> {
+    // SAFETY: used for operations whose argument is a number.
+    unsafe {
+        call(
+            libc::SYS_prctl as c_long,
+            [signed(operation), argument, 0, 0, 0, 0],
+        )
+    }
+}
+
+/// Whether this process may be traced and its `/proc` files are its own.
+pub(super) fn dumpable() -> usize {
+    prctl(libc::PR_GET_DUMPABLE, 0).unwrap_or(1)
+}
+
+/// Undoes what a child's change of user did to the memory that it shared:
+/// the kernel keeps the flag there (`commit_creds` in kernel/cred.c).
+pub(super) fn restore_dumpable(before: usize) {
+    if before == 1 && dumpable() != 1 {
+        // Cannot fail for the value 1.
+        let _ = prctl(libc::PR_SET_DUMPABLE, 1);
+    }
+}

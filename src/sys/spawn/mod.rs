@@ -1,0 +1,424 @@
+//! The one way in which this suite makes processes: plain children,
+//! containers and virtual machine monitors alike.
+//!
+//! A [`Command`] is prepared once: strings, pointers and descriptors are all
+//! made beforehand. [`Command::spawn`] then makes a child that shares the
+//! caller's memory (`clone3` with `CLONE_VM|CLONE_VFORK`, so no page table is
+//! copied however large the caller is), carries out a list of [`Step`]s with
+//! nothing but raw system calls, and executes a program. A step that fails is
+//! reported through the shared memory with its index and the kernel's error.
+//!
+//! Call it from a small single-threaded process. It is sound in a threaded one
+//! (the tests are), but a parent-death signal is tied to the launching
+//! *thread*, and only one thread may use a `Command` at a time.
+//!
+//! It does not find out what steps are right, in which order, or for whom: see
+//! the `container` module.
+
+mod child;
+mod clone;
+mod descriptors;
+mod perform;
+mod step;
+mod strings;
+
+use std::ffi::{CString, c_void};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicI32, AtomicU64};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sched::CloneFlags;
+use nix::unistd::Pid;
+
+use self::child::{Context, Report};
+use self::clone::{Stack, clone_onto};
+use self::strings::StringArray;
+use super::pidfd::PidFd;
+
+pub use self::step::{CapabilitySets, Handle, MountAttributes, Slot, Step};
+
+/// `CLONE_NEWTIME`, which the `nix` crate does not name. A child that shares
+/// memory enters the time namespace when it executes its program.
+pub const CLONE_NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
+
+const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+const CLONE_PIDFD: u64 = 0x1000;
+
+/// What a child executes.
+#[derive(Debug)]
+pub enum Program {
+    /// The first of these paths that can be executed; the others are tried
+    /// only after `ENOENT`, `ENOTDIR` and `EACCES`, like the shell does with
+    /// `PATH`. Resolved after all steps, so inside the child's own root.
+    Paths(Vec<CString>),
+    /// An open file (`execveat` with `AT_EMPTY_PATH`): the same bytes
+    /// whatever happens to the path. Not for scripts.
+    File(OwnedFd),
+}
+
+/// What is handed over anew at each launch.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Launch<'a> {
+    /// Descriptors for the child: an open one, and the number it gets there.
+    /// Nothing else stays open. Sources and targets may overlap.
+    pub fds: &'a [(BorrowedFd<'a>, RawFd)],
+    /// `tasks` files of version 1 cgroups, opened for writing, for
+    /// [`Step::JoinCgroups`].
+    pub join: &'a [BorrowedFd<'a>],
+    /// A version 2 cgroup in which the child is born (`CLONE_INTO_CGROUP`).
+    pub into_cgroup: Option<BorrowedFd<'a>>,
+}
+
+/// A launched child that executes its program.
+///
+/// Dropping it neither stops nor reaps the child.
+#[derive(Debug)]
+pub struct Child {
+    /// Its pid as the caller sees it.
+    pub pid: Pid,
+    /// Its descriptor.
+    pub pidfd: PidFd,
+    /// When traced, moments on `CLOCK_MONOTONIC` in nanoseconds: the child's
+    /// first instruction, then the end of each step. Else empty.
+    pub trace: Vec<u64>,
+}
+
+/// A list of steps that cannot work.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum CommandError {
+    /// Descriptors must be arranged once.
+    #[error("the steps arrange descriptors {0} times instead of once")]
+    MapDescriptors(usize),
+    /// The step's descriptor is gone by then.
+    #[error("step {index} (to {step}) comes after the descriptors are arranged")]
+    TooLate {
+        /// Index of the step.
+        index: usize,
+        /// The step.
+        step: String,
+    },
+    /// A resource that every launch needs could not be made.
+    #[error("cannot map a stack for the child")]
+    Stack(#[source] Errno),
+    /// There is no program to execute.
+    #[error("there is no program to execute")]
+    NoProgram,
+}
+
+/// Why a launch failed. No process is left.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// The kernel did not make a child.
+    #[error("cannot create a process (clone3 with {namespaces:?}{})", clone_hint(*.source))]
+    Clone {
+        /// Namespaces asked for.
+        namespaces: CloneFlags,
+        /// The kernel's error.
+        source: Errno,
+    },
+    /// A set-up step failed.
+    #[error("cannot {step} (step {index})")]
+    Step {
+        /// Index in the list of steps.
+        index: usize,
+        /// What the step does.
+        step: String,
+        /// The kernel's error.
+        source: Errno,
+    },
+    /// The program could not be executed.
+    #[error("cannot execute {program}")]
+    Execute {
+        /// The path, or the first of several.
+        program: String,
+        /// The kernel's error.
+        source: Errno,
+    },
+    /// Something killed the child before it came to its program; inside a
+    /// small memory limit the kernel itself does.
+    #[error("the child was killed before it could {step} (step {index})")]
+    Killed {
+        /// Index in the list of steps.
+        index: usize,
+        /// What the step does.
+        step: String,
+    },
+    /// A descriptor target that cannot be given to a child.
+    #[error("descriptor target {0} is negative or named twice")]
+    Target(RawFd),
+    /// A descriptor for watching the launching process could not be opened.
+    #[error("cannot open a pidfd of the launching process")]
+    OwnPidfd(#[source] Errno),
+}
+
+/// What a user can do about a refused `clone3`.
+fn clone_hint(error: Errno) -> &'static str {
+    match error {
+        Errno::EPERM => {
+            "; without root this needs a user namespace, see user.max_user_namespaces and \
+             kernel.apparmor_restrict_unprivileged_userns"
+        }
+        Errno::ENOSPC => "; a limit under /proc/sys/user is reached",
+        Errno::EAGAIN => "; a process limit is reached, see `ulimit -u` and pids.max",
+        Errno::ENOSYS => "; Linux 5.7 or later is needed",
+        _ => "",
+    }
+}
+
+/// A prepared child, to be launched as often as wanted.
+#[derive(Debug)]
+pub struct Command {
+    program: Program,
+    /// Paths of `Program::Paths` in the form that the child walks through.
+    arguments: StringArray,
+    environment: StringArray,
+    namespaces: CloneFlags,
+    steps: Vec<Step>,
+    handles: Vec<OwnedFd>,
+    slots: Vec<AtomicI32>,
+    traced: bool,
+    ignored_signals: u64,
+    stack: Stack,
+    /// The process that opened it, and a pidfd of that process.
+    parent: Option<(u32, PidFd)>,
+}
+
+impl Command {
+    /// Prepares a child that executes `program` with `arguments` (the first
+    /// is the program's own name) and `environment` after having carried
+    /// out `steps`, in `namespaces` that it is born into.
+    ///
+    /// Signals that this process ignores now are set back to their default
+    /// in the child, handlers always are; its signal mask is empty.
+    ///
+    /// # Errors
+    ///
+    /// When the steps cannot work whatever the host, see [`CommandError`].
+    pub fn new(
+        program: Program,
+        arguments: Vec<CString>,
+        environment: Vec<CString>,
+        namespaces: CloneFlags,
+        steps: Vec<Step>,
+    ) -> Result<Self, CommandError> {
+        check_order(&steps)?;
+        if matches!(&program, Program::Paths(paths) if paths.is_empty()) {
+            return Err(CommandError::NoProgram);
+        }
+        let slots = steps
+            .iter()
+            .filter_map(Step::slot)
+            .map(|slot| slot.0 + 1)
+            .max()
+            .unwrap_or(0);
+        Ok(Self {
+            program,
+            arguments: StringArray::new(arguments),
+            environment: StringArray::new(environment),
+            namespaces,
+            steps,
+            handles: Vec::new(),
+            slots: (0..slots).map(|_| AtomicI32::new(-1)).collect(),
+            traced: false,
+            ignored_signals: child::ignored_signals(),
+            stack: Stack::new().map_err(CommandError::Stack)?,
+            parent: None,
+        })
+    }
+
+    /// Gives the command descriptors that its steps use; [`handle`] gives
+    /// the n-th its name.
+    #[must_use]
+    pub fn with_handles(mut self, handles: Vec<OwnedFd>) -> Self {
+        self.handles = handles;
+        self
+    }
+
+    /// Makes the child stamp the end of each step, at the price of one clock
+    /// reading each.
+    #[must_use]
+    pub fn traced(mut self, traced: bool) -> Self {
+        self.traced = traced;
+        self
+    }
+
+    /// The steps, in order.
+    #[must_use]
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// The argument vector.
+    #[must_use]
+    pub fn arguments(&self) -> &[CString] {
+        self.arguments.strings()
+    }
+
+    /// The namespaces that the child is born into.
+    #[must_use]
+    pub fn namespaces(&self) -> CloneFlags {
+        self.namespaces
+    }
+
+    /// Launches a child. Returns when it has executed its program.
+    ///
+    /// # Errors
+    ///
+    /// See [`SpawnError`]; the child, if there was one, is reaped.
+    pub fn spawn(&mut self, launch: &Launch<'_>) -> Result<Child, SpawnError> {
+        let places = descriptors::Places::new(launch.fds).map_err(SpawnError::Target)?;
+        let parent = self.parent_pidfd()?;
+        for slot in &self.slots {
+            slot.store(-1, Relaxed);
+        }
+        let stamps = if self.traced { self.steps.len() + 1 } else { 0 };
+        let trace: Vec<AtomicU64> = (0..stamps).map(|_| AtomicU64::new(0)).collect();
+        let context = Context {
+            steps: &self.steps,
+            handles: &self.handles,
+            slots: &self.slots,
+            launch,
+            places: &places,
+            parent: AtomicI32::new(parent),
+            program: &self.program,
+            program_fd: AtomicI32::new(match &self.program {
+                Program::File(file) => file.as_raw_fd(),
+                Program::Paths(_) => -1,
+            }),
+            arguments: self.arguments.as_ptr(),
+            environment: self.environment.as_ptr(),
+            ignored_signals: self.ignored_signals,
+            trace: &trace,
+            report: Report::default(),
+        };
+        let (pid, pidfd) = self.clone_child(&context, launch)?;
+        if let Some(error) = self.failure(&context.report) {
+            // The child has exited or been killed: this does not block.
+            let _ = pidfd.wait(None);
+            return Err(error);
+        }
+        let trace = trace.into_iter().map(AtomicU64::into_inner).collect();
+        Ok(Child {
+            pid: Pid::from_raw(pid),
+            pidfd,
+            trace,
+        })
+    }
+
+    /// A pidfd of the process that calls now.
+    fn parent_pidfd(&mut self) -> Result<RawFd, SpawnError> {
+        let own = std::process::id();
+        if let Some((process, pidfd)) = &self.parent
+            && *process == own
+        {
+            return Ok(pidfd.as_fd().as_raw_fd());
+        }
+        let pidfd = PidFd::open(Pid::this()).map_err(SpawnError::OwnPidfd)?;
+        let raw = pidfd.as_fd().as_raw_fd();
+        self.parent = Some((own, pidfd));
+        Ok(raw)
+    }
+
+    /// The creating call, with all signals blocked around it.
+    fn clone_child(
+        &self,
+        context: &Context<'_>,
+        launch: &Launch<'_>,
+    ) -> Result<(i32, PidFd), SpawnError> {
+        let own = libc::CLONE_VM | libc::CLONE_VFORK | self.namespaces.bits();
+        // Flags of 32 bits: the conversion keeps the bit pattern.
+        let mut flags = u64::from(own.cast_unsigned()) | CLONE_PIDFD | CLONE_CLEAR_SIGHAND;
+        let cgroup = launch.into_cgroup.map(|fd| {
+            flags |= CLONE_INTO_CGROUP;
+            u64::from(fd.as_raw_fd().cast_unsigned())
+        });
+        let dumpable = child::dumpable();
+        let mask = child::block_signals();
+        // SAFETY: `child::run` never returns, makes only raw system calls,
+        // and finds in `context` nothing but shared data that outlives the
+        // child's stay in this memory. All signals are blocked.
+        let cloned = unsafe {
+            clone_onto(
+                &self.stack,
+                flags,
+                cgroup,
+                child::run,
+                std::ptr::from_ref(context).cast::<c_void>(),
+            )
+        };
+        child::restore_signals(mask);
+        child::restore_dumpable(dumpable);
+        let cloned = cloned.map_err(|source| SpawnError::Clone {
+            namespaces: self.namespaces,
+            source,
+        })?;
+        // SAFETY: `clone3` succeeded with CLONE_PIDFD, so this is a fresh
+        // descriptor that nobody else owns.
+        let pidfd = unsafe { OwnedFd::from_raw_fd(cloned.pidfd) };
+        Ok((cloned.pid, PidFd::from_fd(pidfd)))
+    }
+
+    /// What the child reported, if it did not reach its program.
+    fn failure(&self, report: &Report) -> Option<SpawnError> {
+        let index = report.step.load(Relaxed);
+        let errno = report.errno.load(Relaxed);
+        let source = Errno::from_raw(errno);
+        match (self.steps.get(index), errno) {
+            (Some(step), 0) => Some(SpawnError::Killed {
+                index,
+                step: step.to_string(),
+            }),
+            (Some(step), _) => Some(SpawnError::Step {
+                index,
+                step: step.to_string(),
+                source,
+            }),
+            (None, 0) => None,
+            (None, _) => Some(SpawnError::Execute {
+                program: self.program_name(),
+                source,
+            }),
+        }
+    }
+
+    /// The program for a message.
+    fn program_name(&self) -> String {
+        let name = match &self.program {
+            Program::Paths(paths) => paths.first(),
+            Program::File(_) => self.arguments.strings().first(),
+        };
+        name.map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+    }
+}
+
+/// The name of the n-th descriptor given to [`Command::with_handles`].
+#[must_use]
+pub fn handle(index: usize) -> Handle {
+    Handle(index)
+}
+
+/// Refuses lists in which a step would use a descriptor that is gone.
+fn check_order(steps: &[Step]) -> Result<(), CommandError> {
+    let maps = steps
+        .iter()
+        .filter(|step| **step == Step::MapDescriptors)
+        .count();
+    if maps != 1 {
+        return Err(CommandError::MapDescriptors(maps));
+    }
+    let late = steps
+        .iter()
+        .enumerate()
+        .skip_while(|(_, step)| **step != Step::MapDescriptors)
+        .find(|(_, step)| step.uses_descriptors());
+    match late {
+        Some((index, step)) => Err(CommandError::TooLate {
+            index,
+            step: step.to_string(),
+        }),
+        None => Ok(()),
+    }
+}

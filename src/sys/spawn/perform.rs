@@ -1,0 +1,454 @@
+//! Carrying out one step, in the child: see `child` for the rules.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::AtomicI32;
+use std::sync::atomic::Ordering::Relaxed;
+
+use nix::errno::Errno;
+use nix::libc::{self, c_long};
+
+use super::child::{Context, prctl};
+use super::{CapabilitySets, Handle, MountAttributes, Slot, Step};
+use crate::sys::raw::{call, signed, small, word};
+
+const OPEN_TREE_CLONE: u32 = 1;
+const OPEN_TREE_CLOEXEC: u32 = libc::O_CLOEXEC.cast_unsigned();
+const AT_RECURSIVE: u32 = 0x8000;
+const AT_EMPTY_PATH: u32 = libc::AT_EMPTY_PATH.cast_unsigned();
+const MOVE_MOUNT_F_EMPTY_PATH: u32 = 4;
+const MOUNT_ATTR_RDONLY: u64 = 1;
+
+/// Carries out one step.
+pub(super) fn step(step: &Step, context: &Context<'_>) -> Result<(), Errno> {
+    match step {
+        Step::NewSession => simple(libc::SYS_setsid, [0; 3]),
+        Step::JoinCgroups => join_cgroups(context),
+        Step::WriteFile { path, data } => write_file(path, data),
+        Step::Unshare(flags) => simple(libc::SYS_unshare, [signed(flags.bits()), 0, 0]),
+        Step::EnterNamespace { namespace, kind } => simple(
+            libc::SYS_setns,
+            [handle(context, *namespace)?, signed(kind.bits()), 0],
+        ),
+        Step::SetMount {
+            path,
+            recursive,
+            attributes,
+        } => set_attributes(signed(libc::AT_FDCWD), path, flag(*recursive), attributes),
+        Step::OpenTree {
+            path,
+            recursive,
+            slot,
+        } => open_tree(context, path, *recursive, *slot),
+        Step::SetTree {
+            slot,
+            recursive,
+            attributes,
+        } => {
+            let flags = AT_EMPTY_PATH | flag(*recursive);
+            set_attributes(signed(slot_fd(context, *slot)?), c"", flags, attributes)
+        }
+        Step::AttachTree { slot, target } => move_mount(slot_fd(context, *slot)?, target),
+        Step::EnterTree(slot) => simple(libc::SYS_fchdir, [signed(slot_fd(context, *slot)?), 0, 0]),
+        Step::PivotRoot => simple(libc::SYS_pivot_root, [pointer(c"."), pointer(c"."), 0]),
+        Step::DetachOldRoot => simple(
+            libc::SYS_umount2,
+            [pointer(c"."), signed(libc::MNT_DETACH), 0],
+        ),
+        Step::Mount {
+            kind,
+            source,
+            target,
+            flags,
+            data,
+        } => mount(source, target, Some(kind), *flags, data),
+        Step::MakeDirectory { path, mode } => absent_ok(
+            simple(
+                libc::SYS_mkdirat,
+                [signed(libc::AT_FDCWD), pointer(path), word(*mode)],
+            ),
+            Errno::EEXIST,
+        ),
+        Step::MakeFile { path } => make_file(path),
+        Step::Symlink { target, path } => absent_ok(
+            simple(
+                libc::SYS_symlinkat,
+                [pointer(target), signed(libc::AT_FDCWD), pointer(path)],
+            ),
+            Errno::EEXIST,
+        ),
+        Step::Mask { path } => absent_ok(mask(path), Errno::ENOENT),
+        Step::ProtectPath { path } => absent_ok(protect(path), Errno::ENOENT),
+        _ => identity_step(step, context),
+    }
+}
+
+/// Carries out a step that is about the process rather than its files.
+fn identity_step(step: &Step, context: &Context<'_>) -> Result<(), Errno> {
+    match step {
+        Step::HostName(name) => name_call(libc::SYS_sethostname, name),
+        Step::DomainName(name) => name_call(libc::SYS_setdomainname, name),
+        Step::LoopbackUp => loopback_up(),
+        Step::ResourceLimit {
+            resource,
+            soft,
+            hard,
+        } => resource_limit(*resource, *soft, *hard),
+        Step::LimitBoundingSet { keep, last } => limit_bounding_set(*keep, *last),
+        Step::KeepCapabilities => prctl(libc::PR_SET_KEEPCAPS, 1).map(drop),
+        Step::SetGroups(groups) => simple(
+            libc::SYS_setgroups,
+            [groups.len(), groups.as_ptr() as usize, 0],
+        ),
+        Step::SetUser { uid, gid } => {
+            simple(libc::SYS_setresgid, [word(*gid); 3])?;
+            simple(libc::SYS_setresuid, [word(*uid); 3])
+        }
+        Step::SetCapabilities(sets) => set_capabilities(sets),
+        Step::SetAmbient(set) => set_ambient(*set),
+        Step::NoNewPrivileges => prctl(libc::PR_SET_NO_NEW_PRIVS, 1).map(drop),
+        Step::Umask(mask) => simple(libc::SYS_umask, [word(*mask), 0, 0]),
+        Step::WorkingDirectory(path) => simple(libc::SYS_chdir, [pointer(path), 0, 0]),
+        Step::ParentDeathSignal(signal) => {
+            prctl(libc::PR_SET_PDEATHSIG, signed(*signal as i32)).map(drop)
+        }
+        Step::MapDescriptors => context
+            .places
+            .arrange([&context.parent, &context.program_fd]),
+        Step::CheckParent => check_parent(context),
+        // Every step is in one of the two functions; the tests run them all.
+        _ => Err(Errno::ENOSYS),
+    }
+}
+
+/// A system call with up to three arguments.
+fn simple(number: c_long, arguments: [usize; 3]) -> Result<(), Errno> {
+    let [a, b, c] = arguments;
+    // SAFETY: the pointers passed in this file are to strings and values that
+    // the parent keeps, or to locals that outlive the call.
+    unsafe { call(number, [a, b, c, 0, 0, 0]).map(drop) }
+}
+
+/// A string as an argument.
+fn pointer(string: &CStr) -> usize {
+    string.as_ptr() as usize
+}
+
+/// The flag for a change of a whole tree.
+fn flag(recursive: bool) -> u32 {
+    if recursive { AT_RECURSIVE } else { 0 }
+}
+
+/// Turns one error into success.
+fn absent_ok(result: Result<(), Errno>, fine: Errno) -> Result<(), Errno> {
+    match result {
+        Err(error) if error == fine => Ok(()),
+        other => other,
+    }
+}
+
+/// The number of a prepared descriptor.
+fn handle(context: &Context<'_>, handle: Handle) -> Result<usize, Errno> {
+    context
+        .handles
+        .get(handle.0)
+        .map(|fd| signed(fd.as_raw_fd()))
+        .ok_or(Errno::EBADF)
+}
+
+/// The number of a descriptor that an earlier step opened.
+fn slot_fd(context: &Context<'_>, slot: Slot) -> Result<RawFd, Errno> {
+    context
+        .slots
+        .get(slot.0)
+        .map(|fd| fd.load(Relaxed))
+        .ok_or(Errno::EBADF)
+}
+
+/// Writes `0`, which means the writer itself, to every `tasks` file.
+fn join_cgroups(context: &Context<'_>) -> Result<(), Errno> {
+    for tasks in context.launch.join {
+        write_all(tasks.as_raw_fd(), b"0")?;
+    }
+    Ok(())
+}
+
+/// Writes in one call; the kernel files that this is for never write less.
+fn write_all(fd: RawFd, data: &[u8]) -> Result<(), Errno> {
+    simple(
+        libc::SYS_write,
+        [signed(fd), data.as_ptr() as usize, data.len()],
+    )
+}
+
+/// Opens a file relative to the working directory.
+fn open(path: &CStr, flags: i32, mode: u32) -> Result<RawFd, Errno> {
+    let flags = signed(flags | libc::O_CLOEXEC);
+    let arguments = [
+        signed(libc::AT_FDCWD),
+        pointer(path),
+        flags,
+        word(mode),
+        0,
+        0,
+    ];
+    // SAFETY: the path is a valid string.
+    unsafe { call(libc::SYS_openat, arguments).and_then(small) }
+}
+
+fn close(fd: RawFd) {
+    // Closing a descriptor of its own can fail only for unwritten data, of
+    // which there is none.
+    let _ = simple(libc::SYS_close, [signed(fd), 0, 0]);
+}
+
+fn write_file(path: &CStr, data: &[u8]) -> Result<(), Errno> {
+    let fd = open(path, libc::O_WRONLY, 0)?;
+    let result = write_all(fd, data);
+    close(fd);
+    result
+}
+
+fn make_file(path: &CStr) -> Result<(), Errno> {
+    match open(
+        path,
+        libc::O_RDONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW,
+        0o644,
+    ) {
+        Ok(fd) => close(fd),
+        Err(Errno::EEXIST) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+fn mount(
+    source: &CStr,
+    target: &CStr,
+    kind: Option<&CString>,
+    flags: u64,
+    data: &CStr,
+) -> Result<(), Errno> {
+    let kind = kind.map_or(0, |kind| pointer(kind));
+    let flags = usize::try_from(flags).map_err(|_| Errno::EINVAL)?;
+    let arguments = [
+        pointer(source),
+        pointer(target),
+        kind,
+        flags,
+        pointer(data),
+        0,
+    ];
+    // SAFETY: all strings are valid.
+    unsafe { call(libc::SYS_mount, arguments).map(drop) }
+}
+
+/// `mount_setattr`, Linux 5.12.
+fn set_attributes(
+    directory: usize,
+    path: &CStr,
+    flags: u32,
+    attributes: &MountAttributes,
+) -> Result<(), Errno> {
+    let values = [attributes.set, attributes.clear, attributes.propagation, 0];
+    let values_at = values.as_ptr() as usize;
+    let arguments = [
+        directory,
+        pointer(path),
+        word(flags),
+        values_at,
+        size_of_val(&values),
+        0,
+    ];
+    // SAFETY: `values` has the layout of `struct mount_attr`: four u64.
+    unsafe { call(libc::SYS_mount_setattr, arguments).map(drop) }
+}
+
+/// `open_tree` with a copy, Linux 5.2.
+fn clone_tree(path: &CStr, recursive: bool) -> Result<RawFd, Errno> {
+    let flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | flag(recursive);
+    let arguments = [signed(libc::AT_FDCWD), pointer(path), word(flags), 0, 0, 0];
+    // SAFETY: the path is a valid string.
+    unsafe { call(libc::SYS_open_tree, arguments).and_then(small) }
+}
+
+fn open_tree(context: &Context<'_>, path: &CStr, recursive: bool, slot: Slot) -> Result<(), Errno> {
+    let place: &AtomicI32 = context.slots.get(slot.0).ok_or(Errno::EBADF)?;
+    place.store(clone_tree(path, recursive)?, Relaxed);
+    Ok(())
+}
+
+fn move_mount(tree: RawFd, target: &CStr) -> Result<(), Errno> {
+    let flags = word(MOVE_MOUNT_F_EMPTY_PATH);
+    let arguments = [
+        signed(tree),
+        pointer(c""),
+        signed(libc::AT_FDCWD),
+        pointer(target),
+        flags,
+        0,
+    ];
+    // SAFETY: both paths are valid strings.
+    unsafe { call(libc::SYS_move_mount, arguments).map(drop) }
+}
+
+/// Tries a file first, since most of what is masked is files.
+fn mask(path: &CStr) -> Result<(), Errno> {
+    match mount(c"/dev/null", path, None, libc::MS_BIND, c"") {
+        Err(Errno::ENOTDIR) => {}
+        other => return other,
+    }
+    let flags = libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+    let kind = c"tmpfs".as_ptr() as usize;
+    let flags = usize::try_from(flags).map_err(|_| Errno::EINVAL)?;
+    let arguments = [
+        kind,
+        pointer(path),
+        kind,
+        flags,
+        pointer(c"size=0k,mode=755"),
+        0,
+    ];
+    // SAFETY: all strings are valid.
+    unsafe { call(libc::SYS_mount, arguments).map(drop) }
+}
+
+fn protect(path: &CStr) -> Result<(), Errno> {
+    let tree = clone_tree(path, true)?;
+    let attributes = MountAttributes {
+        set: MOUNT_ATTR_RDONLY,
+        ..MountAttributes::default()
+    };
+    let result = set_attributes(signed(tree), c"", AT_EMPTY_PATH | AT_RECURSIVE, &attributes)
+        .and_then(|()| move_mount(tree, path));
+    close(tree);
+    result
+}
+
+/// `sethostname` and its like take a length.
+fn name_call(number: c_long, name: &CString) -> Result<(), Errno> {
+    simple(number, [pointer(name), name.as_bytes().len(), 0])
+}
+
+/// `struct rlimit64` is two u64.
+fn resource_limit(resource: u32, soft: u64, hard: u64) -> Result<(), Errno> {
+    let limits = [soft, hard];
+    let arguments = [0, word(resource), limits.as_ptr() as usize, 0, 0, 0];
+    // SAFETY: `limits` is valid for reading; the old limits are not asked for.
+    unsafe { call(libc::SYS_prlimit64, arguments).map(drop) }
+}
+
+fn limit_bounding_set(keep: u64, last: u32) -> Result<(), Errno> {
+    for number in (0..=last.min(63)).filter(|number| keep >> number & 1 == 0) {
+        prctl(libc::PR_CAPBSET_DROP, word(number))?;
+    }
+    Ok(())
+}
+
+/// `capset` with `_LINUX_CAPABILITY_VERSION_3`: each set in two halves.
+fn set_capabilities(sets: &CapabilitySets) -> Result<(), Errno> {
+    const VERSION_3: u32 = 0x2008_0522;
+    let header = [VERSION_3, 0];
+    let half = |shift: u32| {
+        // Keeps the lower 32 bits.
+        let cut = |set: u64| u32::try_from(set >> shift & 0xffff_ffff).unwrap_or(0);
+        [
+            cut(sets.effective),
+            cut(sets.permitted),
+            cut(sets.inheritable),
+        ]
+    };
+    let data = [half(0), half(32)];
+    simple(
+        libc::SYS_capset,
+        [header.as_ptr() as usize, data.as_ptr() as usize, 0],
+    )
+}
+
+fn set_ambient(set: u64) -> Result<(), Errno> {
+    let ambient = |operation: i32, number: usize| {
+        let arguments = [
+            signed(libc::PR_CAP_AMBIENT),
+            signed(operation),
+            number,
+            0,
+            0,
+            0,
+        ];
+        // SAFETY: no pointers.
+        unsafe { call(libc::SYS_prctl, arguments).map(drop) }
+    };
+    ambient(libc::PR_CAP_AMBIENT_CLEAR_ALL, 0)?;
+    for number in (0..64_u32).filter(|number| set >> number & 1 == 1) {
+        ambient(libc::PR_CAP_AMBIENT_RAISE, word(number))?;
+    }
+    Ok(())
+}
+
+/// Fails when the launching process has ended. By `getppid` one cannot tell
+/// in a pid namespace, where it is always 0.
+fn check_parent(context: &Context<'_>) -> Result<(), Errno> {
+    let mut entry = libc::pollfd {
+        fd: context.parent.load(Relaxed),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    let now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let entry = std::ptr::from_mut(&mut entry) as usize;
+    let arguments = [entry, 1, std::ptr::from_ref(&now) as usize, 0, 0, 0];
+    // SAFETY: one valid `pollfd`, a valid time and no signal mask.
+    match unsafe { call(libc::SYS_ppoll, arguments) } {
+        Ok(0) => Ok(()),
+        Ok(_) => Err(Errno::ESRCH),
+        Err(error) => Err(error),
+    }
+}
+
+/// The netlink message "set the flag `IFF_UP` of interface 1", as a
+/// `nlmsghdr` and an `ifinfomsg` in words of 32 bits.
+fn loopback_message() -> [u32; 8] {
+    const LENGTH: u32 = 32;
+    const UP: u32 = libc::IFF_UP.cast_unsigned();
+    // Type and flags share a word, the first in the lower address.
+    let kind = libc::RTM_NEWLINK.to_ne_bytes();
+    let flags = u16::try_from(libc::NLM_F_REQUEST | libc::NLM_F_ACK)
+        .unwrap_or(0)
+        .to_ne_bytes();
+    let kind_and_flags = u32::from_ne_bytes([kind[0], kind[1], flags[0], flags[1]]);
+    [LENGTH, kind_and_flags, 1, 0, 0, 1, UP, UP]
+}
+
+/// Brings up `lo` by netlink, which is about half as expensive as the two
+/// `ioctl`s, and reads the kernel's answer.
+fn loopback_up() -> Result<(), Errno> {
+    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
+    let arguments = [
+        signed(libc::AF_NETLINK),
+        signed(kind),
+        signed(libc::NETLINK_ROUTE),
+        0,
+        0,
+        0,
+    ];
+    // SAFETY: no pointers.
+    let socket = unsafe { call(libc::SYS_socket, arguments).and_then(small)? };
+    let message = loopback_message();
+    let mut answer = [0_u32; 64];
+    let at = message.as_ptr() as usize;
+    let result =
+        simple(libc::SYS_write, [signed(socket), at, size_of_val(&message)]).and_then(|()| {
+            // The answer is an `nlmsgerr` behind its `nlmsghdr`: its fifth word
+            // is 0 or a negated error.
+            let at = answer.as_mut_ptr() as usize;
+            simple(libc::SYS_read, [signed(socket), at, size_of_val(&answer)])
+        });
+    close(socket);
+    result?;
+    match answer[4].cast_signed() {
+        0 => Ok(()),
+        error => Err(Errno::from_raw(error.wrapping_neg())),
+    }
+}

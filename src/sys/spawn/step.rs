@@ -1,0 +1,316 @@
+//! The set-up steps of a child, as values.
+//!
+//! A step is one thing that a child does to itself between its creation and
+//! the execution of its program. What a step is for stands here; why steps
+//! follow each other in a certain order stands where lists of them are made.
+
+use std::ffi::CString;
+use std::fmt;
+
+use nix::sched::CloneFlags;
+use nix::sys::signal::Signal;
+
+/// A descriptor that the child itself opens and uses in later steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Slot(pub usize);
+
+/// A descriptor that was opened beforehand and belongs to the
+/// [`Command`](super::Command).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Handle(pub(super) usize);
+
+/// Capabilities as bit sets; bit n is capability number n of
+/// capabilities(7).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CapabilitySets {
+    /// What permission checks look at.
+    pub effective: u64,
+    /// What may be made effective.
+    pub permitted: u64,
+    /// What may survive `execve`.
+    pub inheritable: u64,
+}
+
+/// Attributes of a mount, as bits `MOUNT_ATTR_*` of mount_setattr(2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MountAttributes {
+    /// Bits to set.
+    pub set: u64,
+    /// Bits to clear first.
+    pub clear: u64,
+    /// `MS_PRIVATE`, `MS_SLAVE`, `MS_SHARED`, or 0 to leave propagation alone.
+    pub propagation: u64,
+}
+
+/// One thing that a child does to itself before it executes its program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Becomes leader of a new session, so that no terminal of the caller and
+    /// no signal to the caller's process group reaches it.
+    NewSession,
+    /// Writes `0` to each of [`Launch::join`](super::Launch::join), the open
+    /// `tasks` files of version 1 cgroups. A task that moves itself does not wait for the
+    /// kernel's thread-group lock, whose grace period takes milliseconds.
+    JoinCgroups,
+    /// Writes a whole file in one call: id maps, settings under `/proc`.
+    WriteFile {
+        /// The file, which exists.
+        path: CString,
+        /// What to write.
+        data: Vec<u8>,
+    },
+    /// Enters new namespaces that must not be made at creation, because
+    /// something had to happen before.
+    Unshare(CloneFlags),
+    /// Enters an existing namespace.
+    EnterNamespace {
+        /// The namespace's file.
+        namespace: Handle,
+        /// Its kind, which the kernel checks.
+        kind: CloneFlags,
+    },
+    /// Changes a mount or, with `recursive`, everything beneath it too.
+    SetMount {
+        /// A path to the mount.
+        path: CString,
+        /// Whether what is mounted beneath is changed too.
+        recursive: bool,
+        /// What to change.
+        attributes: MountAttributes,
+    },
+    /// Makes a detached copy of what is mounted at a path: a bind mount that
+    /// is not attached yet.
+    OpenTree {
+        /// What to copy.
+        path: CString,
+        /// Whether what is mounted beneath is copied too.
+        recursive: bool,
+        /// Where to keep it.
+        slot: Slot,
+    },
+    /// Changes a detached tree.
+    SetTree {
+        /// The tree.
+        slot: Slot,
+        /// Whether what is mounted beneath is changed too.
+        recursive: bool,
+        /// What to change.
+        attributes: MountAttributes,
+    },
+    /// Attaches a detached tree at a path.
+    AttachTree {
+        /// The tree.
+        slot: Slot,
+        /// Where.
+        target: CString,
+    },
+    /// Makes the top of a tree the working directory.
+    EnterTree(Slot),
+    /// Makes the working directory the root, and stacks the old root on top
+    /// of it: `pivot_root(".", ".")` of pivot_root(2).
+    PivotRoot,
+    /// Removes what is mounted on top of the working directory, after
+    /// [`Step::PivotRoot`] the old root, so that no path leads back.
+    DetachOldRoot,
+    /// Mounts a new filesystem.
+    Mount {
+        /// Filesystem type.
+        kind: CString,
+        /// Source, by convention the type again for those without one.
+        source: CString,
+        /// Where.
+        target: CString,
+        /// `MS_*` flags of mount(2).
+        flags: u64,
+        /// Options of the filesystem.
+        data: CString,
+    },
+    /// Makes a directory unless something of this name exists.
+    MakeDirectory {
+        /// Its path.
+        path: CString,
+        /// Its mode.
+        mode: u32,
+    },
+    /// Makes an empty file, a mount point for a file, unless something of
+    /// this name exists.
+    MakeFile {
+        /// Its path.
+        path: CString,
+    },
+    /// Makes a symbolic link unless something of this name exists.
+    Symlink {
+        /// What it points at.
+        target: CString,
+        /// The link's path.
+        path: CString,
+    },
+    /// Hides a file behind `/dev/null`, or a directory behind an empty
+    /// read-only one. A path that does not exist needs no hiding.
+    Mask {
+        /// What to hide.
+        path: CString,
+    },
+    /// Makes a path and all beneath it read-only by binding it onto itself. A
+    /// path that does not exist needs no guard.
+    ProtectPath {
+        /// What to protect.
+        path: CString,
+    },
+    /// Sets the host name of the current UTS namespace.
+    HostName(CString),
+    /// Sets the NIS domain name of the current UTS namespace.
+    DomainName(CString),
+    /// Brings up interface 1, which is `lo` in every network namespace.
+    LoopbackUp,
+    /// Sets a resource limit.
+    ResourceLimit {
+        /// `RLIMIT_*` number.
+        resource: u32,
+        /// Soft limit.
+        soft: u64,
+        /// Hard limit.
+        hard: u64,
+    },
+    /// Removes capabilities from the bounding set, so that no program file
+    /// can give them back.
+    LimitBoundingSet {
+        /// Those that stay.
+        keep: u64,
+        /// The highest capability number that this kernel knows.
+        last: u32,
+    },
+    /// Keeps permitted capabilities over a change of user from 0 to another.
+    KeepCapabilities,
+    /// Sets the supplementary groups.
+    SetGroups(Vec<u32>),
+    /// Sets real, effective and saved group and then user.
+    SetUser {
+        /// User id.
+        uid: u32,
+        /// Group id.
+        gid: u32,
+    },
+    /// Sets the capability sets of this process.
+    SetCapabilities(CapabilitySets),
+    /// Clears the ambient set, then raises these.
+    SetAmbient(u64),
+    /// Promises that no `execve` will ever grant privileges (prctl(2),
+    /// `PR_SET_NO_NEW_PRIVS`).
+    NoNewPrivileges,
+    /// Sets the file mode creation mask.
+    Umask(u32),
+    /// Changes the working directory.
+    WorkingDirectory(CString),
+    /// Asks the kernel to send this signal when the launching thread ends.
+    /// Must follow every change of credentials, since those clear it.
+    ParentDeathSignal(Signal),
+    /// Puts [`Launch::fds`](super::Launch::fds) in their places and marks every other
+    /// descriptor to be closed by `execve`. Slots, handles and cgroups cannot
+    /// be used after it.
+    MapDescriptors,
+    /// Gives up if the launching process has ended: then
+    /// [`Step::ParentDeathSignal`] may have come too late.
+    CheckParent,
+}
+
+impl Step {
+    /// Whether the step needs descriptors that [`Step::MapDescriptors`] may
+    /// replace.
+    pub(super) fn uses_descriptors(&self) -> bool {
+        matches!(
+            self,
+            Self::JoinCgroups
+                | Self::EnterNamespace { .. }
+                | Self::OpenTree { .. }
+                | Self::SetTree { .. }
+                | Self::AttachTree { .. }
+                | Self::EnterTree(_)
+        )
+    }
+
+    /// The slot that the step uses.
+    pub(super) fn slot(&self) -> Option<Slot> {
+        match self {
+            Self::OpenTree { slot, .. }
+            | Self::SetTree { slot, .. }
+            | Self::AttachTree { slot, .. }
+            | Self::EnterTree(slot) => Some(*slot),
+            _ => None,
+        }
+    }
+}
+
+/// What the step does, with its object, to stand in an error message after
+/// `cannot`.
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NewSession => f.write_str("start a session"),
+            Self::JoinCgroups => f.write_str("join the cgroups"),
+            Self::WriteFile { path, data } => {
+                write!(
+                    f,
+                    "write `{}` to {}",
+                    data.trim_ascii().escape_ascii(),
+                    text(path)
+                )
+            }
+            Self::Unshare(flags) => write!(f, "enter new namespaces ({flags:?})"),
+            Self::EnterNamespace { kind, .. } => write!(f, "enter a prepared namespace ({kind:?})"),
+            Self::SetMount { path, .. } => write!(f, "change the mount {}", text(path)),
+            Self::OpenTree { path, .. } => write!(f, "open {} to bind it", text(path)),
+            Self::SetTree { slot, .. } => write!(f, "change the attributes of bind {}", slot.0),
+            Self::AttachTree { target, .. } => write!(f, "bind at {}", text(target)),
+            Self::EnterTree(_) => f.write_str("enter the root filesystem"),
+            Self::PivotRoot => f.write_str("make it the root (pivot_root)"),
+            Self::DetachOldRoot => f.write_str("detach the old root"),
+            Self::Mount {
+                kind, target, data, ..
+            } => {
+                write!(f, "mount {} at {}", text(kind), text(target))?;
+                if data.is_empty() {
+                    Ok(())
+                } else {
+                    write!(f, " with `{}`", text(data))
+                }
+            }
+            Self::MakeDirectory { path, .. } => write!(f, "make the directory {}", text(path)),
+            Self::MakeFile { path } => write!(f, "make the file {}", text(path)),
+            Self::Symlink { path, .. } => write!(f, "make the link {}", text(path)),
+            Self::Mask { path } => write!(f, "mask {}", text(path)),
+            Self::ProtectPath { path } => write!(f, "make {} read-only", text(path)),
+            Self::HostName(name) => write!(f, "set the host name `{}`", text(name)),
+            Self::DomainName(name) => write!(f, "set the domain name `{}`", text(name)),
+            Self::LoopbackUp => f.write_str("bring up the loopback interface"),
+            Self::ResourceLimit {
+                resource,
+                soft,
+                hard,
+            } => {
+                write!(f, "set resource limit {resource} to {soft} (hard {hard})")
+            }
+            Self::LimitBoundingSet { keep, .. } => {
+                write!(f, "limit the capability bounding set to {keep:#x}")
+            }
+            Self::KeepCapabilities => f.write_str("keep capabilities over the change of user"),
+            Self::SetGroups(groups) => write!(f, "set the supplementary groups {groups:?}"),
+            Self::SetUser { uid, gid } => write!(f, "become user {uid} and group {gid}"),
+            Self::SetCapabilities(sets) => {
+                write!(f, "set the capabilities to {:#x}", sets.effective)
+            }
+            Self::SetAmbient(set) => write!(f, "set the ambient capabilities to {set:#x}"),
+            Self::NoNewPrivileges => f.write_str("set no_new_privs"),
+            Self::Umask(mask) => write!(f, "set the umask {mask:04o}"),
+            Self::WorkingDirectory(path) => write!(f, "change to the directory {}", text(path)),
+            Self::ParentDeathSignal(signal) => write!(f, "set the parent-death signal {signal}"),
+            Self::MapDescriptors => f.write_str("arrange the descriptors"),
+            Self::CheckParent => f.write_str("find the launching process alive"),
+        }
+    }
+}
+
+/// A path or name for a message.
+fn text(string: &CString) -> std::borrow::Cow<'_, str> {
+    string.to_string_lossy()
+}
