@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # What both machine scripts share: options, their checks, the parts of QEMU's argument vector that do not depend on
-# the machine. Sourced by microvm.sh and q35.sh, which define `machine_options`, `machine_words` and `machine_kernel`.
+# the machine. Sourced by microvm.sh and q35.sh, which define `machine_options`, `machine_kernel` and `check_kernel`.
 
 # shellcheck source=scripts/lib.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/../lib.sh"
@@ -164,9 +164,7 @@ kernel_words() {
 	if [[ $purpose == start ]]; then
 		words+=(nolapic_timer)
 	fi
-	local more
-	more=$(machine_words)
-	printf '%s' "${words[*]}${more:+ $more}${append:+ $append}"
+	printf '%s' "${words[*]}${append:+ $append}"
 }
 
 argument_vector() {
