@@ -11,4 +11,5 @@
 pub mod plan;
 pub mod record;
 pub mod spec;
+pub mod store;
 pub mod units;
