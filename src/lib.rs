@@ -13,5 +13,6 @@ pub mod payload;
 pub mod plan;
 pub mod record;
 pub mod spec;
+pub mod store;
 pub mod sys;
 pub mod units;
