@@ -16,3 +16,8 @@ pub mod spec;
 pub mod store;
 pub mod sys;
 pub mod units;
+pub mod backend;
+pub mod container;
+pub mod host;
+pub mod probe;
+pub mod run;

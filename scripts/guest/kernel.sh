@@ -17,8 +17,8 @@
 # Everything lands in $XDG_CACHE_HOME/unladen/guest (default ~/.cache): kernel-<hash> with vmlinux (uncompressed, PVH),
 # bzImage, config, System.map and info; distro-<hash> with vmlinux, bzImage, config, modules and info. Once there, it
 # is used without any network, until kernel.config or the recipe changes. Delete the folder to build it anew from
-# a newer source. Root is not needed. A build takes about 5 minutes on two processors and 3 GB of the disk while
-# it runs.
+# a newer source. Root is not needed. A build takes 5 to 6 minutes on two idle processors, and 3 GB of the disk while it
+# runs.
 #end
 set -euo pipefail
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)

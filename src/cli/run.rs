@@ -62,7 +62,7 @@ impl Session {
         let cells = plan::cells(&spec, &filters)?;
         let run_id = RunId::new();
         let dir = args.out.clone().unwrap_or_else(|| default_folder(&run_id));
-        RunWriter::check_new(&dir)?;
+        RunWriter::make_folder(&dir)?;
         let seed = args.seed.unwrap_or_else(rand::random);
         let host_before = host::facts();
         let mut campaign = prepare(cells.clone(), &run_id.to_string(), signals)?;

@@ -80,6 +80,13 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether the user named something that cannot be used, rather than
+    /// this host or program having failed.
+    #[must_use]
+    pub fn is_input(&self) -> bool {
+        !matches!(self, Self::Io { .. } | Self::BadSample { .. })
+    }
+
     pub(super) fn io(
         operation: &'static str,
         path: impl Into<PathBuf>,

@@ -40,6 +40,21 @@ pub struct Resumed {
 }
 
 impl RunWriter {
+    /// Makes the folder of a run, or finds that it is empty: asked before
+    /// anything that takes time.
+    ///
+    /// # Errors
+    ///
+    /// When the folder holds anything or cannot be made.
+    pub fn make_folder(dir: &Path) -> Result<(), StoreError> {
+        fs::create_dir_all(dir).map_err(StoreError::io("create", dir))?;
+        let mut entries = fs::read_dir(dir).map_err(StoreError::io("read", dir))?;
+        match entries.next() {
+            None => Ok(()),
+            Some(_) => Err(StoreError::NotEmpty { dir: dir.to_owned() }),
+        }
+    }
+
     /// Begins a run in a folder that is absent or empty.
     ///
     /// # Errors
@@ -47,13 +62,7 @@ impl RunWriter {
     /// When the folder holds anything, another harness writes to it, or it
     /// cannot be written.
     pub fn create(dir: &Path, manifest: &Manifest) -> Result<Self, StoreError> {
-        fs::create_dir_all(dir).map_err(StoreError::io("create", dir))?;
-        let mut entries = fs::read_dir(dir).map_err(StoreError::io("read", dir))?;
-        if entries.next().is_some() {
-            return Err(StoreError::NotEmpty {
-                dir: dir.to_owned(),
-            });
-        }
+        Self::make_folder(dir)?;
         let path = dir.join(SAMPLES_FILE);
         let samples = OpenOptions::new().append(true).create_new(true).open(&path);
         let samples = match samples {

@@ -8,4 +8,5 @@ pub mod clock;
 pub mod fdpass;
 pub mod pidfd;
 mod raw;
+pub mod signals;
 pub mod spawn;

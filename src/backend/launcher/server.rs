@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::signal::Signal;
 
 use super::live::{Kind, Live, Wires};
 use super::order::{Answer, Failure, Launched, Order, Recipe, Stopped, Until};
@@ -17,7 +17,7 @@ use crate::container::cgroup::{Group, Tree};
 use crate::errors::chain;
 use crate::record::Mark;
 use crate::sys::clock::monotonic_ns;
-use crate::sys::fdpass;
+use crate::sys::{fdpass, signals};
 use crate::sys::spawn::Launch;
 
 /// Why the launcher cannot serve.
@@ -39,10 +39,9 @@ pub enum ServeError {
 pub fn serve(run_id: &str) -> Result<(), ServeError> {
     let control = io::stdin().as_fd().try_clone_to_owned().map_err(ServeError::NoSocket)?;
     for number in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGPIPE] {
-        // SAFETY: ignoring a signal runs no handler.
         // Only the end of the socket ends the launcher: a signal for the
         // whole terminal or session must not orphan what it started.
-        crate::sys::ignore_signal(number);
+        signals::ignore(number).map_err(|error| ServeError::NoSocket(error.into()))?;
     }
     let null = File::open("/dev/null").map_err(ServeError::NoSocket)?.into();
     let tree = Tree::open(run_id).map_err(ServeError::Cgroups)?;

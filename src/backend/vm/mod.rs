@@ -111,8 +111,8 @@ impl Vm {
     }
 }
 
-fn unavailable(error: VmError) -> BackendError {
-    BackendError::Unavailable(crate::errors::chain(&error))
+fn unavailable(error: impl Into<VmError>) -> BackendError {
+    BackendError::Unavailable(crate::errors::chain(&error.into()))
 }
 
 impl Backend for Vm {
