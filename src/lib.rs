@@ -8,6 +8,7 @@
 //! `container`, `backend`, `probe`, `run`, `store`, `stats`, `claims`,
 //! `chart`, `report`, `cli`.
 
+pub mod host;
 pub mod plan;
 pub mod record;
 pub mod spec;
