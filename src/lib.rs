@@ -9,6 +9,7 @@
 //! `chart`, `report`, `cli`.
 
 pub mod errors;
+pub mod host;
 pub mod payload;
 pub mod plan;
 pub mod record;
@@ -16,8 +17,3 @@ pub mod spec;
 pub mod store;
 pub mod sys;
 pub mod units;
-pub mod backend;
-pub mod container;
-pub mod host;
-pub mod probe;
-pub mod run;
