@@ -64,7 +64,9 @@ short_hash() {
 # A pointer file says which folder answers to a request, so that a cached kernel is found without asking the package
 # manager which source is current.
 if [[ $distro == yes ]]; then
-	pointer=$cache/distro.$(printf '%s\n' "$recipe" "$family" "$(uname -m)" | short_hash).pointer
+	# Where the running kernel is what we take, another running kernel is another request.
+	[[ $family == debian || $family == ubuntu ]] && release='' || release=$(uname -r)
+	pointer=$cache/distro.$(printf '%s\n' "$recipe" "$family" "$release" | short_hash).pointer
 else
 	pointer=$cache/kernel.$({
 		printf '%s\n' "$recipe"

@@ -24,7 +24,8 @@ Starts a guest on QEMU's machine type ${script%.sh}; with --print only says how.
   --append 'WORDS'   more words for the kernel's command line; an unknown k=v becomes a variable of /init
   --for PURPOSE      start (default): the shortest boot; density: an idle guest costs the least processor time
   --tsc-khz N        the host's true TSC frequency (see tsc-khz.sh): the guest skips its calibration
-  --console-fd N     open descriptor that receives ttyS0, the kernel's console (default: standard input and output)
+  --console-fd N     pipe or file open for writing only that receives ttyS0, the kernel's console (default: standard
+                     input and output)
   --channel-fd N     connected stream socket that becomes ttyS1, the payload's channel (default: ttyS1 leads nowhere)
   --qmp-fd N         connected stream socket that speaks QMP (default: none)
   --verbose-kernel   the kernel says on its console all it has to say

@@ -1,6 +1,7 @@
 //! `unladen list`: what there is to choose from, and what cannot run here.
 
 use std::rc::Rc;
+use std::time::SystemTime;
 
 use comfy_table::Table;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
@@ -78,7 +79,7 @@ fn about(experiment: Experiment) -> &'static str {
 fn backends() -> Result<Vec<BackendEntry>, CliError> {
     let assets = Rc::new(Assets::unpack()?);
     let executable = std::env::current_exe().map_err(CliError::Executable)?;
-    let run_id = RunId::new().to_string();
+    let run_id = RunId::new(SystemTime::now())?.to_string();
     let launcher = Launcher::start(&executable, &run_id, None)?;
     let mut entries = Vec::new();
     for mut backend in RealBackends::new(launcher, &assets, &run_id).boxed() {

@@ -43,6 +43,8 @@ enum CliError {
     #[error(transparent)]
     Report(#[from] ReportError),
     #[error(transparent)]
+    Host(#[from] crate::host::HostError),
+    #[error(transparent)]
     Assets(#[from] AssetsError),
     #[error(transparent)]
     Launcher(#[from] LauncherError),
@@ -51,7 +53,7 @@ enum CliError {
     #[error(transparent)]
     Serve(#[from] ServeError),
     #[error(transparent)]
-    Leftovers(#[from] crate::backend::LeftoverError),
+    Leftovers(#[from] crate::backend::leftovers::LeftoverError),
     #[error("cannot catch signals")]
     Signals(#[source] io::Error),
     #[error("cannot find this program's own file")]

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::SystemTime;
 
 use super::args::RunArgs;
 use super::exit::Exit;
@@ -60,10 +61,13 @@ impl Session {
             rounds: args.rounds,
         };
         let cells = plan::cells(&spec, &filters)?;
-        let run_id = RunId::new();
+        let run_id = RunId::new(SystemTime::now())?;
         let dir = args.out.clone().unwrap_or_else(|| default_folder(&run_id));
         RunWriter::make_folder(&dir)?;
-        let seed = args.seed.unwrap_or_else(rand::random);
+        let seed = match args.seed {
+            Some(seed) => seed,
+            None => host::random_u64()?,
+        };
         let host_before = host::facts();
         let mut campaign = prepare(cells.clone(), &run_id.to_string(), signals)?;
         let plan = Plan::new(cells, &campaign.unavailable(), seed);
@@ -71,7 +75,7 @@ impl Session {
             schema: SCHEMA_VERSION,
             run_id: run_id.to_string(),
             state: RunState::Running,
-            started: host::utc_now(),
+            started: host::utc(SystemTime::now()),
             ended: None,
             argv: std::env::args().collect(),
             spec_name: spec.name.clone(),
@@ -136,7 +140,7 @@ impl Session {
             Ending::Complete => RunState::Complete,
             Ending::Interrupted | Ending::Budget => RunState::Interrupted,
         };
-        self.manifest.ended = Some(host::utc_now());
+        self.manifest.ended = Some(host::utc(SystemTime::now()));
         self.manifest.host_after = host::facts();
         self.writer.write_manifest(&self.manifest)?;
         let samples = crate::store::read_run(self.writer.dir())?.samples;
@@ -182,7 +186,7 @@ fn prepare(
         RealBackends::new(launcher, &assets, run_id).boxed()
     };
     say("preparing: the first time on a host, accelerators are probed by booting a guest");
-    Ok(Campaign::prepare(cells, backends, Guard::default(), signals.stop.clone())?)
+    Ok(Campaign::prepare(cells, backends, Guard::new(Path::new("/")), signals.stop.clone())?)
 }
 
 /// Conditions that every chart must carry.
@@ -214,7 +218,9 @@ fn changes(campaign: &mut Campaign, manifest: &Manifest) -> Vec<String> {
         changes.push("files that take part are not what they were".to_owned());
     }
     for difference in host::differences(&manifest.host_before, &host::facts()) {
-        changes.push(format!("since the run began: {difference}"));
+        let value = |value: Option<String>| value.unwrap_or_else(|| "absent".to_owned());
+        let (before, after) = (value(difference.before), value(difference.after));
+        changes.push(format!("{} was {before} and is {after}", difference.name));
     }
     changes
 }

@@ -3,6 +3,7 @@
 //! which the launcher then executes itself.
 
 mod accelerator;
+mod inventory;
 mod machine;
 
 use std::collections::HashMap;
@@ -10,6 +11,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 pub use accelerator::{Accelerator, VmError};
+pub use inventory::inventory;
 use machine::Machine;
 
 use super::launcher::order::Recipe;
