@@ -64,9 +64,7 @@ impl CgroupLayout {
                 "cgroup" => {
                     // The other options are flags such as `rw` or a name.
                     let names = mount.super_options.into_iter();
-                    let names = names
-                        .filter(|(_, value)| value.is_none())
-                        .map(|(name, _)| name);
+                    let names = names.filter(|(_, value)| value.is_none()).map(|(name, _)| name);
                     let controllers = names.filter(|name| CONTROLLERS.contains(&name.as_str()));
                     v1.extend(controllers.map(|name| (name, mount.mount_point.clone())));
                 }
@@ -84,12 +82,7 @@ impl CgroupLayout {
             Some(mount) => words(&root.text(mount.join("cgroup.controllers"))?),
             None => Vec::new(),
         };
-        Ok(Self {
-            version,
-            v1,
-            v2,
-            v2_mount,
-        })
+        Ok(Self { version, v1, v2, v2_mount })
     }
 
     /// Whether a controller can be used at all on this host.
@@ -116,11 +109,7 @@ impl CgroupLayout {
             };
             mine.then_some(path)
         })?;
-        Some((
-            mount.join(path.trim_start_matches('/')),
-            mount.clone(),
-            is_v2,
-        ))
+        Some((mount.join(path.trim_start_matches('/')), mount.clone(), is_v2))
     }
 }
 

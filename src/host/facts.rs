@@ -23,12 +23,7 @@ pub fn facts() -> Vec<HostFact> {
     let reason = |error: sysinfo::Error| error.to_string();
     facts.add("os.name", System::long_os_version().map_err(reason));
     facts.add("cpu.architecture", Ok(System::cpu_arch()));
-    facts.add(
-        "cpu.cores",
-        System::physical_core_count()
-            .map(|n| n.to_string())
-            .map_err(reason),
-    );
+    facts.add("cpu.cores", System::physical_core_count().map(|n| n.to_string()).map_err(reason));
     facts.add("user.root", Ok(yes_no(nix::unistd::geteuid().is_root())));
     facts.0.extend(facts_at(Path::new("/")));
     facts.0
@@ -66,10 +61,7 @@ impl Facts {
             Ok(value) => value,
             Err(reason) => format!("{UNAVAILABLE}{reason}"),
         };
-        self.0.push(HostFact {
-            name: name.into(),
-            value,
-        });
+        self.0.push(HostFact { name: name.into(), value });
     }
 
     /// Facts that each are the text of one file.
@@ -90,39 +82,22 @@ fn kernel(facts: &mut Facts, root: Root<'_>) {
             ("kernel.rcu_expedited", "sys/kernel/rcu_expedited"),
             ("kernel.rcu_normal", "sys/kernel/rcu_normal"),
             ("kernel.pid_max", "proc/sys/kernel/pid_max"),
-            (
-                "clock.source",
-                "sys/devices/system/clocksource/clocksource0/current_clocksource",
-            ),
+            ("clock.source", "sys/devices/system/clocksource/clocksource0/current_clocksource"),
         ],
     );
     let layout = CgroupLayout::read(root.0);
     let version = |layout: &CgroupLayout| layout.version.as_str().to_owned();
-    facts.add(
-        "cgroup.version",
-        layout.as_ref().map(version).map_err(Clone::clone),
-    );
-    facts.add(
-        "cgroup.controllers",
-        layout.as_ref().map(controllers).map_err(Clone::clone),
-    );
+    facts.add("cgroup.version", layout.as_ref().map(version).map_err(Clone::clone));
+    facts.add("cgroup.controllers", layout.as_ref().map(controllers).map_err(Clone::clone));
 }
 
 /// `v1: cpu memory; v2: hugetlb`.
 fn controllers(layout: &CgroupLayout) -> String {
     let v1: Vec<&str> = layout.v1.iter().map(|(name, _)| name.as_str()).collect();
     let text = |list: String| {
-        if list.is_empty() {
-            "none".to_owned()
-        } else {
-            list
-        }
+        if list.is_empty() { "none".to_owned() } else { list }
     };
-    format!(
-        "v1: {}; v2: {}",
-        text(v1.join(" ")),
-        text(layout.v2.join(" "))
-    )
+    format!("v1: {}; v2: {}", text(v1.join(" ")), text(layout.v2.join(" ")))
 }
 
 fn cpu(facts: &mut Facts, root: Root<'_>) {
@@ -146,14 +121,8 @@ fn cpu(facts: &mut Facts, root: Root<'_>) {
     facts.files(
         root,
         &[
-            (
-                "cpu.governor",
-                "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor",
-            ),
-            (
-                "cpu.frequency_driver",
-                "sys/devices/system/cpu/cpu0/cpufreq/scaling_driver",
-            ),
+            ("cpu.governor", "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+            ("cpu.frequency_driver", "sys/devices/system/cpu/cpu0/cpufreq/scaling_driver"),
             ("cpu.smt", "sys/devices/system/cpu/smt/control"),
         ],
     );
@@ -176,25 +145,17 @@ fn turbo(root: Root<'_>) -> Result<String, String> {
     let on = |text: String, on: &str| if text == on { "on" } else { "off" }.to_owned();
     root.text("sys/devices/system/cpu/intel_pstate/no_turbo")
         .map(|text| on(text, "0"))
-        .or_else(|_| {
-            root.text("sys/devices/system/cpu/cpufreq/boost")
-                .map(|text| on(text, "1"))
-        })
+        .or_else(|_| root.text("sys/devices/system/cpu/cpufreq/boost").map(|text| on(text, "1")))
 }
 
 fn virtualisation(facts: &mut Facts, root: Root<'_>) {
     facts.add("kvm.device", Ok(KvmDevice::read(root.0).describe()));
     let modules = root.names("sys/module").unwrap_or_default();
-    for module in modules
-        .iter()
-        .filter(|name| *name == "kvm" || name.starts_with("kvm_"))
-    {
+    for module in modules.iter().filter(|name| *name == "kvm" || name.starts_with("kvm_")) {
         let folder = format!("sys/module/{module}/parameters");
         let parameters = root.names(&folder).map(|names| {
             let pair = |name: &String| {
-                root.text(format!("{folder}/{name}"))
-                    .map(|value| format!("{name}={value}"))
-                    .ok()
+                root.text(format!("{folder}/{name}")).map(|value| format!("{name}={value}")).ok()
             };
             names.iter().filter_map(pair).collect::<Vec<_>>().join(" ")
         });
@@ -208,28 +169,17 @@ fn virtualisation(facts: &mut Facts, root: Root<'_>) {
 /// architectures tell through DMI only.
 fn hypervisor(root: Root<'_>) -> Result<String, String> {
     let dmi = |name: &str| root.text(format!("sys/class/dmi/id/{name}")).ok();
-    let names: Vec<String> = [
-        root.text("sys/hypervisor/type").ok(),
-        dmi("sys_vendor"),
-        dmi("product_name"),
-    ]
-    .into_iter()
-    .flatten()
-    .filter(|name| !name.is_empty())
-    .collect();
+    let names: Vec<String> =
+        [root.text("sys/hypervisor/type").ok(), dmi("sys_vendor"), dmi("product_name")]
+            .into_iter()
+            .flatten()
+            .filter(|name| !name.is_empty())
+            .collect();
     let names = names.join(" ");
     let cpuinfo = root.text("proc/cpuinfo")?;
     let flags = cpuinfo.lines().find(|line| line.starts_with("flags"));
     let flagged = flags.map(|line| line.split_whitespace().any(|word| word == "hypervisor"));
-    let known = [
-        "QEMU",
-        "KVM",
-        "VMware",
-        "VirtualBox",
-        "Virtual Machine",
-        "Amazon EC2",
-        "xen",
-    ];
+    let known = ["QEMU", "KVM", "VMware", "VirtualBox", "Virtual Machine", "Amazon EC2", "xen"];
     let named = known.iter().any(|known| names.contains(known));
     match flagged {
         Some(true) if names.is_empty() => Ok("yes".to_owned()),
@@ -259,10 +209,7 @@ fn power_source(root: Root<'_>) -> Result<String, String> {
     const SUPPLIES: &str = "sys/class/power_supply";
     let mut battery = false;
     for name in root.names(SUPPLIES)? {
-        let read = |file: &str| {
-            root.text(format!("{SUPPLIES}/{name}/{file}"))
-                .unwrap_or_default()
-        };
+        let read = |file: &str| root.text(format!("{SUPPLIES}/{name}/{file}")).unwrap_or_default();
         // A battery of `scope` Device is that of a mouse or a headset.
         if read("scope") == "Device" {
             continue;
@@ -292,11 +239,7 @@ fn memory(facts: &mut Facts, root: Root<'_>) {
     bytes("memory.available", &|meminfo| meminfo.mem_available);
     bytes("memory.swap", &|meminfo| Some(meminfo.swap_total));
     bytes("memory.swap_free", &|meminfo| Some(meminfo.swap_free));
-    facts.add(
-        "memory.thp",
-        root.text("sys/kernel/mm/transparent_hugepage/enabled")
-            .map(chosen),
-    );
+    facts.add("memory.thp", root.text("sys/kernel/mm/transparent_hugepage/enabled").map(chosen));
     facts.files(
         root,
         &[
@@ -309,9 +252,7 @@ fn memory(facts: &mut Facts, root: Root<'_>) {
 
 /// Of `always [madvise] never`, the word in brackets.
 fn chosen(text: String) -> String {
-    let inner = text
-        .split_once('[')
-        .and_then(|(_, rest)| rest.split_once(']'));
+    let inner = text.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
     inner.map(|(word, _)| word.to_owned()).unwrap_or(text)
 }
 
@@ -347,12 +288,7 @@ fn load(facts: &mut Facts, root: Root<'_>) {
         ("load.5m", load.as_ref().map(|load| load.five)),
         ("load.15m", load.as_ref().map(|load| load.fifteen)),
     ] {
-        facts.add(
-            name,
-            value
-                .map(|value| format!("{value:.2}"))
-                .map_err(Clone::clone),
-        );
+        facts.add(name, value.map(|value| format!("{value:.2}")).map_err(Clone::clone));
     }
     for resource in ["cpu", "memory", "io"] {
         let text = root.text(format!("proc/pressure/{resource}"));

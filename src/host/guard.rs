@@ -91,11 +91,7 @@ impl Guard {
     #[must_use]
     pub fn new(root: &Path) -> Self {
         let groups = |controller| groups(Root(root), controller);
-        Self {
-            root: root.to_owned(),
-            memory_groups: groups("memory"),
-            pids_groups: groups("pids"),
-        }
+        Self { root: root.to_owned(), memory_groups: groups("memory"), pids_groups: groups("pids") }
     }
 
     /// Whether one more instance may be started.
@@ -128,10 +124,7 @@ fn groups(root: Root<'_>, controller: &str) -> Vec<Group> {
     };
     own.ancestors()
         .take_while(|path| path.starts_with(&mount))
-        .map(|path| Group {
-            path: path.to_owned(),
-            is_v2,
-        })
+        .map(|path| Group { path: path.to_owned(), is_v2 })
         .filter(|group| fs::exists(root.path(&group.path)).unwrap_or(false))
         .collect()
 }
@@ -158,21 +151,10 @@ fn group_memory(root: Root<'_>, group: &Group) -> Result<(), Limit> {
     if limit >= 1 << 62 {
         return Ok(());
     }
-    let usage = root
-        .number(group.path.join(usage))
-        .map_err(Limit::Unknown)?;
-    let stat = root
-        .text(group.path.join("memory.stat"))
-        .unwrap_or_default();
-    let key = if group.is_v2 {
-        "inactive_file "
-    } else {
-        "total_inactive_file "
-    };
-    let cache = stat
-        .lines()
-        .find_map(|line| line.strip_prefix(key)?.parse().ok())
-        .unwrap_or(0);
+    let usage = root.number(group.path.join(usage)).map_err(Limit::Unknown)?;
+    let stat = root.text(group.path.join("memory.stat")).unwrap_or_default();
+    let key = if group.is_v2 { "inactive_file " } else { "total_inactive_file " };
+    let cache = stat.lines().find_map(|line| line.strip_prefix(key)?.parse().ok()).unwrap_or(0);
     let available = (limit + cache).saturating_sub(usage);
     let scope = format!("control group {}", group.path.display());
     memory(available, limit / 100 * MEMORY_PERCENT, &scope)
@@ -180,11 +162,7 @@ fn group_memory(root: Root<'_>, group: &Group) -> Result<(), Limit> {
 
 fn memory(available: u64, floor: u64, scope: &str) -> Result<(), Limit> {
     if available < floor {
-        return Err(Limit::Memory {
-            available,
-            floor,
-            scope: scope.to_owned(),
-        });
+        return Err(Limit::Memory { available, floor, scope: scope.to_owned() });
     }
     Ok(())
 }
@@ -193,9 +171,9 @@ fn memory(available: u64, floor: u64, scope: &str) -> Result<(), Limit> {
 fn pressure(root: Root<'_>) -> Result<(), Limit> {
     let pressure: Result<MemoryPressure, _> = root.parsed("proc/pressure/memory");
     match pressure {
-        Ok(pressure) if pressure.full.avg10 > PRESSURE_PERCENT => Err(Limit::Pressure {
-            percent: pressure.full.avg10,
-        }),
+        Ok(pressure) if pressure.full.avg10 > PRESSURE_PERCENT => {
+            Err(Limit::Pressure { percent: pressure.full.avg10 })
+        }
         _ => Ok(()),
     }
 }
@@ -214,24 +192,14 @@ fn group_pids(root: Root<'_>, group: &Group) -> Result<(), Limit> {
     let Ok(max) = root.number(group.path.join("pids.max")) else {
         return Ok(());
     };
-    let used = root
-        .number(group.path.join("pids.current"))
-        .map_err(Limit::Unknown)?;
-    pids(
-        used,
-        max,
-        &format!("control group {}", group.path.display()),
-    )
+    let used = root.number(group.path.join("pids.current")).map_err(Limit::Unknown)?;
+    pids(used, max, &format!("control group {}", group.path.display()))
 }
 
 fn pids(used: u64, max: u64, scope: &str) -> Result<(), Limit> {
     let kept = PIDS_KEPT.min(max / 4);
     if used + kept > max {
-        return Err(Limit::Pids {
-            used,
-            max,
-            scope: scope.to_owned(),
-        });
+        return Err(Limit::Pids { used, max, scope: scope.to_owned() });
     }
     Ok(())
 }

@@ -24,11 +24,7 @@ impl KvmDevice {
     /// Tries to open `/dev/kvm` below `root`.
     #[must_use]
     pub fn read(root: &Path) -> Self {
-        match OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(Root(root).path("dev/kvm"))
-        {
+        match OpenOptions::new().read(true).write(true).open(Root(root).path("dev/kvm")) {
             Ok(_) => Self::Openable,
             Err(error) => match error.kind() {
                 ErrorKind::NotFound => Self::Absent,

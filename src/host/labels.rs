@@ -48,26 +48,17 @@ pub struct Difference {
 }
 
 /// Facts that change by themselves from one moment to the next.
-const VOLATILE: [&str; 5] = [
-    "load.",
-    "psi.",
-    "memory.available",
-    "memory.swap_free",
-    "power.temperature",
-];
+const VOLATILE: [&str; 5] =
+    ["load.", "psi.", "memory.available", "memory.swap_free", "power.temperature"];
 
 /// The lasting facts in which two lists differ, in the order of the first.
 #[must_use]
 pub fn differences(before: &[HostFact], after: &[HostFact]) -> Vec<Difference> {
     let value = |facts: &[HostFact], name: &str| {
-        facts
-            .iter()
-            .find(|fact| fact.name == name)
-            .map(|fact| fact.value.clone())
+        facts.iter().find(|fact| fact.name == name).map(|fact| fact.value.clone())
     };
-    let only_after = after
-        .iter()
-        .filter(|fact| !before.iter().any(|other| other.name == fact.name));
+    let only_after =
+        after.iter().filter(|fact| !before.iter().any(|other| other.name == fact.name));
     before
         .iter()
         .chain(only_after)

@@ -27,17 +27,10 @@ impl RunId {
     ///
     /// When the kernel gives no random bytes.
     pub fn new(start: SystemTime) -> Result<Self, HostError> {
-        let time: String = utc(start)
-            .chars()
-            .filter(char::is_ascii_digit)
-            .take("YYYYMMDDhhmmss".len())
-            .collect();
+        let time: String =
+            utc(start).chars().filter(char::is_ascii_digit).take("YYYYMMDDhhmmss".len()).collect();
         let [a, b, c] = random()?;
-        Ok(Self(format!(
-            "{}-{}-{a:02x}{b:02x}{c:02x}",
-            &time[..8],
-            &time[8..]
-        )))
+        Ok(Self(format!("{}-{}-{a:02x}{b:02x}{c:02x}", &time[..8], &time[8..])))
     }
 
     /// The text.

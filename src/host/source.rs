@@ -36,8 +36,7 @@ impl Root<'_> {
     pub fn number(self, path: impl AsRef<Path>) -> Result<u64, String> {
         let path = path.as_ref();
         let text = self.text(path)?;
-        text.parse()
-            .map_err(|_| format!("{} holds `{text}`, not a number", shown(path)))
+        text.parse().map_err(|_| format!("{} holds `{text}`, not a number", shown(path)))
     }
 
     /// Names in a folder, sorted.

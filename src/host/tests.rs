@@ -30,11 +30,7 @@ fn laptop() -> TempDir {
     let root = tempdir().expect("folder");
     let mib = 1024;
     for (path, text) in [
-        (
-            "proc/cpuinfo",
-            CPU.repeat(2)
-                .replacen("processor\t: 0", "processor\t: 1", 1),
-        ),
+        ("proc/cpuinfo", CPU.repeat(2).replacen("processor\t: 0", "processor\t: 1", 1)),
         ("proc/meminfo", meminfo(16_000 * mib, 8_000 * mib)),
         ("proc/self/mountinfo", V2_MOUNTS.to_owned()),
         ("proc/self/cgroup", "0::/user.slice/app.scope\n".to_owned()),
@@ -44,41 +40,20 @@ fn laptop() -> TempDir {
         ("proc/sys/kernel/threads-max", "126000\n".to_owned()),
         ("proc/sys/kernel/osrelease", "6.12.1-laptop\n".to_owned()),
         ("proc/pressure/memory", pressure("0.00")),
-        (
-            "sys/fs/cgroup/cgroup.controllers",
-            "cpuset cpu io memory pids\n".to_owned(),
-        ),
-        (
-            "sys/kernel/mm/transparent_hugepage/enabled",
-            "always [madvise] never\n".to_owned(),
-        ),
+        ("sys/fs/cgroup/cgroup.controllers", "cpuset cpu io memory pids\n".to_owned()),
+        ("sys/kernel/mm/transparent_hugepage/enabled", "always [madvise] never\n".to_owned()),
         ("sys/kernel/mm/ksm/run", "1\n".to_owned()),
-        (
-            "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor",
-            "powersave\n".to_owned(),
-        ),
+        ("sys/devices/system/cpu/cpu0/cpufreq/scaling_governor", "powersave\n".to_owned()),
         ("sys/devices/system/cpu/cpufreq/boost", "1\n".to_owned()),
-        (
-            "sys/devices/system/cpu/vulnerabilities/meltdown",
-            "Not affected\n".to_owned(),
-        ),
-        (
-            "sys/devices/system/clocksource/clocksource0/current_clocksource",
-            "hpet\n".to_owned(),
-        ),
+        ("sys/devices/system/cpu/vulnerabilities/meltdown", "Not affected\n".to_owned()),
+        ("sys/devices/system/clocksource/clocksource0/current_clocksource", "hpet\n".to_owned()),
         ("sys/class/power_supply/AC/type", "Mains\n".to_owned()),
         ("sys/class/power_supply/AC/online", "0\n".to_owned()),
         ("sys/class/power_supply/BAT0/type", "Battery\n".to_owned()),
-        (
-            "sys/class/power_supply/BAT0/status",
-            "Discharging\n".to_owned(),
-        ),
+        ("sys/class/power_supply/BAT0/status", "Discharging\n".to_owned()),
         ("sys/class/thermal/thermal_zone0/temp", "47500\n".to_owned()),
         ("sys/class/thermal/thermal_zone1/temp", "52000\n".to_owned()),
-        (
-            "sys/module/kvm/parameters/halt_poll_ns",
-            "200000\n".to_owned(),
-        ),
+        ("sys/module/kvm/parameters/halt_poll_ns", "200000\n".to_owned()),
         ("sys/module/kvm_amd/parameters/nested", "1\n".to_owned()),
         ("dev/kvm", String::new()),
     ] {
@@ -107,10 +82,7 @@ fn facts_are_read_and_missing_ones_say_why() {
         ("cpu.turbo", "on"),
         ("cpu.vulnerability.meltdown", "Not affected"),
         ("cgroup.version", "v2"),
-        (
-            "cgroup.controllers",
-            "v1: none; v2: cpuset cpu io memory pids",
-        ),
+        ("cgroup.controllers", "v1: none; v2: cpuset cpu io memory pids"),
         ("kvm.device", "openable"),
         ("kvm.parameters.kvm", "halt_poll_ns=200000"),
         ("kvm.parameters.kvm_amd", "nested=1"),
@@ -127,13 +99,9 @@ fn facts_are_read_and_missing_ones_say_why() {
     }
     let raw = |name: &str| {
         let fact = facts.iter().find(|fact| fact.name == name);
-        fact.map(|fact| fact.value.as_str())
-            .unwrap_or_else(|| panic!("{name} is not recorded"))
+        fact.map(|fact| fact.value.as_str()).unwrap_or_else(|| panic!("{name} is not recorded"))
     };
-    assert_eq!(
-        raw("kernel.cmdline"),
-        "unavailable: /proc/cmdline does not exist"
-    );
+    assert_eq!(raw("kernel.cmdline"), "unavailable: /proc/cmdline does not exist");
     assert_eq!(fact(&facts, "kernel.cmdline"), None);
     assert_eq!(
         labels(&facts),
@@ -144,24 +112,15 @@ fn facts_are_read_and_missing_ones_say_why() {
 
 #[test]
 fn an_empty_tree_gives_every_fact_as_unavailable() {
-    let full: Vec<String> = facts_at(laptop().path())
-        .into_iter()
-        .map(|fact| fact.name)
-        .collect();
+    let full: Vec<String> = facts_at(laptop().path()).into_iter().map(|fact| fact.name).collect();
     let empty = tempdir().expect("folder");
     let facts = facts_at(empty.path());
     for fact in &facts {
         let told = fact.name == "kvm.device";
         assert_eq!(fact.value.starts_with(UNAVAILABLE), !told, "{fact:?}");
     }
-    for name in full
-        .iter()
-        .filter(|name| !name.starts_with("kvm.p") && !name.contains("vuln"))
-    {
-        assert!(
-            facts.iter().any(|fact| fact.name == *name),
-            "{name} must not vanish"
-        );
+    for name in full.iter().filter(|name| !name.starts_with("kvm.p") && !name.contains("vuln")) {
+        assert!(facts.iter().any(|fact| fact.name == *name), "{name} must not vanish");
     }
     assert_eq!(labels(&facts), [""; 0]);
 }
@@ -169,14 +128,8 @@ fn an_empty_tree_gives_every_fact_as_unavailable() {
 #[test]
 fn the_real_host_tells_what_every_linux_tells() {
     let facts = facts();
-    for name in [
-        "os.name",
-        "kernel.release",
-        "cpu.logical",
-        "memory.total",
-        "load.1m",
-        "user.root",
-    ] {
+    for name in ["os.name", "kernel.release", "cpu.logical", "memory.total", "load.1m", "user.root"]
+    {
         assert!(fact(&facts, name).is_some(), "{name} in {facts:#?}");
     }
     let mut names: Vec<_> = facts.iter().map(|fact| &fact.name).collect();
@@ -184,11 +137,7 @@ fn the_real_host_tells_what_every_linux_tells() {
     names.dedup();
     assert_eq!(names.len(), facts.len(), "each fact once");
     assert!(facts.iter().all(|fact| !fact.value.trim().is_empty()));
-    assert_eq!(
-        differences(&facts, &super::facts()),
-        [],
-        "nothing lasting changed meanwhile"
-    );
+    assert_eq!(differences(&facts, &super::facts()), [], "nothing lasting changed meanwhile");
 }
 
 #[test]
@@ -200,16 +149,8 @@ fn a_virtual_machine_is_recognised() {
     assert_eq!(fact(&facts, "host.hypervisor"), Some("yes, QEMU"));
     assert_eq!(labels(&facts)[0], "nested virtualization");
 
-    put(
-        &root,
-        "proc/cpuinfo",
-        "processor\t: 0\nBogoMIPS\t: 50.00\nFeatures\t: fp\n",
-    );
-    assert_eq!(
-        fact(&facts_at(root.path()), "host.hypervisor"),
-        Some("yes, QEMU"),
-        "as on Arm"
-    );
+    put(&root, "proc/cpuinfo", "processor\t: 0\nBogoMIPS\t: 50.00\nFeatures\t: fp\n");
+    assert_eq!(fact(&facts_at(root.path()), "host.hypervisor"), Some("yes, QEMU"), "as on Arm");
     fs::remove_file(root.path().join("sys/class/dmi/id/sys_vendor")).expect("removed");
     assert_eq!(fact(&facts_at(root.path()), "host.hypervisor"), None);
 }
@@ -219,11 +160,7 @@ fn control_group_layouts() {
     let layout = |mounts: &str| {
         let root = laptop();
         put(&root, "proc/self/mountinfo", mounts);
-        put(
-            &root,
-            "sys/fs/cgroup/unified/cgroup.controllers",
-            "hugetlb\n",
-        );
+        put(&root, "sys/fs/cgroup/unified/cgroup.controllers", "hugetlb\n");
         CgroupLayout::read(root.path()).expect("reads")
     };
     let hybrid = layout(HYBRID_MOUNTS);
@@ -233,11 +170,7 @@ fn control_group_layouts() {
     assert_eq!(hybrid.v1[0].1, Path::new("/sys/fs/cgroup/cpu,cpuacct"));
     assert!(hybrid.has("hugetlb") && hybrid.has("cpu") && !hybrid.has("io"));
 
-    let v1: String = HYBRID_MOUNTS
-        .lines()
-        .take(5)
-        .map(|line| format!("{line}\n"))
-        .collect();
+    let v1: String = HYBRID_MOUNTS.lines().take(5).map(|line| format!("{line}\n")).collect();
     assert_eq!(layout(&v1).version, CgroupVersion::V1);
     assert_eq!(layout(V2_MOUNTS).version, CgroupVersion::V2);
     assert_eq!(layout("").version, CgroupVersion::Absent);
@@ -245,20 +178,10 @@ fn control_group_layouts() {
 
 #[test]
 fn only_lasting_facts_count_as_differences() {
-    let fact = |name: &str, value: &str| HostFact {
-        name: name.to_owned(),
-        value: value.to_owned(),
-    };
-    let before = [
-        fact("load.1m", "0.1"),
-        fact("cpu.governor", "performance"),
-        fact("gone", "x"),
-    ];
-    let after = [
-        fact("cpu.governor", "powersave"),
-        fact("load.1m", "3"),
-        fact("new", "y"),
-    ];
+    let fact =
+        |name: &str, value: &str| HostFact { name: name.to_owned(), value: value.to_owned() };
+    let before = [fact("load.1m", "0.1"), fact("cpu.governor", "performance"), fact("gone", "x")];
+    let after = [fact("cpu.governor", "powersave"), fact("load.1m", "3"), fact("new", "y")];
     let differences: Vec<_> = differences(&before, &after)
         .into_iter()
         .map(|difference| (difference.name, difference.before, difference.after))
@@ -267,11 +190,7 @@ fn only_lasting_facts_count_as_differences() {
     assert_eq!(
         differences,
         [
-            (
-                "cpu.governor".to_owned(),
-                some("performance"),
-                some("powersave")
-            ),
+            ("cpu.governor".to_owned(), some("performance"), some("powersave")),
             ("gone".to_owned(), some("x"), None),
             ("new".to_owned(), None, some("y")),
         ]
@@ -306,8 +225,7 @@ fn doctor_finds_what_is_wrong_with_a_laptop() {
     ];
     let expect = |first: &[(&str, Severity)]| -> Vec<(String, Severity)> {
         let all = first.iter().chain(&condition);
-        all.map(|(fact, severity)| ((*fact).to_owned(), *severity))
-            .collect()
+        all.map(|(fact, severity)| ((*fact).to_owned(), *severity)).collect()
     };
     assert_eq!(complaints(&root, true, &Inventory::default()), expect(&[]));
 
@@ -320,16 +238,8 @@ fn doctor_finds_what_is_wrong_with_a_laptop() {
         extra: Vec::new(),
     };
     fs::remove_file(root.path().join("dev/kvm")).expect("removed");
-    put(
-        &root,
-        "sys/fs/cgroup/cgroup.controllers",
-        "cpuset cpu pids\n",
-    );
-    put(
-        &root,
-        "proc/sys/kernel/apparmor_restrict_unprivileged_userns",
-        "1\n",
-    );
+    put(&root, "sys/fs/cgroup/cgroup.controllers", "cpuset cpu pids\n");
+    put(&root, "proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1\n");
     assert_eq!(
         complaints(&root, false, &inventory),
         expect(&[
@@ -349,11 +259,7 @@ fn a_delegated_group_is_enough_without_root() {
     let root = laptop();
     let own = "sys/fs/cgroup/user.slice/app.scope";
     put(&root, &format!("{own}/cgroup.procs"), "");
-    put(
-        &root,
-        &format!("{own}/cgroup.controllers"),
-        "cpu memory pids\n",
-    );
+    put(&root, &format!("{own}/cgroup.controllers"), "cpu memory pids\n");
     let delegation = |root: &TempDir| {
         findings(root.path(), &[], false, &Inventory::default())
             .into_iter()
@@ -369,38 +275,19 @@ fn a_delegated_group_is_enough_without_root() {
 
 #[test]
 fn doctor_looks_at_this_host_and_sorts_by_weight() {
-    let extra = Finding::new(
-        Severity::Blocker,
-        "accelerator",
-        "none",
-        "no guest",
-        "try another",
-    );
-    let inventory = Inventory {
-        extra: vec![extra.clone()],
-        ..Inventory::default()
-    };
+    let extra = Finding::new(Severity::Blocker, "accelerator", "none", "no guest", "try another");
+    let inventory = Inventory { extra: vec![extra.clone()], ..Inventory::default() };
     let found = doctor(&inventory, Path::new("no/such/folder"));
     assert!(found.contains(&extra));
     assert!(found.is_sorted_by_key(|finding| std::cmp::Reverse(finding.severity)));
-    let disk = found
-        .iter()
-        .find(|finding| finding.fact == "disk")
-        .expect("looked at");
-    assert!(
-        disk.value.ends_with(" free") && !disk.value.starts_with("0 "),
-        "{disk:?}"
-    );
+    let disk = found.iter().find(|finding| finding.fact == "disk").expect("looked at");
+    assert!(disk.value.ends_with(" free") && !disk.value.starts_with("0 "), "{disk:?}");
 }
 
 #[test]
 fn the_guard_names_the_limit() {
     let root = laptop();
-    let limit = || {
-        Guard::new(root.path())
-            .check()
-            .map_err(|limit| limit.name())
-    };
+    let limit = || Guard::new(root.path()).check().map_err(|limit| limit.name());
     let put = |path: &str, text: &str| put(&root, path, text);
     assert_eq!(limit(), Ok(()));
 
@@ -439,11 +326,7 @@ fn the_guard_names_the_limit() {
 #[test]
 fn the_guard_minds_the_control_groups_above_us() {
     let root = laptop();
-    let limit = || {
-        Guard::new(root.path())
-            .check()
-            .map_err(|limit| limit.to_string())
-    };
+    let limit = || Guard::new(root.path()).check().map_err(|limit| limit.to_string());
     let put =
         |file: &str, text: &str| put(&root, &format!("sys/fs/cgroup/user.slice/{file}"), text);
     put("app.scope/memory.max", "max\n");
@@ -453,10 +336,7 @@ fn the_guard_minds_the_control_groups_above_us() {
     assert_eq!(limit(), Ok(()), "reclaimable cache counts as available");
     put("memory.stat", "anon 1\ninactive_file 49999\n");
     let error = limit().expect_err("too little");
-    assert!(
-        error.starts_with("memory floor: ") && error.contains("/user.slice)"),
-        "{error}"
-    );
+    assert!(error.starts_with("memory floor: ") && error.contains("/user.slice)"), "{error}");
     put("memory.max", "max\n");
 
     put("app.scope/pids.max", "100\n");
@@ -475,43 +355,16 @@ fn the_guard_reads_version_1_limits() {
     let root = laptop();
     put(&root, "proc/self/mountinfo", HYBRID_MOUNTS);
     put(&root, "sys/fs/cgroup/unified/cgroup.controllers", "\n");
-    put(
-        &root,
-        "proc/self/cgroup",
-        "8:pids:/\n4:memory:/job/7\n1:cpu,cpuacct:/\n0::/\n",
-    );
+    put(&root, "proc/self/cgroup", "8:pids:/\n4:memory:/job/7\n1:cpu,cpuacct:/\n0::/\n");
     let group = "sys/fs/cgroup/memory/job/7";
-    put(
-        &root,
-        &format!("{group}/memory.limit_in_bytes"),
-        "9223372036854771712\n",
-    );
-    assert_eq!(
-        Guard::new(root.path()).check(),
-        Ok(()),
-        "the largest number means no limit"
-    );
-    put(
-        &root,
-        &format!("{group}/memory.limit_in_bytes"),
-        "1000000\n",
-    );
+    put(&root, &format!("{group}/memory.limit_in_bytes"), "9223372036854771712\n");
+    assert_eq!(Guard::new(root.path()).check(), Ok(()), "the largest number means no limit");
+    put(&root, &format!("{group}/memory.limit_in_bytes"), "1000000\n");
     put(&root, &format!("{group}/memory.usage_in_bytes"), "950000\n");
-    put(
-        &root,
-        &format!("{group}/memory.stat"),
-        "inactive_file 9\ntotal_inactive_file 49000\n",
-    );
+    put(&root, &format!("{group}/memory.stat"), "inactive_file 9\ntotal_inactive_file 49000\n");
     let limit = Guard::new(root.path()).check().expect_err("too little");
     let scope = "control group /sys/fs/cgroup/memory/job/7".to_owned();
-    assert_eq!(
-        limit,
-        Limit::Memory {
-            available: 99_000,
-            floor: 100_000,
-            scope
-        }
-    );
+    assert_eq!(limit, Limit::Memory { available: 99_000, floor: 100_000, scope });
 }
 
 #[test]
@@ -521,9 +374,8 @@ fn run_ids_tell_their_time_and_read_back() {
     let id = RunId::new(start).expect("random bytes");
     assert!(id.as_str().starts_with("20261123-043512-"), "{id}");
     assert_eq!(id.as_str().parse(), Ok(id.clone()));
-    let ids: std::collections::BTreeSet<_> = (0..20)
-        .map(|_| RunId::new(start).expect("random bytes"))
-        .collect();
+    let ids: std::collections::BTreeSet<_> =
+        (0..20).map(|_| RunId::new(start).expect("random bytes")).collect();
     assert!(ids.len() > 15, "two runs of one second differ: {ids:?}");
     let now = RunId::new(SystemTime::now()).expect("random bytes");
     assert!(now.as_str().parse::<RunId>().is_ok());
@@ -539,11 +391,7 @@ fn run_ids_tell_their_time_and_read_back() {
         "2026112é-043512-a1b2c",
         "../../etc/passwd-a1b2c",
     ] {
-        assert_eq!(
-            bad.parse::<RunId>(),
-            Err(RunIdError(bad.to_owned())),
-            "{bad}"
-        );
+        assert_eq!(bad.parse::<RunId>(), Err(RunIdError(bad.to_owned())), "{bad}");
     }
     assert_ne!(random_u64().expect("random"), random_u64().expect("random"));
 }

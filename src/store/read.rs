@@ -36,11 +36,7 @@ pub fn read_run(dir: &Path) -> Result<RunData, StoreError> {
     let path = dir.join(SAMPLES_FILE);
     let bytes = fs::read(&path).map_err(StoreError::io("read", &path))?;
     let parsed = parse(path, &bytes, &manifest)?;
-    Ok(RunData {
-        manifest,
-        samples: parsed.samples,
-        torn: parsed.torn,
-    })
+    Ok(RunData { manifest, samples: parsed.samples, torn: parsed.torn })
 }
 
 /// Reads the manifest alone.
@@ -56,25 +52,13 @@ pub fn read_manifest(dir: &Path) -> Result<Manifest, StoreError> {
     }
     let path = dir.join(MANIFEST_FILE);
     let bytes = fs::read(&path).map_err(|source| match source.kind() {
-        ErrorKind::NotFound | ErrorKind::NotADirectory => StoreError::NoRun {
-            dir: dir.to_owned(),
-        },
-        _ => StoreError::Io {
-            operation: "read",
-            path: path.clone(),
-            source,
-        },
+        ErrorKind::NotFound | ErrorKind::NotADirectory => StoreError::NoRun { dir: dir.to_owned() },
+        _ => StoreError::Io { operation: "read", path: path.clone(), source },
     })?;
-    let damaged = |source| StoreError::Manifest {
-        path: path.clone(),
-        source,
-    };
+    let damaged = |source| StoreError::Manifest { path: path.clone(), source };
     let Schema { schema } = serde_json::from_slice(&bytes).map_err(damaged)?;
     if schema != u64::from(SCHEMA_VERSION) {
-        return Err(StoreError::Schema {
-            path: path.clone(),
-            found: schema,
-        });
+        return Err(StoreError::Schema { path: path.clone(), found: schema });
     }
     serde_json::from_slice(&bytes).map_err(damaged)
 }
@@ -107,18 +91,8 @@ pub(super) fn parse(
     let mut parser = Parser {
         path,
         run_id: &manifest.run_id,
-        cells: manifest
-            .cells
-            .iter()
-            .enumerate()
-            .map(|(at, fact)| (&fact.cell, at))
-            .collect(),
-        parsed: Parsed {
-            samples: Vec::new(),
-            done: BTreeSet::new(),
-            torn: false,
-            keep: 0,
-        },
+        cells: manifest.cells.iter().enumerate().map(|(at, fact)| (&fact.cell, at)).collect(),
+        parsed: Parsed { samples: Vec::new(), done: BTreeSet::new(), torn: false, keep: 0 },
         open: None,
     };
     if bytes.len() < header.len() && header.as_bytes().starts_with(bytes) {
@@ -127,19 +101,10 @@ pub(super) fn parse(
     }
     let Some(body) = bytes.strip_prefix(header.as_bytes()) else {
         let problem = format!("the first line must be `{}`", header.trim_end());
-        return Err(parser.damaged(
-            1,
-            Fault {
-                column: None,
-                problem,
-            },
-        ));
+        return Err(parser.damaged(1, Fault { column: None, problem }));
     };
     // No field holds a line break, so a line without its end is a cut.
-    let complete = body
-        .iter()
-        .rposition(|byte| *byte == b'\n')
-        .map_or(0, |at| at + 1);
+    let complete = body.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
     parser.parsed.keep = (header.len() + complete) as u64;
     parser.body(&body[..complete], header.len() as u64)?;
     if let Some(open) = parser.open {
@@ -178,20 +143,14 @@ impl Parser<'_> {
         let mut record = csv::ByteRecord::new();
         loop {
             // The header is line 1.
-            let (byte, line) = (
-                reader.position().byte() + offset,
-                reader.position().line() + 1,
-            );
+            let (byte, line) = (reader.position().byte() + offset, reader.position().line() + 1);
             match reader.read_byte_record(&mut record) {
                 Ok(false) => return Ok(()),
-                Ok(true) => self
-                    .record(byte, &record)
-                    .map_err(|fault| self.damaged(line, fault))?,
+                Ok(true) => {
+                    self.record(byte, &record).map_err(|fault| self.damaged(line, fault))?
+                }
                 Err(error) => {
-                    let fault = Fault {
-                        column: None,
-                        problem: error.to_string(),
-                    };
+                    let fault = Fault { column: None, problem: error.to_string() };
                     return Err(self.damaged(line, fault));
                 }
             }
@@ -200,30 +159,19 @@ impl Parser<'_> {
 
     /// Takes one record, which begins at `byte` of the file.
     fn record(&mut self, byte: u64, record: &csv::ByteRecord) -> Result<(), Fault> {
-        let whole = |problem: String| Fault {
-            column: None,
-            problem,
-        };
+        let whole = |problem: String| Fault { column: None, problem };
         if record.len() != COLUMNS.len() {
             let problem = format!("{} columns instead of {}", record.len(), COLUMNS.len());
             return Err(whole(problem));
         }
         let record = csv::StringRecord::from_byte_record(record.clone()).map_err(|error| {
             let column = COLUMNS.get(error.utf8_error().field()).copied();
-            Fault {
-                column,
-                problem: "not UTF-8 text".to_owned(),
-            }
+            Fault { column, problem: "not UTF-8 text".to_owned() }
         })?;
-        let row: Row<'_> = record
-            .deserialize(None)
-            .map_err(|error| whole(error.to_string()))?;
+        let row: Row<'_> = record.deserialize(None).map_err(|error| whole(error.to_string()))?;
         if row.run_id != self.run_id {
             let problem = format!("`{}` instead of the run's `{}`", row.run_id, self.run_id);
-            return Err(Fault {
-                column: Some("run_id"),
-                problem,
-            });
+            return Err(Fault { column: Some("run_id"), problem });
         }
         let (sample, rows) = row.sample()?;
         self.take(byte, sample, rows)
@@ -231,16 +179,10 @@ impl Parser<'_> {
 
     /// Puts a sample into its trial.
     fn take(&mut self, byte: u64, sample: Sample, rows: u32) -> Result<(), Fault> {
-        let fault = |column, problem: String| Fault {
-            column: Some(column),
-            problem,
-        };
+        let fault = |column, problem: String| Fault { column: Some(column), problem };
         let Some(cell) = self.cells.get(&sample.cell).copied() else {
             let problem = format!("`{}` is not in the manifest", sample.cell);
-            return Err(Fault {
-                column: None,
-                problem,
-            });
+            return Err(Fault { column: None, problem });
         };
         let mut open = self.open.take().unwrap_or(Open {
             first_byte: byte,

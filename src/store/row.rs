@@ -57,10 +57,7 @@ pub(super) struct Fault {
 
 impl Fault {
     fn new(column: &'static str, problem: impl Into<String>) -> Self {
-        Self {
-            column: Some(column),
-            problem: problem.into(),
-        }
+        Self { column: Some(column), problem: problem.into() }
     }
 }
 
@@ -73,12 +70,7 @@ pub(super) fn write(
 ) -> Result<(), Fault> {
     let detail = one_line(&sample.detail);
     check(sample, &detail)?;
-    let CellKey {
-        experiment,
-        backend,
-        workload,
-        params,
-    } = &sample.cell;
+    let CellKey { experiment, backend, workload, params } = &sample.cell;
     let row = Row {
         run_id,
         round: &sample.round.to_string(),
@@ -92,10 +84,7 @@ pub(super) fn write(
         metric: &sample.metric.to_string(),
         unit: sample.metric.unit().as_str(),
         clock: &name_of(&sample.clock),
-        value: &sample
-            .value
-            .map(|value| value.to_string())
-            .unwrap_or_default(),
+        value: &sample.value.map(|value| value.to_string()).unwrap_or_default(),
         outcome: &name_of(&sample.outcome),
         detail: &detail,
     };
@@ -103,10 +92,7 @@ pub(super) fn write(
         .has_headers(false)
         .from_writer(buffer)
         .serialize(row)
-        .map_err(|error| Fault {
-            column: None,
-            problem: error.to_string(),
-        })
+        .map_err(|error| Fault { column: None, problem: error.to_string() })
 }
 
 impl Row<'_> {
@@ -120,10 +106,7 @@ impl Row<'_> {
         }
         let params: Params = parse("params", self.params)?;
         if params.to_string() != self.params {
-            return Err(Fault::new(
-                "params",
-                format!("`{}` is not in sorted order", self.params),
-            ));
+            return Err(Fault::new("params", format!("`{}` is not in sorted order", self.params)));
         }
         let sample = Sample {
             round: number("round", self.round)?,
@@ -143,10 +126,7 @@ impl Row<'_> {
         };
         check(&sample, self.detail)?;
         if one_line(self.detail) != self.detail {
-            return Err(Fault::new(
-                "detail",
-                "it has a line break or a control character",
-            ));
+            return Err(Fault::new("detail", "it has a line break or a control character"));
         }
         let rows = number("rows", self.rows)?;
         if rows == 0 {
@@ -171,10 +151,7 @@ fn check(sample: &Sample, detail: &str) -> Result<(), Fault> {
         (_, None) => {}
     }
     if (sample.round == 0) != (sample.trial == 0) {
-        return Err(Fault::new(
-            "round",
-            "only a cell that never ran has round 0 and trial 0",
-        ));
+        return Err(Fault::new("round", "only a cell that never ran has round 0 and trial 0"));
     }
     Ok(())
 }
@@ -182,22 +159,15 @@ fn check(sample: &Sample, detail: &str) -> Result<(), Fault> {
 /// Line breaks and other control characters become spaces: a record is one
 /// line, for `grep` as for the reader.
 fn one_line(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 fn optional<T>(text: &str, read: impl Fn(&str) -> Result<T, Fault>) -> Result<Option<T>, Fault> {
-    if text.is_empty() {
-        Ok(None)
-    } else {
-        read(text).map(Some)
-    }
+    if text.is_empty() { Ok(None) } else { read(text).map(Some) }
 }
 
 fn parse<T: FromStr<Err: ToString>>(column: &'static str, text: &str) -> Result<T, Fault> {
-    text.parse()
-        .map_err(|error: T::Err| Fault::new(column, error.to_string()))
+    text.parse().map_err(|error: T::Err| Fault::new(column, error.to_string()))
 }
 
 fn number(column: &'static str, text: &str) -> Result<u32, Fault> {
@@ -219,9 +189,7 @@ fn value(text: &str) -> Result<f64, Fault> {
 fn named<T: DeserializeOwned>(column: &'static str, text: &str) -> Result<T, Fault> {
     serde_json::from_value(serde_json::Value::from(text)).map_err(|error| {
         let expected = error.to_string();
-        let expected = expected
-            .split_once(", ")
-            .map_or("", |(_, expected)| expected);
+        let expected = expected.split_once(", ").map_or("", |(_, expected)| expected);
         Fault::new(column, format!("unknown name `{text}`, {expected}"))
     })
 }

@@ -15,12 +15,7 @@ use crate::record::{
 fn cell(backend: BackendName) -> CellKey {
     let experiment = Experiment::Startup;
     let params = "kernel=tuned;machine=q35".parse().expect("params");
-    CellKey {
-        experiment,
-        backend,
-        workload: Workload::Touch(64),
-        params,
-    }
+    CellKey { experiment, backend, workload: Workload::Touch(64), params }
 }
 
 fn manifest() -> Manifest {
@@ -43,10 +38,7 @@ fn manifest() -> Manifest {
         spec_text: String::new(),
         overrides: BTreeMap::new(),
         seed: u64::MAX,
-        cells: [BackendName::Process, BackendName::Vm]
-            .map(cell)
-            .map(fact)
-            .to_vec(),
+        cells: [BackendName::Process, BackendName::Vm].map(cell).map(fact).to_vec(),
         order: Vec::new(),
         host_before: Vec::new(),
         host_after: Vec::new(),
@@ -77,13 +69,7 @@ fn failed(round: u32, trial: u32, detail: &str) -> Sample {
         value: None,
         outcome: Outcome::Failed,
         detail: detail.to_owned(),
-        ..sample(
-            round,
-            trial,
-            BackendName::Vm,
-            Metric::Startup(Mark::Ready),
-            0.0,
-        )
+        ..sample(round, trial, BackendName::Vm, Metric::Startup(Mark::Ready), 0.0)
     }
 }
 
@@ -96,17 +82,10 @@ fn trials() -> Vec<Vec<Sample>> {
         vec![
             sample(1, 1, process, init, 431_700_000.0),
             sample(1, 1, process, Metric::Startup(Mark::Gone), 0.1 + 0.2),
-            Sample {
-                step: Some(8),
-                clock: Clock::None,
-                ..sample(1, 1, process, pss, 1e300)
-            },
+            Sample { step: Some(8), clock: Clock::None, ..sample(1, 1, process, pss, 1e300) },
         ],
         vec![failed(1, 2, "init died, \"sorry\", it said; ümlaut")],
-        vec![
-            sample(2, 3, process, init, -5.0),
-            sample(2, 3, process, pss, 0.0),
-        ],
+        vec![sample(2, 3, process, init, -5.0), sample(2, 3, process, pss, 0.0)],
     ]
 }
 
@@ -130,16 +109,10 @@ fn what_is_written_reads_back_while_the_writer_lives() {
     assert_eq!(data.manifest, manifest());
     assert_eq!(data.samples, trials().concat());
     assert!(!data.torn);
-    let complete = Manifest {
-        state: RunState::Complete,
-        ..manifest()
-    };
+    let complete = Manifest { state: RunState::Complete, ..manifest() };
     writer.write_manifest(&complete).expect("rewritten");
     assert_eq!(read_run(folder.path()).expect("reads").manifest, complete);
-    let names: Vec<_> = fs::read_dir(folder.path())
-        .expect("list")
-        .flatten()
-        .collect();
+    let names: Vec<_> = fs::read_dir(folder.path()).expect("list").flatten().collect();
     assert_eq!(names.len(), 2, "no temporary file stays: {names:?}");
 }
 
@@ -180,11 +153,7 @@ fn a_cut_at_any_byte_loses_no_finished_trial_and_counts_no_half_one() {
             writer.append_trial(trial).expect("appended");
         }
         drop(writer);
-        assert_eq!(
-            fs::read(samples_file(&folder)).expect("reads"),
-            whole,
-            "cut {cut}"
-        );
+        assert_eq!(fs::read(samples_file(&folder)).expect("reads"), whole, "cut {cut}");
     }
 }
 
@@ -193,22 +162,14 @@ fn what_is_done_is_known_by_round_and_cell() {
     let (folder, writer) = stored();
     drop(writer);
     let resumed = RunWriter::resume(folder.path()).expect("resumes");
-    assert_eq!(
-        resumed.done.into_iter().collect::<Vec<_>>(),
-        [(1, 0), (1, 1), (2, 0)]
-    );
+    assert_eq!(resumed.done.into_iter().collect::<Vec<_>>(), [(1, 0), (1, 1), (2, 0)]);
 }
 
 #[test]
 fn one_writer_at_a_time_and_no_folder_that_is_in_use() {
     let (folder, writer) = stored();
-    assert!(matches!(
-        RunWriter::resume(folder.path()),
-        Err(StoreError::Busy { .. })
-    ));
-    let error = RunWriter::create(folder.path(), &manifest())
-        .expect_err("not empty")
-        .to_string();
+    assert!(matches!(RunWriter::resume(folder.path()), Err(StoreError::Busy { .. })));
+    let error = RunWriter::create(folder.path(), &manifest()).expect_err("not empty").to_string();
     let dir = folder.path().display();
     assert_eq!(
         error,
@@ -222,10 +183,7 @@ fn one_writer_at_a_time_and_no_folder_that_is_in_use() {
 
     let file = folder.path().join("file");
     fs::write(&file, "").expect("file");
-    assert!(matches!(
-        RunWriter::create(&file, &manifest()),
-        Err(StoreError::Io { .. })
-    ));
+    assert!(matches!(RunWriter::create(&file, &manifest()), Err(StoreError::Io { .. })));
     let deep = folder.path().join("a/b");
     RunWriter::create(&deep, &manifest()).expect("folders on the way are made");
 }
@@ -238,39 +196,22 @@ fn message_after(find: &str, replace: &str) -> String {
     let text = fs::read_to_string(&path).expect("reads");
     assert!(text.contains(find), "{find} in {text}");
     fs::write(&path, text.replacen(find, replace, 1)).expect("written");
-    let error = read_run(folder.path())
-        .map(|data| data.samples)
-        .expect_err("damaged")
-        .to_string();
-    assert!(
-        RunWriter::resume(folder.path()).is_err(),
-        "nothing damaged is continued"
-    );
+    let error = read_run(folder.path()).map(|data| data.samples).expect_err("damaged").to_string();
+    assert!(RunWriter::resume(folder.path()).is_err(), "nothing damaged is continued");
     assert_eq!(
         fs::read_to_string(&path).expect("reads"),
         text.replacen(find, replace, 1),
         "a refused file is left as it is"
     );
     let prefix = format!("cannot read {}: ", path.display());
-    error
-        .strip_prefix(&prefix)
-        .unwrap_or_else(|| panic!("{error}"))
-        .to_owned()
+    error.strip_prefix(&prefix).unwrap_or_else(|| panic!("{error}")).to_owned()
 }
 
 /// Text that stands in the file, what it is replaced by, and how the message
 /// begins.
 const DAMAGES: &[(&str, &str, &str)] = &[
-    (
-        "round",
-        "rounds",
-        "line 1: the first line must be `run_id,round,trial,rows,step,",
-    ),
-    (
-        "startup.gone",
-        "startup.lunch",
-        "line 3, column metric: unknown metric `startup.lunch`",
-    ),
+    ("round", "rounds", "line 1: the first line must be `run_id,round,trial,rows,step,"),
+    ("startup.gone", "startup.lunch", "line 3, column metric: unknown metric `startup.lunch`"),
     (
         "startup.init,ns",
         "startup.init,bytes",
@@ -281,92 +222,33 @@ const DAMAGES: &[(&str, &str, &str)] = &[
         "startup.init,s",
         "line 2, column unit: unknown name `s`, expected one of `ns`",
     ),
-    (
-        "431700000",
-        "NaN",
-        "line 2, column value: `NaN` is not a number",
-    ),
-    (
-        "431700000",
-        "inf",
-        "line 2, column value: `inf` is not a number",
-    ),
-    (
-        "431700000",
-        "",
-        "line 2, column value: an ok row has no value",
-    ),
-    (
-        ",,failed",
-        ",0,failed",
-        "line 5, column value: a row that is not ok has a value",
-    ),
-    (
-        ",ok,",
-        ",fine,",
-        "line 2, column outcome: unknown name `fine`, expected one of `ok`",
-    ),
-    (
-        ",1,1,3",
-        ",1,1,4",
-        "line 3, column rows: 3 rows are missing before this one",
-    ),
-    (
-        ",1,1,3",
-        ",1,1,0",
-        "line 2, column rows: a trial has at least one row",
-    ),
-    (
-        ",1,1,3",
-        ",1,x,3",
-        "line 2, column trial: `x` is not a whole number",
-    ),
-    (
-        ",1,1,3",
-        ",-1,1,3",
-        "line 2, column round: `-1` is not a whole number",
-    ),
-    (
-        ",2,3,2",
-        ",2,9,2",
-        "line 7, column rows: 1 rows are missing before this one",
-    ),
+    ("431700000", "NaN", "line 2, column value: `NaN` is not a number"),
+    ("431700000", "inf", "line 2, column value: `inf` is not a number"),
+    ("431700000", "", "line 2, column value: an ok row has no value"),
+    (",,failed", ",0,failed", "line 5, column value: a row that is not ok has a value"),
+    (",ok,", ",fine,", "line 2, column outcome: unknown name `fine`, expected one of `ok`"),
+    (",1,1,3", ",1,1,4", "line 3, column rows: 3 rows are missing before this one"),
+    (",1,1,3", ",1,1,0", "line 2, column rows: a trial has at least one row"),
+    (",1,1,3", ",1,x,3", "line 2, column trial: `x` is not a whole number"),
+    (",1,1,3", ",-1,1,3", "line 2, column round: `-1` is not a whole number"),
+    (",2,3,2", ",2,9,2", "line 7, column rows: 1 rows are missing before this one"),
     (
         "kernel=tuned;machine=q35",
         "machine=q35;kernel=tuned",
         "line 2, column params: `machine=q35;kernel=tuned` is not in sorted order",
     ),
-    (
-        "touch=64",
-        "touch=65",
-        "line 2: `startup process tuned q35 touch=65` is not in the manifest",
-    ),
-    (
-        "a1b2c3",
-        "ffffff",
-        "line 2, column run_id: `20261123-043512-ffffff` instead of the run's",
-    ),
+    ("touch=64", "touch=65", "line 2: `startup process tuned q35 touch=65` is not in the manifest"),
+    ("a1b2c3", "ffffff", "line 2, column run_id: `20261123-043512-ffffff` instead of the run's"),
     (",8,startup", ",startup", "line 4: 14 columns instead of 15"),
-    (
-        "init died",
-        "init\rdied",
-        "line 5, column detail: it has a line break",
-    ),
-    (
-        "init died",
-        "init\ndied",
-        "line 5, column detail: it has a line break",
-    ),
+    ("init died", "init\rdied", "line 5, column detail: it has a line break"),
+    ("init died", "init\ndied", "line 5, column detail: it has a line break"),
 ];
 
 #[test]
 fn damage_names_line_and_column() {
     for (find, replace, expected) in DAMAGES {
         let message = message_after(find, replace);
-        assert!(
-            message.starts_with(expected),
-            "{find} -> {replace}: {message}"
-        );
+        assert!(message.starts_with(expected), "{find} -> {replace}: {message}");
     }
 }
 
@@ -392,28 +274,17 @@ fn a_line_lost_in_the_middle_or_doubled_is_damage() {
     let doubled = [text.as_str(), lines[4]].concat();
     fs::write(&path, doubled).expect("written");
     let error = read_run(folder.path()).expect_err("twice").to_string();
-    assert!(
-        error.ends_with("line 8, column round: round 1 of this cell appears twice"),
-        "{error}"
-    );
+    assert!(error.ends_with("line 8, column round: round 1 of this cell appears twice"), "{error}");
 
     fs::write(&path, [text.as_bytes(), b"\xff\n"].concat()).expect("written");
     assert!(read_run(folder.path()).is_err());
-    let broken = text
-        .replacen("init died", "init\u{0}died", 1)
-        .replacen('\u{0}', "\u{fffd}", 1);
+    let broken = text.replacen("init died", "init\u{0}died", 1).replacen('\u{0}', "\u{fffd}", 1);
     let mut bytes = broken.into_bytes();
-    let at = bytes
-        .windows(3)
-        .position(|w| w == "\u{fffd}".as_bytes())
-        .expect("there");
+    let at = bytes.windows(3).position(|w| w == "\u{fffd}".as_bytes()).expect("there");
     bytes[at] = 0xff;
     fs::write(&path, bytes).expect("written");
     let error = read_run(folder.path()).expect_err("not text").to_string();
-    assert!(
-        error.ends_with("line 5, column detail: not UTF-8 text"),
-        "{error}"
-    );
+    assert!(error.ends_with("line 5, column detail: not UTF-8 text"), "{error}");
 }
 
 #[test]
@@ -424,36 +295,19 @@ fn a_manifest_is_refused_with_its_reason() {
     let text = fs::read_to_string(&path).expect("reads");
 
     fs::write(&path, text.replacen("\"schema\": 1", "\"schema\": 7", 1)).expect("written");
-    assert!(matches!(
-        read_run(folder.path()),
-        Err(StoreError::Schema { found: 7, .. })
-    ));
+    assert!(matches!(read_run(folder.path()), Err(StoreError::Schema { found: 7, .. })));
 
     fs::write(&path, text.replacen("\"seed\"", "\"sead\"", 1)).expect("written");
     let error = read_run(folder.path()).expect_err("damaged");
-    let cause = std::error::Error::source(&error)
-        .expect("cause")
-        .to_string();
-    assert!(
-        cause.contains("unknown field `sead`") && cause.contains("line "),
-        "{cause}"
-    );
+    let cause = std::error::Error::source(&error).expect("cause").to_string();
+    assert!(cause.contains("unknown field `sead`") && cause.contains("line "), "{cause}");
 
     fs::write(&path, &text[..text.len() / 2]).expect("written");
-    assert!(matches!(
-        read_run(folder.path()),
-        Err(StoreError::Manifest { .. })
-    ));
+    assert!(matches!(read_run(folder.path()), Err(StoreError::Manifest { .. })));
 
     fs::remove_file(&path).expect("removed");
-    assert!(matches!(
-        read_run(folder.path()),
-        Err(StoreError::NoRun { .. })
-    ));
-    assert!(matches!(
-        read_run(Path::new("/nonexistent")),
-        Err(StoreError::NoRun { .. })
-    ));
+    assert!(matches!(read_run(folder.path()), Err(StoreError::NoRun { .. })));
+    assert!(matches!(read_run(Path::new("/nonexistent")), Err(StoreError::NoRun { .. })));
 }
 
 #[test]
@@ -461,52 +315,28 @@ fn nothing_that_could_mislead_is_stored() {
     let (folder, mut writer) = stored();
     let before = fs::read(samples_file(&folder)).expect("reads");
     let good = || sample(3, 4, BackendName::Process, Metric::Startup(Mark::Init), 1.0);
-    let stranger = CellKey {
-        params: Params::default(),
-        ..cell(BackendName::Process)
-    };
+    let stranger = CellKey { params: Params::default(), ..cell(BackendName::Process) };
     let bad = [
         vec![],
-        vec![Sample {
-            value: Some(f64::NAN),
-            ..good()
-        }],
-        vec![Sample {
-            value: Some(f64::INFINITY),
-            ..good()
-        }],
-        vec![Sample {
-            value: None,
-            ..good()
-        }],
-        vec![Sample {
-            outcome: Outcome::Failed,
-            detail: "why".to_owned(),
-            ..good()
-        }],
+        vec![Sample { value: Some(f64::NAN), ..good() }],
+        vec![Sample { value: Some(f64::INFINITY), ..good() }],
+        vec![Sample { value: None, ..good() }],
+        vec![Sample { outcome: Outcome::Failed, detail: "why".to_owned(), ..good() }],
         vec![failed(3, 4, " \n")],
         vec![Sample { trial: 0, ..good() }],
-        vec![Sample {
-            cell: stranger,
-            ..good()
-        }],
+        vec![Sample { cell: stranger, ..good() }],
         vec![good(), Sample { trial: 5, ..good() }],
         vec![good(), failed(3, 4, "another cell")],
     ];
     for trial in bad {
         assert!(
-            matches!(
-                writer.append_trial(&trial),
-                Err(StoreError::BadSample { .. })
-            ),
+            matches!(writer.append_trial(&trial), Err(StoreError::BadSample { .. })),
             "{trial:?}"
         );
     }
     assert_eq!(fs::read(samples_file(&folder)).expect("reads"), before);
 
-    writer
-        .append_trial(&[failed(3, 4, "two\r\nlines\tand\u{1b}[0m colour")])
-        .expect("stored");
+    writer.append_trial(&[failed(3, 4, "two\r\nlines\tand\u{1b}[0m colour")]).expect("stored");
     let data = read_run(folder.path()).expect("reads");
     let detail = &data.samples.last().expect("one").detail;
     assert_eq!(detail, "two  lines and [0m colour");
@@ -515,15 +345,9 @@ fn nothing_that_could_mislead_is_stored() {
 #[test]
 fn a_write_that_fails_names_the_file_and_the_way_out() {
     let folder = tempdir().expect("folder");
-    let full = OpenOptions::new()
-        .append(true)
-        .open("/dev/full")
-        .expect("every Linux has it");
+    let full = OpenOptions::new().append(true).open("/dev/full").expect("every Linux has it");
     let mut writer = RunWriter::new(folder.path(), &manifest(), full, 0).expect("writer");
-    let error = writer
-        .append_trial(&trials()[0])
-        .expect_err("full")
-        .to_string();
+    let error = writer.append_trial(&trials()[0]).expect_err("full").to_string();
     assert_eq!(
         error,
         format!(
@@ -553,22 +377,11 @@ fn fill_a_small_disk(folder: &Path) {
         }
     };
     assert!(error.to_string().contains("the disk is full"), "{error}");
-    assert!(
-        writer
-            .write_manifest(&Manifest {
-                seed: 1,
-                ..manifest()
-            })
-            .is_err()
-    );
+    assert!(writer.write_manifest(&Manifest { seed: 1, ..manifest() }).is_err());
     let data = read_run(&folder).expect("reads");
     assert_eq!((data.samples.len(), data.torn), (finished as usize, false));
     assert_eq!(data.manifest, manifest(), "the old manifest is still there");
-    assert_eq!(
-        fs::read_dir(&folder).expect("list").count(),
-        2,
-        "no temporary file stays"
-    );
+    assert_eq!(fs::read_dir(&folder).expect("list").count(), 2, "no temporary file stays");
 }
 
 #[test]
@@ -579,19 +392,14 @@ fn a_full_disk_keeps_what_is_there() {
     }
     let folder = tempdir().expect("folder");
     let path = folder.path().to_owned();
-    std::thread::spawn(move || fill_a_small_disk(&path))
-        .join()
-        .expect("held");
+    std::thread::spawn(move || fill_a_small_disk(&path)).join().expect("held");
 }
 
 #[test]
 fn the_schema_text_names_every_column_and_metric() {
     let text = include_str!("../../results/README.md");
     for column in COLUMNS {
-        assert!(
-            text.contains(&format!("\n| `{column}` |")),
-            "column {column}"
-        );
+        assert!(text.contains(&format!("\n| `{column}` |")), "column {column}");
     }
     for metric in Metric::all() {
         let row = format!("\n| `{metric}` | {} |", metric.unit());
@@ -599,11 +407,7 @@ fn the_schema_text_names_every_column_and_metric() {
     }
     let described = text.lines().filter(|line| line.starts_with("| `")).count();
     let files = 4;
-    assert_eq!(
-        described,
-        files + COLUMNS.len() + Metric::all().count(),
-        "nothing else"
-    );
+    assert_eq!(described, files + COLUMNS.len() + Metric::all().count(), "nothing else");
     assert!(text.contains(&format!("The schema version is {SCHEMA_VERSION}.")));
 }
 

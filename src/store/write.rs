@@ -67,16 +67,13 @@ impl RunWriter {
         let samples = OpenOptions::new().append(true).create_new(true).open(&path);
         let samples = match samples {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(StoreError::Busy {
-                    dir: dir.to_owned(),
-                });
+                return Err(StoreError::Busy { dir: dir.to_owned() });
             }
             other => other.map_err(StoreError::io("create", &path))?,
         };
         let mut writer = Self::new(dir, manifest, samples, 0)?;
-        let begun = writer
-            .append(header().as_bytes())
-            .and_then(|()| writer.write_manifest(manifest));
+        let begun =
+            writer.append(header().as_bytes()).and_then(|()| writer.write_manifest(manifest));
         if begun.is_err() {
             // Else a second try would find the folder in use.
             let _ = fs::remove_file(&path);
@@ -98,31 +95,17 @@ impl RunWriter {
         let file = file.map_err(StoreError::io("open", &path))?;
         let mut writer = Self::new(dir, &manifest, file, 0)?;
         let mut bytes = Vec::new();
-        writer
-            .samples
-            .read_to_end(&mut bytes)
-            .map_err(StoreError::io("read", &path))?;
+        writer.samples.read_to_end(&mut bytes).map_err(StoreError::io("read", &path))?;
         let parsed = parse(path.clone(), &bytes, &manifest)?;
         writer.len = parsed.keep;
         if parsed.torn {
-            writer
-                .samples
-                .set_len(parsed.keep)
-                .map_err(StoreError::io("shorten", &path))?;
+            writer.samples.set_len(parsed.keep).map_err(StoreError::io("shorten", &path))?;
         }
         if parsed.keep == 0 {
             writer.append(header().as_bytes())?;
         }
-        let data = RunData {
-            manifest,
-            samples: parsed.samples,
-            torn: parsed.torn,
-        };
-        Ok(Resumed {
-            writer,
-            data,
-            done: parsed.done,
-        })
+        let data = RunData { manifest, samples: parsed.samples, torn: parsed.torn };
+        Ok(Resumed { writer, data, done: parsed.done })
     }
 
     pub(super) fn new(
@@ -133,23 +116,13 @@ impl RunWriter {
     ) -> Result<Self, StoreError> {
         let samples = Flock::lock(samples, FlockArg::LockExclusiveNonblock).map_err(
             |(_, errno)| match errno {
-                Errno::EWOULDBLOCK => StoreError::Busy {
-                    dir: dir.to_owned(),
-                },
+                Errno::EWOULDBLOCK => StoreError::Busy { dir: dir.to_owned() },
                 _ => StoreError::io("lock", dir.join(SAMPLES_FILE))(errno.into()),
             },
         )?;
         let cells = manifest.cells.iter().enumerate();
-        let cells = cells
-            .map(|(index, fact)| (fact.cell.clone(), index))
-            .collect();
-        Ok(Self {
-            dir: dir.to_owned(),
-            run_id: manifest.run_id.clone(),
-            cells,
-            samples,
-            len,
-        })
+        let cells = cells.map(|(index, fact)| (fact.cell.clone(), index)).collect();
+        Ok(Self { dir: dir.to_owned(), run_id: manifest.run_id.clone(), cells, samples, len })
     }
 
     /// The folder.
@@ -172,10 +145,7 @@ impl RunWriter {
             return Err(bad("?".to_owned(), "it has no samples".to_owned()));
         };
         if !self.cells.contains_key(&first.cell) {
-            return Err(bad(
-                first.cell.to_string(),
-                "it is not in the manifest".to_owned(),
-            ));
+            return Err(bad(first.cell.to_string(), "it is not in the manifest".to_owned()));
         }
         let mut text = Vec::new();
         for sample in samples {
@@ -186,10 +156,7 @@ impl RunWriter {
             }
             row::write(&mut text, &self.run_id, samples.len(), sample).map_err(|fault| {
                 let column = fault.column.unwrap_or("row");
-                bad(
-                    sample.cell.to_string(),
-                    format!("{column}: {}", fault.problem),
-                )
+                bad(sample.cell.to_string(), format!("{column}: {}", fault.problem))
             })?;
         }
         self.append(&text)
@@ -197,10 +164,7 @@ impl RunWriter {
 
     /// One write and one sync; undone when either fails.
     fn append(&mut self, text: &[u8]) -> Result<(), StoreError> {
-        let result = self
-            .samples
-            .write_all(text)
-            .and_then(|()| self.samples.sync_data());
+        let result = self.samples.write_all(text).and_then(|()| self.samples.sync_data());
         if result.is_err() {
             // If this fails too, the reader recognises the cut by itself.
             let _ = self.samples.set_len(self.len);
@@ -218,11 +182,8 @@ impl RunWriter {
     /// When it cannot be written; the old one is then still there.
     pub fn write_manifest(&self, manifest: &Manifest) -> Result<(), StoreError> {
         let path = self.dir.join(MANIFEST_FILE);
-        let mut text =
-            serde_json::to_vec_pretty(manifest).map_err(|source| StoreError::Manifest {
-                path: path.clone(),
-                source,
-            })?;
+        let mut text = serde_json::to_vec_pretty(manifest)
+            .map_err(|source| StoreError::Manifest { path: path.clone(), source })?;
         text.push(b'\n');
         let replace = || -> io::Result<()> {
             let mut file = tempfile::Builder::new()

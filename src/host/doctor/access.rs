@@ -123,15 +123,9 @@ fn delegation(root: Root<'_>, layout: &CgroupLayout) -> Finding {
     {
         return without("own group not writable".to_owned());
     }
-    let have = words(
-        &root
-            .text(own.join("cgroup.controllers"))
-            .unwrap_or_default(),
-    );
-    let lacking: Vec<_> = CONTROLLERS
-        .into_iter()
-        .filter(|name| !have.iter().any(|have| have == name))
-        .collect();
+    let have = words(&root.text(own.join("cgroup.controllers")).unwrap_or_default());
+    let lacking: Vec<_> =
+        CONTROLLERS.into_iter().filter(|name| !have.iter().any(|have| have == name)).collect();
     if lacking.is_empty() {
         return Finding::ok(FACT, have.join(" "));
     }
@@ -142,11 +136,7 @@ fn delegation(root: Root<'_>, layout: &CgroupLayout) -> Finding {
 fn user_namespaces(root: Root<'_>) -> Finding {
     const FACT: &str = "user namespaces";
     let forbidding = [
-        (
-            "proc/sys/user/max_user_namespaces",
-            "0",
-            "sysctl user.max_user_namespaces=15000",
-        ),
+        ("proc/sys/user/max_user_namespaces", "0", "sysctl user.max_user_namespaces=15000"),
         (
             "proc/sys/kernel/unprivileged_userns_clone",
             "0",
@@ -158,9 +148,8 @@ fn user_namespaces(root: Root<'_>) -> Finding {
             "sysctl kernel.apparmor_restrict_unprivileged_userns=0",
         ),
     ];
-    let switch = forbidding
-        .iter()
-        .find(|(path, bad, _)| root.text(path).is_ok_and(|text| text == *bad));
+    let switch =
+        forbidding.iter().find(|(path, bad, _)| root.text(path).is_ok_and(|text| text == *bad));
     match switch {
         Some((path, value, remedy)) => Finding::new(
             Severity::Blocker,

@@ -18,21 +18,9 @@ const LOW_MEMORY: u64 = 2048 * MIB;
 const LOW_DISK: u64 = 4096 * MIB;
 
 pub(super) fn findings(facts: &[HostFact]) -> Vec<Finding> {
-    let checks = [
-        hypervisor,
-        governor,
-        power,
-        load,
-        memory,
-        swap,
-        same_page_merging,
-        clock_source,
-        turbo,
-    ];
-    checks
-        .into_iter()
-        .filter_map(|check| check(facts))
-        .collect()
+    let checks =
+        [hypervisor, governor, power, load, memory, swap, same_page_merging, clock_source, turbo];
+    checks.into_iter().filter_map(|check| check(facts)).collect()
 }
 
 fn hypervisor(facts: &[HostFact]) -> Option<Finding> {
