@@ -148,7 +148,7 @@ kernel_words() {
 	# With reboot=t a reboot is a triple fault, which -no-reboot turns into an end within milliseconds; through the
 	# keyboard controller, which microvm lacks, it takes seconds. no_timer_check skips a self-test of the timer that
 	# a busy host makes fail. noreplace-smp leaves the lock prefixes where they are: patching thousands of them out
-	# for a single processor makes QEMU translate the code again, and costs more than a sixth of the boot.
+	# for a single processor takes QEMU about a tenth of the boot.
 	local words=(console=ttyS0 reboot=t panic=-1 no_timer_check noreplace-smp cryptomgr.notests)
 	if [[ $verbose == yes ]]; then
 		words+=(ignore_loglevel earlyprintk=ttyS0)

@@ -139,7 +139,7 @@ fn print_entries(what: &str, entries: &[Entry]) -> Result<(), CliError> {
 /// A table in the one style that the command uses.
 pub(super) fn new_table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
-    table.load_preset(UTF8_HORIZONTAL_ONLY).set_header(header);
+    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(header);
     table.set_content_arrangement(comfy_table::ContentArrangement::Dynamic);
     table
 }
