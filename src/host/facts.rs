@@ -78,17 +78,54 @@ fn kernel(facts: &mut Facts, root: Root<'_>) {
         &[
             ("kernel.release", "proc/sys/kernel/osrelease"),
             ("kernel.version", "proc/sys/kernel/version"),
-            ("kernel.cmdline", "proc/cmdline"),
             ("kernel.rcu_expedited", "sys/kernel/rcu_expedited"),
             ("kernel.rcu_normal", "sys/kernel/rcu_normal"),
             ("kernel.pid_max", "proc/sys/kernel/pid_max"),
             ("clock.source", "sys/devices/system/clocksource/clocksource0/current_clocksource"),
         ],
     );
+    facts.add("kernel.cmdline", root.text("proc/cmdline").map(|text| public_options(&text)));
     let layout = CgroupLayout::read(root.0);
     let version = |layout: &CgroupLayout| layout.version.as_str().to_owned();
     facts.add("cgroup.version", layout.as_ref().map(version).map_err(Clone::clone));
     facts.add("cgroup.controllers", layout.as_ref().map(controllers).map_err(Clone::clone));
+}
+
+/// Kernel options whose values name disks, addresses or files of one machine.
+/// They say nothing about speed, and results are for publishing.
+const PRIVATE_OPTIONS: [&str; 14] = [
+    "BOOT_IMAGE",
+    "cryptdevice",
+    "hostname",
+    "init",
+    "initrd",
+    "ip",
+    "luks",
+    "nfsroot",
+    "rd.luks",
+    "rd.lvm",
+    "rd.md",
+    "rdinit",
+    "resume",
+    "root",
+];
+
+/// The kernel command line without private values, and without the arguments
+/// of init, which follow `--`.
+fn public_options(cmdline: &str) -> String {
+    let options = cmdline.split_whitespace().take_while(|word| *word != "--");
+    let public = options.map(|option| match option.split_once('=') {
+        Some((name, _)) if is_private(name) => format!("{name}=..."),
+        _ => option.to_owned(),
+    });
+    public.collect::<Vec<_>>().join(" ")
+}
+
+/// `rd.luks` stands also for `rd.luks.uuid`.
+fn is_private(name: &str) -> bool {
+    PRIVATE_OPTIONS.iter().any(|private| {
+        name.strip_prefix(private).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    })
 }
 
 /// `v1: cpu memory; v2: hugetlb`.

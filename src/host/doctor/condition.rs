@@ -17,10 +17,31 @@ const LOW_MEMORY: u64 = 2048 * MIB;
 /// Free disk space that a guest kernel's build and a long run want.
 const LOW_DISK: u64 = 4096 * MIB;
 
+/// What is looked at: its title, the fact it rests on, and the judgement.
+type Check = (&'static str, &'static str, fn(&[HostFact]) -> Option<Finding>);
+
+const CHECKS: [Check; 9] = [
+    ("virtual host", "host.hypervisor", hypervisor),
+    ("CPU governor", "cpu.governor", governor),
+    ("power", "power.source", power),
+    ("load", "load.1m", load),
+    ("memory", "memory.available", memory),
+    ("swap", "memory.swap", swap),
+    ("same-page merging (KSM)", "memory.ksm", same_page_merging),
+    ("clock source", "clock.source", clock_source),
+    ("turbo", "cpu.turbo", turbo),
+];
+
 pub(super) fn findings(facts: &[HostFact]) -> Vec<Finding> {
-    let checks =
-        [hypervisor, governor, power, load, memory, swap, same_page_merging, clock_source, turbo];
-    checks.into_iter().filter_map(|check| check(facts)).collect()
+    let one = |(title, name, check): &Check| {
+        check(facts).unwrap_or_else(|| {
+            let value = facts.iter().find(|fact| fact.name == *name).map(|fact| &fact.value);
+            let value = value.map_or("not looked at", String::as_str);
+            let effect = "this host does not tell, so no chart can mention it";
+            Finding::new(Severity::Note, title, value, effect, "")
+        })
+    };
+    CHECKS.iter().map(one).collect()
 }
 
 fn hypervisor(facts: &[HostFact]) -> Option<Finding> {
