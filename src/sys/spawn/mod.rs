@@ -208,12 +208,7 @@ impl Command {
         if matches!(&program, Program::Paths(paths) if paths.is_empty()) {
             return Err(CommandError::NoProgram);
         }
-        let slots = steps
-            .iter()
-            .filter_map(Step::slot)
-            .map(|slot| slot.0 + 1)
-            .max()
-            .unwrap_or(0);
+        let slots = steps.iter().filter_map(Step::slot).map(|slot| slot.0 + 1).max().unwrap_or(0);
         Ok(Self {
             program,
             arguments: StringArray::new(arguments),
@@ -301,11 +296,7 @@ impl Command {
             return Err(error);
         }
         let trace = trace.into_iter().map(AtomicU64::into_inner).collect();
-        Ok(Child {
-            pid: Pid::from_raw(pid),
-            pidfd,
-            trace,
-        })
+        Ok(Child { pid: Pid::from_raw(pid), pidfd, trace })
     }
 
     /// A pidfd of the process that calls now.
@@ -351,10 +342,8 @@ impl Command {
         };
         child::restore_signals(mask);
         child::restore_dumpable(dumpable);
-        let cloned = cloned.map_err(|source| SpawnError::Clone {
-            namespaces: self.namespaces,
-            source,
-        })?;
+        let cloned =
+            cloned.map_err(|source| SpawnError::Clone { namespaces: self.namespaces, source })?;
         // SAFETY: `clone3` succeeded with CLONE_PIDFD, so this is a fresh
         // descriptor that nobody else owns.
         let pidfd = unsafe { OwnedFd::from_raw_fd(cloned.pidfd) };
@@ -367,20 +356,10 @@ impl Command {
         let errno = report.errno.load(Relaxed);
         let source = Errno::from_raw(errno);
         match (self.steps.get(index), errno) {
-            (Some(step), 0) => Some(SpawnError::Killed {
-                index,
-                step: step.to_string(),
-            }),
-            (Some(step), _) => Some(SpawnError::Step {
-                index,
-                step: step.to_string(),
-                source,
-            }),
+            (Some(step), 0) => Some(SpawnError::Killed { index, step: step.to_string() }),
+            (Some(step), _) => Some(SpawnError::Step { index, step: step.to_string(), source }),
             (None, 0) => None,
-            (None, _) => Some(SpawnError::Execute {
-                program: self.program_name(),
-                source,
-            }),
+            (None, _) => Some(SpawnError::Execute { program: self.program_name(), source }),
         }
     }
 
@@ -402,10 +381,7 @@ pub fn handle(index: usize) -> Handle {
 
 /// Refuses lists in which a step would use a descriptor that is gone.
 fn check_order(steps: &[Step]) -> Result<(), CommandError> {
-    let maps = steps
-        .iter()
-        .filter(|step| **step == Step::MapDescriptors)
-        .count();
+    let maps = steps.iter().filter(|step| **step == Step::MapDescriptors).count();
     if maps != 1 {
         return Err(CommandError::MapDescriptors(maps));
     }
@@ -415,10 +391,7 @@ fn check_order(steps: &[Step]) -> Result<(), CommandError> {
         .skip_while(|(_, step)| **step != Step::MapDescriptors)
         .find(|(_, step)| step.uses_descriptors());
     match late {
-        Some((index, step)) => Err(CommandError::TooLate {
-            index,
-            step: step.to_string(),
-        }),
+        Some((index, step)) => Err(CommandError::TooLate { index, step: step.to_string() }),
         None => Ok(()),
     }
 }
