@@ -6,6 +6,7 @@
 
 pub mod clock;
 pub mod fdpass;
+pub mod file;
 pub mod pidfd;
 mod raw;
 pub mod spawn;

@@ -1,0 +1,3 @@
+//! The container runtime, usable without the rest of the suite.
+
+pub mod cgroup;
