@@ -137,7 +137,7 @@ impl Limits {
 
 /// Version 1 shares (2 to 262144) for a version 2 weight (1 to 10000), by the
 /// line through both ends: the inverse of [`shares_to_weight`].
-fn weight_to_shares(weight: u64) -> u64 {
+pub(in crate::container) fn weight_to_shares(weight: u64) -> u64 {
     2 + (weight.clamp(1, 10_000) - 1) * 262_142 / 9_999
 }
 
@@ -145,7 +145,7 @@ fn weight_to_shares(weight: u64) -> u64 {
 /// `1 + (shares - 2) * 9999 / 262142`
 /// (<https://github.com/containers/crun/blob/main/crun.1.md#cgroup-v2>).
 #[must_use]
-pub(crate) fn shares_to_weight(shares: u64) -> u64 {
+pub(in crate::container) fn shares_to_weight(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9_999 / 262_142
 }
 

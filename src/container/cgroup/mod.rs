@@ -30,6 +30,7 @@ use std::path::PathBuf;
 pub use self::detect::{Availability, Hierarchy, Version};
 pub use self::group::Group;
 pub use self::limits::{CpuQuota, Limits};
+pub(super) use self::limits::{shares_to_weight, weight_to_shares};
 pub use self::readback::MemorySplit;
 pub use self::sweep::{Swept, find, sweep};
 pub use self::tree::RunTree;

@@ -19,6 +19,7 @@ mod child;
 mod clone;
 mod descriptors;
 mod perform;
+mod prepare;
 mod step;
 mod strings;
 
@@ -37,6 +38,7 @@ use self::clone::{Stack, clone_onto};
 use self::strings::StringArray;
 use super::pidfd::PidFd;
 
+pub use self::prepare::mount_namespace;
 pub use self::step::{CapabilitySets, Handle, MountAttributes, Slot, Step};
 
 /// `CLONE_NEWTIME`, which the `nix` crate does not name. A child that shares
@@ -152,6 +154,12 @@ pub enum SpawnError {
     /// A descriptor for watching the launching process could not be opened.
     #[error("cannot open a pidfd of the launching process")]
     OwnPidfd(#[source] Errno),
+    /// The thread that prepares a mount namespace could not be started.
+    #[error("cannot start a thread to prepare a mount namespace")]
+    Thread(#[source] std::io::Error),
+    /// The prepared mount namespace could not be kept.
+    #[error("cannot open the prepared mount namespace (is /proc mounted?)")]
+    Namespace(#[source] Errno),
 }
 
 /// What a user can do about a refused `clone3`.
@@ -208,7 +216,7 @@ impl Command {
         if matches!(&program, Program::Paths(paths) if paths.is_empty()) {
             return Err(CommandError::NoProgram);
         }
-        let slots = steps.iter().filter_map(Step::slot).map(|slot| slot.0 + 1).max().unwrap_or(0);
+        let slots = slots(&steps);
         Ok(Self {
             program,
             arguments: StringArray::new(arguments),
@@ -216,7 +224,7 @@ impl Command {
             namespaces,
             steps,
             handles: Vec::new(),
-            slots: (0..slots).map(|_| AtomicI32::new(-1)).collect(),
+            slots,
             traced: false,
             ignored_signals: child::ignored_signals(),
             stack: Stack::new().map_err(CommandError::Stack)?,
@@ -377,6 +385,12 @@ impl Command {
 #[must_use]
 pub fn handle(index: usize) -> Handle {
     Handle(index)
+}
+
+/// A place for every descriptor that the steps open.
+fn slots(steps: &[Step]) -> Vec<AtomicI32> {
+    let count = steps.iter().filter_map(Step::slot).map(|slot| slot.0 + 1).max().unwrap_or(0);
+    (0..count).map(|_| AtomicI32::new(-1)).collect()
 }
 
 /// Refuses lists in which a step would use a descriptor that is gone.

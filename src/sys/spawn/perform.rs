@@ -55,7 +55,7 @@ pub(super) fn step(step: &Step, context: &Context<'_>) -> Result<(), Errno> {
             simple(libc::SYS_symlinkat, [pointer(target), signed(libc::AT_FDCWD), pointer(path)]),
             Errno::EEXIST,
         ),
-        Step::Mask { path } => absent_ok(mask(path), Errno::ENOENT),
+        Step::Mask { path } => mask(path),
         Step::ProtectPath { path } => absent_ok(protect(path), Errno::ENOENT),
         _ => identity_step(step, context),
     }
@@ -174,11 +174,11 @@ fn make_file(path: &CStr) -> Result<(), Errno> {
 fn mount(
     source: &CStr,
     target: &CStr,
-    kind: Option<&CString>,
+    kind: Option<&CStr>,
     flags: u64,
     data: &CStr,
 ) -> Result<(), Errno> {
-    let kind = kind.map_or(0, |kind| pointer(kind));
+    let kind = kind.map_or(0, pointer);
     let flags = usize::try_from(flags).map_err(|_| Errno::EINVAL)?;
     let arguments = [pointer(source), pointer(target), kind, flags, pointer(data), 0];
     // SAFETY: all strings are valid.
@@ -220,18 +220,21 @@ fn move_mount(tree: RawFd, target: &CStr) -> Result<(), Errno> {
     unsafe { call(libc::SYS_move_mount, arguments).map(drop) }
 }
 
-/// Tries a file first, since most of what is masked is files.
+/// Tries a file first, since most of what is masked is files. A path that does
+/// not exist is fine; a missing `/dev/null`, which gives the same error, is not.
 fn mask(path: &CStr) -> Result<(), Errno> {
     match mount(c"/dev/null", path, None, libc::MS_BIND, c"") {
         Err(Errno::ENOTDIR) => {}
+        Err(Errno::ENOENT) if exists(path) => return Err(Errno::ENOENT),
+        Err(Errno::ENOENT) => return Ok(()),
         other => return other,
     }
     let flags = libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
-    let kind = c"tmpfs".as_ptr() as usize;
-    let flags = usize::try_from(flags).map_err(|_| Errno::EINVAL)?;
-    let arguments = [kind, pointer(path), kind, flags, pointer(c"size=0k,mode=755"), 0];
-    // SAFETY: all strings are valid.
-    unsafe { call(libc::SYS_mount, arguments).map(drop) }
+    mount(c"tmpfs", path, Some(c"tmpfs"), flags, c"size=0k,mode=755")
+}
+
+fn exists(path: &CStr) -> bool {
+    simple(libc::SYS_faccessat, [signed(libc::AT_FDCWD), pointer(path), 0]).is_ok()
 }
 
 fn protect(path: &CStr) -> Result<(), Errno> {
