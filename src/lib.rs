@@ -8,11 +8,15 @@
 //! `container`, `backend`, `probe`, `run`, `store`, `stats`, `claims`,
 //! `chart`, `report`, `cli`.
 
+pub mod backend;
+pub mod container;
 pub mod errors;
 pub mod host;
 pub mod payload;
 pub mod plan;
+pub mod probe;
 pub mod record;
+pub mod run;
 pub mod spec;
 pub mod store;
 pub mod sys;
