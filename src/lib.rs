@@ -13,5 +13,6 @@ pub mod payload;
 pub mod plan;
 pub mod record;
 pub mod spec;
+pub mod stats;
 pub mod sys;
 pub mod units;
