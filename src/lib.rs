@@ -8,6 +8,7 @@
 //! `container`, `backend`, `probe`, `run`, `store`, `stats`, `claims`,
 //! `chart`, `report`, `cli`.
 
+pub mod chart;
 pub mod errors;
 pub mod payload;
 pub mod plan;
