@@ -10,10 +10,12 @@
 
 pub mod chart;
 pub mod errors;
+pub mod host;
 pub mod payload;
 pub mod plan;
 pub mod record;
 pub mod spec;
 pub mod stats;
+pub mod store;
 pub mod sys;
 pub mod units;

@@ -45,10 +45,7 @@ pub fn cells(spec: &Spec, filters: &Filters) -> Result<Vec<PlannedCell>, PlanErr
             available: available(spec),
         });
     }
-    if chosen
-        .iter()
-        .all(|cell| cell.key.backend != BackendName::Mock)
-    {
+    if chosen.iter().all(|cell| cell.key.backend != BackendName::Mock) {
         add_null(&mut chosen, spec, filters);
         add_controls(&mut chosen, spec, filters);
     }
@@ -80,18 +77,9 @@ fn add_null(chosen: &mut Vec<PlannedCell>, spec: &Spec, filters: &Filters) {
         let alike = chosen.iter().filter(|other| {
             (other.key.experiment, other.key.workload) == (key.experiment, key.workload)
         });
-        let rounds = alike
-            .clone()
-            .map(|other| other.rounds)
-            .max()
-            .unwrap_or(cell.rounds);
+        let rounds = alike.clone().map(|other| other.rounds).max().unwrap_or(cell.rounds);
         let density_cap = alike.filter_map(|other| other.density_cap).max();
-        let added = PlannedCell {
-            key,
-            rounds,
-            density_cap,
-            skipped: None,
-        };
+        let added = PlannedCell { key, rounds, density_cap, skipped: None };
         chosen.push(as_in_spec(added, spec, filters));
     }
 }
@@ -102,18 +90,11 @@ fn add_controls(chosen: &mut Vec<PlannedCell>, spec: &Spec, filters: &Filters) {
         let mut null = chosen.iter().filter(|cell| {
             cell.key.experiment == experiment && cell.key.backend == BackendName::Process
         });
-        if null
-            .clone()
-            .any(|cell| cell.key.params.get("control").is_some())
-        {
+        if null.clone().any(|cell| cell.key.params.get("control").is_some()) {
             continue;
         }
         if let Some(mut control) = null.next().cloned() {
-            control
-                .key
-                .params
-                .0
-                .insert("control".to_owned(), "1".to_owned());
+            control.key.params.0.insert("control".to_owned(), "1".to_owned());
             chosen.push(as_in_spec(control, spec, filters));
         }
     }

@@ -40,14 +40,8 @@ impl Eta {
     /// Learns from one trial, including all waiting around it.
     pub fn record(&mut self, key: &CellKey, duration: Duration) {
         self.cells.entry(key.clone()).or_default().add(duration);
-        self.backends
-            .entry((key.experiment, key.backend))
-            .or_default()
-            .add(duration);
-        self.experiments
-            .entry(key.experiment)
-            .or_default()
-            .add(duration);
+        self.backends.entry((key.experiment, key.backend)).or_default().add(duration);
+        self.experiments.entry(key.experiment).or_default().add(duration);
         self.all.add(duration);
     }
 
@@ -120,15 +114,7 @@ mod tests {
         assert!(budget_allows(None, second(1_000_000), None));
         assert!(budget_allows(Some(second(60)), second(59), None));
         assert!(!budget_allows(Some(second(60)), second(60), None));
-        assert!(budget_allows(
-            Some(second(60)),
-            second(40),
-            Some(second(19))
-        ));
-        assert!(!budget_allows(
-            Some(second(60)),
-            second(40),
-            Some(second(20))
-        ));
+        assert!(budget_allows(Some(second(60)), second(40), Some(second(19))));
+        assert!(!budget_allows(Some(second(60)), second(40), Some(second(20))));
     }
 }

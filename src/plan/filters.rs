@@ -37,12 +37,7 @@ impl Filters {
             ("experiment", join(&self.experiments)),
             ("backend", join(&self.backends)),
             ("workload", join(&self.workloads)),
-            (
-                "rounds",
-                self.rounds
-                    .map(|rounds| rounds.to_string())
-                    .unwrap_or_default(),
-            ),
+            ("rounds", self.rounds.map(|rounds| rounds.to_string()).unwrap_or_default()),
         ];
         lists
             .into_iter()
@@ -107,13 +102,9 @@ fn words<T>(text: &str, one: impl FnMut(&str) -> Option<T>) -> Option<Vec<T>> {
 }
 
 fn experiment(name: &str) -> Option<Experiment> {
-    Experiment::ALL
-        .into_iter()
-        .find(|experiment| experiment.as_str() == name)
+    Experiment::ALL.into_iter().find(|experiment| experiment.as_str() == name)
 }
 
 fn backend(name: &str) -> Option<BackendName> {
-    BackendName::ALL
-        .into_iter()
-        .find(|backend| backend.as_str() == name)
+    BackendName::ALL.into_iter().find(|backend| backend.as_str() == name)
 }

@@ -99,20 +99,11 @@ impl Plan {
             }
             cell.skipped = (fact.outcome == Outcome::Skipped).then(|| fact.detail.clone());
         }
-        if let Some(index) = manifest
-            .order
-            .iter()
-            .flatten()
-            .find(|index| **index >= cells.len())
-        {
+        if let Some(index) = manifest.order.iter().flatten().find(|index| **index >= cells.len()) {
             let what = format!("its order names cell {index} of {}", cells.len());
             return Err(PlanError::StoredPlan(what));
         }
-        Ok(Self {
-            seed: manifest.seed,
-            cells,
-            order: manifest.order.clone(),
-        })
+        Ok(Self { seed: manifest.seed, cells, order: manifest.order.clone() })
     }
 
     /// The trials still to be made, as round (from 1) and index of the cell,

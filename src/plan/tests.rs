@@ -30,18 +30,11 @@ fn spec(text: &str) -> Spec {
 }
 
 fn names(cells: &[PlannedCell]) -> Vec<String> {
-    cells
-        .iter()
-        .map(|cell| format!("{} x{}", cell.key, cell.rounds))
-        .collect()
+    cells.iter().map(|cell| format!("{} x{}", cell.key, cell.rounds)).collect()
 }
 
 fn plan(seed: u64) -> Plan {
-    Plan::new(
-        cells(&spec(SPEC), &Filters::default()).expect("cells"),
-        &[],
-        seed,
-    )
+    Plan::new(cells(&spec(SPEC), &Filters::default()).expect("cells"), &[], seed)
 }
 
 #[test]
@@ -65,12 +58,7 @@ fn the_stored_seed_gives_this_very_order() {
 }
 
 /// Never edit: a stored seed must give the same order in every version.
-const PINNED: [&[usize]; 4] = [
-    &[2, 1, 5, 4, 3, 0],
-    &[7, 6],
-    &[0, 4, 2, 3, 1, 5],
-    &[2, 4, 0],
-];
+const PINNED: [&[usize]; 4] = [&[2, 1, 5, 4, 3, 0], &[7, 6], &[0, 4, 2, 3, 1, 5], &[2, 4, 0]];
 
 #[test]
 fn the_null_backend_and_its_control_are_in_every_run() {
@@ -120,9 +108,7 @@ fn filters_that_leave_nothing_say_what_there_is() {
         workloads: vec![Workload::Exit, Workload::Touch(64)],
         ..Filters::default()
     };
-    let error = cells(&spec(SPEC), &filters)
-        .expect_err("no container")
-        .to_string();
+    let error = cells(&spec(SPEC), &filters).expect_err("no container").to_string();
     assert_eq!(
         error,
         "no cell of spec test.toml matches --backend container --workload exit --workload touch=64; \
@@ -158,11 +144,7 @@ fn manifest(plan: &Plan, filters: &Filters) -> Manifest {
     let fact = |cell: &PlannedCell| CellFact {
         cell: cell.key.clone(),
         rounds: cell.rounds,
-        outcome: if cell.skipped.is_some() {
-            Outcome::Skipped
-        } else {
-            Outcome::Ok
-        },
+        outcome: if cell.skipped.is_some() { Outcome::Skipped } else { Outcome::Ok },
         detail: cell.skipped.clone().unwrap_or_default(),
         command: Vec::new(),
         accelerator: None,
@@ -192,10 +174,7 @@ fn manifest(plan: &Plan, filters: &Filters) -> Manifest {
 
 #[test]
 fn a_run_continues_from_its_manifest_alone() {
-    let filters = Filters {
-        rounds: Some(2),
-        ..Filters::default()
-    };
+    let filters = Filters { rounds: Some(2), ..Filters::default() };
     let cells = cells(&spec(SPEC), &filters).expect("cells");
     let plan = Plan::new(cells, &[(4, "no QEMU".to_owned())], u64::MAX);
     let manifest = manifest(&plan, &filters);
@@ -219,16 +198,10 @@ fn a_run_continues_from_its_manifest_alone() {
     assert!(Plan::resume(&other).is_err());
     let mut other = manifest.clone();
     other.spec_text.push_str("[[cels]]");
-    assert!(matches!(
-        Plan::resume(&other),
-        Err(PlanError::StoredSpec(_))
-    ));
+    assert!(matches!(Plan::resume(&other), Err(PlanError::StoredSpec(_))));
     let mut other = manifest;
     other.overrides = BTreeMap::from([("rounds".to_owned(), "0".to_owned())]);
-    assert!(matches!(
-        Plan::resume(&other),
-        Err(PlanError::BadOverride { .. })
-    ));
+    assert!(matches!(Plan::resume(&other), Err(PlanError::BadOverride { .. })));
 }
 
 fn any_cells() -> impl Strategy<Value = Vec<PlannedCell>> {

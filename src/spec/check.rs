@@ -37,30 +37,18 @@ pub(super) fn check(
         for (at, cell) in expand(entry, &defaults)? {
             if let Some(first) = seen.insert(cell.key.clone(), at) {
                 let first = line_of(text.as_bytes(), first);
-                let problem = Problem::Duplicate {
-                    cell: cell.key.to_string(),
-                    first,
-                };
+                let problem = Problem::Duplicate { cell: cell.key.to_string(), first };
                 return Err(Located { at, problem });
             }
             let is_mock = cell.key.backend == BackendName::Mock;
-            if cells
-                .iter()
-                .any(|c: &SpecCell| (c.key.backend == BackendName::Mock) != is_mock)
-            {
-                return Err(Located {
-                    at,
-                    problem: Problem::MockBesideReal,
-                });
+            if cells.iter().any(|c: &SpecCell| (c.key.backend == BackendName::Mock) != is_mock) {
+                return Err(Located { at, problem: Problem::MockBesideReal });
             }
             cells.push(cell);
         }
     }
     if cells.is_empty() {
-        return Err(Located {
-            at: 0,
-            problem: Problem::Empty,
-        });
+        return Err(Located { at: 0, problem: Problem::Empty });
     }
     Ok((wire.title, cells))
 }
@@ -71,18 +59,9 @@ fn rounds(wire: &RoundsWire) -> Result<BTreeMap<Experiment, u32>, Located> {
         number(key, given.as_ref(), MAX_ROUNDS).map(|given| given.unwrap_or(default))
     };
     Ok(BTreeMap::from([
-        (
-            Experiment::Startup,
-            one("startup", &wire.startup, DEFAULT_STARTUP_ROUNDS)?,
-        ),
-        (
-            Experiment::Memory,
-            one("memory", &wire.memory, DEFAULT_MEMORY_ROUNDS)?,
-        ),
-        (
-            Experiment::Density,
-            one("density", &wire.density, DEFAULT_DENSITY_ROUNDS)?,
-        ),
+        (Experiment::Startup, one("startup", &wire.startup, DEFAULT_STARTUP_ROUNDS)?),
+        (Experiment::Memory, one("memory", &wire.memory, DEFAULT_MEMORY_ROUNDS)?),
+        (Experiment::Density, one("density", &wire.density, DEFAULT_DENSITY_ROUNDS)?),
     ]))
 }
 
@@ -94,12 +73,7 @@ fn number(key: &str, given: Option<&Spanned<i64>>, max: u32) -> Result<Option<u3
         Ok(number) if (1..=max).contains(&number) => Ok(Some(number)),
         _ => Err(Located {
             at: given.span().start,
-            problem: Problem::OutOfRange {
-                key: key.to_owned(),
-                value,
-                min: 1,
-                max,
-            },
+            problem: Problem::OutOfRange { key: key.to_owned(), value, min: 1, max },
         }),
     }
 }
@@ -117,10 +91,7 @@ fn expand(
     let cap = number("density_cap", cell.density_cap.as_ref(), MAX_DENSITY_CAP)?;
     if let (Some(given), true) = (&cell.density_cap, cell.density.is_empty()) {
         let at = given.span().start;
-        return Err(Located {
-            at,
-            problem: Problem::CapWithoutDensity,
-        });
+        return Err(Located { at, problem: Problem::CapWithoutDensity });
     }
     let lists = [
         (Experiment::Startup, &cell.startup),
@@ -132,65 +103,42 @@ fn expand(
         for name in workloads {
             let workload = workload(name)?;
             let params = params.clone();
-            let key = CellKey {
-                experiment,
-                backend,
-                workload,
-                params,
-            };
+            let key = CellKey { experiment, backend, workload, params };
             let at = name.span().start;
             sensible(&key).map_err(|problem| Located { at, problem })?;
             let rounds = rounds.unwrap_or_else(|| defaults.rounds[&experiment]);
             let density_cap =
                 (experiment == Experiment::Density).then(|| cap.unwrap_or(defaults.cap));
-            cells.push((
-                at,
-                SpecCell {
-                    key,
-                    rounds,
-                    density_cap,
-                },
-            ));
+            cells.push((at, SpecCell { key, rounds, density_cap }));
         }
     }
     if cells.is_empty() {
-        return Err(Located {
-            at,
-            problem: Problem::NothingToMeasure,
-        });
+        return Err(Located { at, problem: Problem::NothingToMeasure });
     }
     Ok(cells)
 }
 
 fn backend(cell: &CellWire, at: usize) -> Result<BackendName, Located> {
     let Some(name) = &cell.backend else {
-        let problem = Problem::MissingKey {
-            key: "backend",
-            table: "[[cells]]",
-        };
+        let problem = Problem::MissingKey { key: "backend", table: "[[cells]]" };
         return Err(Located { at, problem });
     };
     let text = name.get_ref();
-    BackendName::ALL
-        .into_iter()
-        .find(|backend| backend.as_str() == text)
-        .ok_or_else(|| {
-            // The mock backend tests the pipeline; it is not offered to people.
-            let offered = BackendName::ALL
-                .into_iter()
-                .filter(|name| *name != BackendName::Mock);
-            let names = offered.map(BackendName::as_str);
-            Located {
-                at: name.span().start,
-                problem: Problem::UnknownName {
-                    what: "backend",
-                    of: String::new(),
-                    value: text.clone(),
-                    nearest: nearest(text, names.clone()),
-                    known: names.map(str::to_owned).collect(),
-                },
-            }
-        })
+    BackendName::ALL.into_iter().find(|backend| backend.as_str() == text).ok_or_else(|| {
+        // The mock backend tests the pipeline; it is not offered to people.
+        let offered = BackendName::ALL.into_iter().filter(|name| *name != BackendName::Mock);
+        let names = offered.map(BackendName::as_str);
+        Located {
+            at: name.span().start,
+            problem: Problem::UnknownName {
+                what: "backend",
+                of: String::new(),
+                value: text.clone(),
+                nearest: nearest(text, names.clone()),
+                known: names.map(str::to_owned).collect(),
+            },
+        }
+    })
 }
 
 fn workload(name: &Spanned<String>) -> Result<Workload, Located> {
@@ -220,10 +168,7 @@ fn params(backend: BackendName, cell: &CellWire) -> Result<Params, Located> {
                 "parameter {} must be a text, a number or true/false",
                 name.get_ref()
             ));
-            return Err(Located {
-                at: value.span().start,
-                problem,
-            });
+            return Err(Located { at: value.span().start, problem });
         };
         let canonical = check_param(backend, name.get_ref(), &text).map_err(|problem| {
             let at = match problem {
@@ -263,9 +208,7 @@ fn sensible(key: &CellKey) -> Result<(), Problem> {
         BackendName::Process | BackendName::Mock => None,
     };
     if let (Workload::Touch(mib), Some(memory)) = (key.workload, memory) {
-        let fits = memory
-            .parse()
-            .is_ok_and(|Bytes(bytes)| u64::from(mib) * MIB < bytes);
+        let fits = memory.parse().is_ok_and(|Bytes(bytes)| u64::from(mib) * MIB < bytes);
         if !fits {
             return Err(Problem::DoesNotFit {
                 workload: key.workload.to_string(),

@@ -187,9 +187,5 @@ fn hint(nearest: Option<&str>) -> String {
 
 /// The nearest name, or all of them.
 fn suggest(nearest: Option<&str>, known: &[String]) -> String {
-    if nearest.is_some() {
-        hint(nearest)
-    } else {
-        format!(", expected {}", known.join(", "))
-    }
+    if nearest.is_some() { hint(nearest) } else { format!(", expected {}", known.join(", ")) }
 }

@@ -152,19 +152,12 @@ impl Spec {
 
 /// Reads a file that must be text of a sensible size.
 fn read_text(path: &Path) -> Result<String, SpecError> {
-    let failed = |source| SpecError::Read {
-        path: path.to_owned(),
-        source,
-    };
+    let failed = |source| SpecError::Read { path: path.to_owned(), source };
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(failed)?;
-    file.take(MAX_SPEC_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
+    file.take(MAX_SPEC_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > MAX_SPEC_BYTES {
-        return Err(SpecError::TooLarge {
-            path: path.to_owned(),
-        });
+        return Err(SpecError::TooLarge { path: path.to_owned() });
     }
     String::from_utf8(bytes).map_err(|error| SpecError::NotUtf8 {
         path: path.to_owned(),

@@ -73,20 +73,14 @@ const CONTAINER: &[Param] = &[
     },
     Param {
         name: "memory",
-        kind: Kind::Size {
-            min: 4 * MIB,
-            max: 1024 * 1024 * MIB,
-        },
+        kind: Kind::Size { min: 4 * MIB, max: 1024 * 1024 * MIB },
         default: None,
         always: false,
         about: "memory limit of its cgroup",
     },
     Param {
         name: "pids",
-        kind: Kind::Whole {
-            min: 1,
-            max: 4_194_304,
-        },
+        kind: Kind::Whole { min: 1, max: 4_194_304 },
         default: None,
         always: false,
         about: "process limit of its cgroup",
@@ -117,10 +111,7 @@ const VM: &[Param] = &[
     },
     Param {
         name: "memory",
-        kind: Kind::Size {
-            min: 32 * MIB,
-            max: 1024 * 1024 * MIB,
-        },
+        kind: Kind::Size { min: 32 * MIB, max: 1024 * 1024 * MIB },
         default: Some("128M"),
         always: false,
         about: "guest memory",
@@ -156,12 +147,9 @@ pub fn known_params(backend: BackendName) -> &'static [Param] {
 /// default; `None` where there is neither (no limit, not set).
 #[must_use]
 pub fn param_value<'a>(cell: &'a CellKey, name: &str) -> Option<&'a str> {
-    cell.params.get(name).or_else(|| {
-        known_params(cell.backend)
-            .iter()
-            .find(|param| param.name == name)?
-            .default
-    })
+    cell.params
+        .get(name)
+        .or_else(|| known_params(cell.backend).iter().find(|param| param.name == name)?.default)
 }
 
 impl Kind {
@@ -187,11 +175,7 @@ impl Kind {
         match self {
             Self::OneOf(words) => words.join(" or "),
             Self::Size { min, max } => {
-                format!(
-                    "a size from {} to {}, such as 128M",
-                    size_text(min),
-                    size_text(max)
-                )
+                format!("a size from {} to {}, such as 128M", size_text(min), size_text(max))
             }
             Self::Whole { min, max } => format!("a whole number from {min} to {max}"),
             Self::Cpus => "processors from 0.01 to 1024, such as 1 or 0.5".to_owned(),
@@ -201,11 +185,7 @@ impl Kind {
 
 /// A whole number in plain digits.
 fn whole(text: &str) -> Option<u64> {
-    if text.bytes().all(|byte| byte.is_ascii_digit()) {
-        text.parse().ok()
-    } else {
-        None
-    }
+    if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
 }
 
 /// The shortest exact spelling of a size.
@@ -244,20 +224,12 @@ pub(super) fn check(backend: BackendName, name: &str, value: &str) -> Result<Str
     };
     let known = known_params(backend);
     if let Some(param) = known.iter().find(|param| param.name == name) {
-        return param
-            .kind
-            .canonical(value)
-            .ok_or_else(|| bad(param.kind.expected()));
+        return param.kind.canonical(value).ok_or_else(|| bad(param.kind.expected()));
     }
     let plain = !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
     if backend == BackendName::Mock && plain {
-        let number = Kind::Whole {
-            min: 0,
-            max: u64::MAX,
-        };
-        return number
-            .canonical(value)
-            .ok_or_else(|| bad("a whole number".to_owned()));
+        let number = Kind::Whole { min: 0, max: u64::MAX };
+        return number.canonical(value).ok_or_else(|| bad("a whole number".to_owned()));
     }
     let names = known.iter().map(|param| param.name);
     Err(Problem::UnknownName {
@@ -277,10 +249,7 @@ pub(super) fn normalise(backend: BackendName, params: &mut Params) {
             continue;
         };
         if param.always {
-            params
-                .0
-                .entry(param.name.to_owned())
-                .or_insert_with(|| default.to_owned());
+            params.0.entry(param.name.to_owned()).or_insert_with(|| default.to_owned());
         } else if params.get(param.name) == Some(default) {
             params.0.remove(param.name);
         }
@@ -312,9 +281,7 @@ mod tests {
         assert_eq!(check("cpus", "1.0"), Some("1".to_owned()));
         assert_eq!(check("cpus", "10"), Some("10".to_owned()));
         assert_eq!(check("pids", "064"), Some("64".to_owned()));
-        for bad in [
-            "", "0", "0.00", ".5", "1.", "1.234", "-1", "1025", "1,5", "+1",
-        ] {
+        for bad in ["", "0", "0.00", ".5", "1.", "1.234", "-1", "1025", "1,5", "+1"] {
             assert_eq!(check("cpus", bad), None, "{bad}");
         }
     }

@@ -41,18 +41,11 @@ fn an_entry_becomes_one_cell_per_experiment_and_workload() {
         [
             (format!("startup {vm} exit"), 3, None),
             (format!("startup {vm} touch=64"), 3, None),
-            (
-                format!("density {vm} pause"),
-                DEFAULT_DENSITY_ROUNDS,
-                Some(8)
-            ),
+            (format!("density {vm} pause"), DEFAULT_DENSITY_ROUNDS, Some(8)),
             ("memory container userns=yes http".to_owned(), 2, None),
         ]
     );
-    assert_eq!(
-        (spec.name.as_str(), spec.title.as_str()),
-        ("x.toml", "x.toml")
-    );
+    assert_eq!((spec.name.as_str(), spec.title.as_str()), ("x.toml", "x.toml"));
 }
 
 /// Specs with one mistake each, and the whole message. `{cell}` stands for the
@@ -130,14 +123,8 @@ const MISTAKES: &[(&str, &str)] = &[
         "{cell}startup = [\"exit\"]\nrounds = 0",
         "specs/my.toml:4: rounds = 0 is outside 1 to 100000",
     ),
-    (
-        "[rounds]\nmemory = -1\n{cell}",
-        "specs/my.toml:2: memory = -1 is outside 1 to 100000",
-    ),
-    (
-        "[density]\ncap = 0",
-        "specs/my.toml:2: cap = 0 is outside 1 to 100000",
-    ),
+    ("[rounds]\nmemory = -1\n{cell}", "specs/my.toml:2: memory = -1 is outside 1 to 100000"),
+    ("[density]\ncap = 0", "specs/my.toml:2: cap = 0 is outside 1 to 100000"),
     (
         "{cell}startup = [\"exit\"]\n{cell}params = { machine = \"microvm\" }\nstartup = [\"exit\"]",
         "specs/my.toml:7: cell `startup vm tuned microvm exit` appears twice, first at line 3",
@@ -150,18 +137,9 @@ const MISTAKES: &[(&str, &str)] = &[
         "[rounds]\nstartup = \"ten\"",
         "specs/my.toml:2: invalid type: string \"ten\", expected a whole number",
     ),
-    (
-        "rounds = 3",
-        "specs/my.toml:1: invalid type: integer `3`, expected a table",
-    ),
-    (
-        "[[cells]]\nstartup = [\"exit\"]",
-        "specs/my.toml:1: missing key \"backend\" in [[cells]]",
-    ),
-    (
-        "",
-        "specs/my.toml:1: the spec is empty: it needs at least one [[cells]] entry",
-    ),
+    ("rounds = 3", "specs/my.toml:1: invalid type: integer `3`, expected a table"),
+    ("[[cells]]\nstartup = [\"exit\"]", "specs/my.toml:1: missing key \"backend\" in [[cells]]"),
+    ("", "specs/my.toml:1: the spec is empty: it needs at least one [[cells]] entry"),
     (
         "[[cells]]\nbackend = \"mock\"\nstartup = [\"exit\"]\n[[cells]]\nbackend = \"process\"\nstartup = [\"exit\"]",
         "specs/my.toml:6: backend mock cannot stand beside real backends: its times are not measured",
@@ -182,16 +160,9 @@ fn errors_lead_to_the_place_and_name_the_nearest() {
 fn the_mock_backend_takes_any_tick_setting() {
     let spec = "[[cells]]\nbackend = \"mock\"\nparams = { init = 5, fail_every = 3, control = 1 }\nstartup = [\"exit\"]";
     let spec = Spec::parse("m", spec).expect("valid");
-    assert_eq!(
-        spec.cells[0].key.params.to_string(),
-        "control=1;fail_every=3;init=5"
-    );
+    assert_eq!(spec.cells[0].key.params.to_string(), "control=1;fail_every=3;init=5");
     let bad = "[[cells]]\nbackend = \"mock\"\nparams = { init = \"soon\" }\nstartup = [\"exit\"]";
-    assert!(
-        message(bad).ends_with("expected a whole number"),
-        "{}",
-        message(bad)
-    );
+    assert!(message(bad).ends_with("expected a whole number"), "{}", message(bad));
 }
 
 #[test]
@@ -217,9 +188,7 @@ fn every_shipped_profile_is_valid_and_holds_all_backends() {
                 .filter(|cell| cell.key.experiment == experiment)
                 .map(|cell| cell.key.backend)
                 .collect();
-            let real = BackendName::ALL
-                .into_iter()
-                .filter(|name| *name != BackendName::Mock);
+            let real = BackendName::ALL.into_iter().filter(|name| *name != BackendName::Mock);
             assert_eq!(backends, real.collect(), "{} {experiment}", profile.name);
         }
     }
@@ -240,28 +209,16 @@ fn names_that_lead_nowhere_and_files_that_are_no_text() {
     assert!(matches!(load("."), Err(SpecError::Read { .. })));
 
     std::fs::write(path("binary.toml"), b"title = \"x\"\n# \xff\n").expect("written");
-    assert!(matches!(
-        load("binary.toml"),
-        Err(SpecError::NotUtf8 { line: 2, .. })
-    ));
+    assert!(matches!(load("binary.toml"), Err(SpecError::NotUtf8 { line: 2, .. })));
 
     let huge = File::create(path("huge.toml")).expect("created");
     huge.set_len(MAX_SPEC_BYTES + 1).expect("sparse");
     assert!(matches!(load("huge.toml"), Err(SpecError::TooLarge { .. })));
-    assert!(matches!(
-        Spec::load("/dev/zero"),
-        Err(SpecError::TooLarge { .. })
-    ));
+    assert!(matches!(Spec::load("/dev/zero"), Err(SpecError::TooLarge { .. })));
 
-    std::fs::write(
-        path("good"),
-        "[[cells]]\nbackend=\"process\"\nstartup=[\"exit\"]",
-    )
-    .expect("written");
-    assert_eq!(
-        load("good").expect("a file without extension").cells.len(),
-        1
-    );
+    std::fs::write(path("good"), "[[cells]]\nbackend=\"process\"\nstartup=[\"exit\"]")
+        .expect("written");
+    assert_eq!(load("good").expect("a file without extension").cells.len(), 1);
 }
 
 proptest::proptest! {

@@ -16,6 +16,9 @@ use crate::sys::clock::{Deadline, monotonic_ns};
 use crate::sys::fdpass::stream_pair;
 use crate::sys::pidfd::{Ended, Exit, PidFd};
 
+/// Time that the kernel may take to let go of an ended instance's cgroup.
+pub(super) const REMOVAL: Duration = Duration::from_secs(10);
+
 /// Which kind of thing an instance is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -132,7 +135,7 @@ impl Live {
 
     /// Removes what the ended instance had on the host, and stamps that.
     pub(super) fn gone(&mut self) -> Result<(), Failure> {
-        match self.group.remove() {
+        match self.group.remove(REMOVAL) {
             Ok(()) => {
                 self.watch.timeline.stamp(Mark::Gone, monotonic_ns());
                 Ok(())
@@ -157,9 +160,9 @@ impl Live {
     pub(super) fn destroy(&mut self) {
         // Each of these may find nothing left to do. What remains in spite
         // of them is found again by `unladen clean` by its name.
-        drop(self.pidfd.kill_and_wait());
-        drop(self.group.kill_all());
-        drop(self.group.remove());
+        let _ = self.pidfd.kill_and_wait();
+        let _ = self.group.kill_all();
+        let _ = self.group.remove(REMOVAL);
     }
 
     /// A failure of this instance with everything that is known about it.

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, poll};
 use order::{Answer, Order};
-pub use server::serve;
+pub use server::{ServeError, serve};
 
 use crate::sys::clock::Deadline;
 use crate::sys::fdpass;

@@ -4,20 +4,21 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 
-use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::signal::Signal;
 
-use super::live::{Kind, Live, Wires};
+use super::live::{Kind, Live, REMOVAL, Wires};
 use super::order::{Answer, Failure, Launched, Order, Recipe, Stopped, Until};
 use super::template::Template;
 use super::watch::{Goal, Watch};
 use crate::backend::Timeline;
-use crate::container::cgroup::{Group, Tree};
+use crate::container::cgroup::{CgroupError, Controller, Group, Hierarchy, RunTree};
 use crate::errors::chain;
 use crate::record::Mark;
 use crate::sys::clock::monotonic_ns;
-use crate::sys::fdpass;
+use crate::sys::{fdpass, signals};
 use crate::sys::spawn::Launch;
 
 /// Why the launcher cannot serve.
@@ -28,7 +29,7 @@ pub enum ServeError {
     NoSocket(#[source] io::Error),
     /// The cgroups of this host cannot be used at all.
     #[error("cannot look at the cgroups of this host")]
-    Cgroups(#[source] crate::container::cgroup::CgroupError),
+    Cgroups(#[source] CgroupError),
 }
 
 /// Serves orders from standard input until the harness closes it, then
@@ -39,13 +40,14 @@ pub enum ServeError {
 pub fn serve(run_id: &str) -> Result<(), ServeError> {
     let control = io::stdin().as_fd().try_clone_to_owned().map_err(ServeError::NoSocket)?;
     for number in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGPIPE] {
-        // SAFETY: ignoring a signal runs no handler.
         // Only the end of the socket ends the launcher: a signal for the
         // whole terminal or session must not orphan what it started.
-        crate::sys::ignore_signal(number);
+        signals::ignore(number).map_err(|error| ServeError::NoSocket(error.into()))?;
     }
     let null = File::open("/dev/null").map_err(ServeError::NoSocket)?.into();
-    let tree = Tree::open(run_id).map_err(ServeError::Cgroups)?;
+    let tree = Hierarchy::detect(Path::new("/proc"), Path::new("/sys/fs/cgroup"))
+        .and_then(|hierarchy| hierarchy.prepare(run_id, &Controller::STANDARD))
+        .map_err(ServeError::Cgroups)?;
     let mut server =
         Server { control, null, tree, templates: HashMap::new(), live: HashMap::new() };
     server.run();
@@ -54,14 +56,14 @@ pub fn serve(run_id: &str) -> Result<(), ServeError> {
     }
     drop(server.live);
     // What remains is found again by `unladen clean`.
-    drop(server.tree.remove());
+    let _ = server.tree.remove();
     Ok(())
 }
 
 struct Server {
     control: OwnedFd,
     null: OwnedFd,
-    tree: Tree,
+    tree: RunTree,
     templates: HashMap<u32, Template>,
     live: HashMap<String, Live>,
 }
@@ -149,7 +151,7 @@ impl Server {
             timeline: live.watch.timeline.clone(),
             result: live.watch.result.map_or((0, 0, 0), |r| (r.count, r.checksum, r.code)),
             pid,
-            cgroups: live.group.folders(),
+            cgroups: live.group.folders().into_iter().map(Path::to_owned).collect(),
             exit,
         };
         if until == Until::Gone {
@@ -195,7 +197,7 @@ fn refused(reason: String) -> Answer {
 /// Makes an instance: the timed window begins here.
 fn start(
     template: &mut Template,
-    tree: &Tree,
+    tree: &RunTree,
     instance: &str,
     null: BorrowedFd<'_>,
 ) -> Result<(Live, i32), Failure> {
@@ -206,27 +208,27 @@ fn start(
     };
     let wires = Wires::new(template.kind, null).map_err(|error| early(error.to_string()))?;
     let mut watch = Watch::new(wires.ears);
-    let group = |tree: &Tree| -> Result<Group, Failure> {
+    let group = || -> Result<Group, Failure> {
         tree.create(instance, &template.limits).map_err(|error| early(chain(&error)))
     };
     // A container's cgroup is part of what makes it a container; everybody
     // else's is only there for equal placement and equal reading.
     let mut group = if template.kind == Kind::Container {
         watch.timeline.stamp(Mark::Request, monotonic_ns());
-        group(tree)?
+        group()?
     } else {
-        let group = group(tree)?;
+        let group = group()?;
         watch.timeline.stamp(Mark::Request, monotonic_ns());
         group
     };
     let fds: Vec<(BorrowedFd<'_>, i32)> =
         wires.child.iter().map(|(fd, number)| (fd.as_fd(), *number)).collect();
     let launch =
-        Launch { fds: &fds, join: &group.join(), into_cgroup: group.into_cgroup() };
+        Launch { fds: &fds, join: &group.join_fds(), into_cgroup: group.into_cgroup() };
     let child = match template.command.spawn(&launch) {
         Ok(child) => child,
         Err(error) => {
-            drop(group.remove());
+            let _ = group.remove(REMOVAL);
             return Err(early(chain(&error)));
         }
     };

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 
 use super::live::Kind;
 use super::order::{Program, Recipe};
-use crate::container::cgroup::{Limits, Tree};
+use crate::container::cgroup::{Limits, RunTree};
 use crate::container::{ContainerError, Plan};
 use crate::sys::spawn::{self, Command, CommandError, Step};
 
@@ -47,17 +47,22 @@ pub(super) struct Template {
 
 impl Template {
     /// Resolves a recipe.
-    pub(super) fn new(recipe: Recipe, tree: &Tree) -> Result<Self, TemplateError> {
+    pub(super) fn new(recipe: Recipe, tree: &RunTree) -> Result<Self, TemplateError> {
         let (kind, command, limits) = match recipe {
-            Recipe::Process(program) => (Kind::Process, plain(&program)?, program.limits),
-            Recipe::Machine(program) => (Kind::Machine, plain(&program)?, program.limits),
+            // No limits, but a cgroup of the same depth and controllers.
+            Recipe::Process(program) => (Kind::Process, plain(&program)?, Limits::default()),
+            Recipe::Machine(program) => (Kind::Machine, plain(&program)?, Limits::default()),
             Recipe::Container { spec, bundle } => {
                 let plan = Plan::from_spec(&spec, &bundle)?;
                 let limits = plan.limits().clone();
                 (Kind::Container, plan.into_command()?, limits)
             }
         };
-        let remarks = tree.remarks(&limits);
+        let missing = tree.missing().iter();
+        let remarks = missing
+            .map(|(controller, reason)| format!("no {controller} limit or reading: {reason}"))
+            .chain(tree.remarks().iter().cloned())
+            .collect();
         Ok(Self { kind, command, limits, remarks })
     }
 }

@@ -128,7 +128,8 @@ impl Watch {
             .map(|(_, file)| PollFd::new(file.as_fd(), PollFlags::POLLIN))
             .collect();
         fds.push(PollFd::new(exit, PollFlags::POLLIN));
-        fds.push(PollFd::new(control, PollFlags::POLLRDHUP));
+        // Its end is always reported, whatever is asked for.
+        fds.push(PollFd::new(control, PollFlags::empty()));
         match poll(&mut fds, deadline.poll_timeout()) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(error) => return Err(Trouble::Io("poll", error.into())),

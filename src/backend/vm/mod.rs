@@ -3,6 +3,7 @@
 //! which the launcher then executes itself.
 
 mod accelerator;
+mod inventory;
 mod machine;
 
 use std::collections::HashMap;
@@ -10,6 +11,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 pub use accelerator::{Accelerator, VmError};
+pub use inventory::inventory;
 use machine::Machine;
 
 use super::launcher::order::Recipe;
@@ -111,8 +113,8 @@ impl Vm {
     }
 }
 
-fn unavailable(error: VmError) -> BackendError {
-    BackendError::Unavailable(crate::errors::chain(&error))
+fn unavailable(error: impl Into<VmError>) -> BackendError {
+    BackendError::Unavailable(crate::errors::chain(&error.into()))
 }
 
 impl Backend for Vm {

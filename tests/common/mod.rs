@@ -1,0 +1,111 @@
+//! What the integration tests share.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// The command under test.
+pub fn unladen() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_unladen"));
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Runs to its end.
+pub fn run(command: &mut Command) -> Output {
+    command.output().expect("the command starts")
+}
+
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+pub fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Says that a test cannot run here, and why. On continuous integration
+/// (`UNLADEN_NO_SKIPS=1`) that is a failure.
+pub fn skip(reason: &str) {
+    assert!(
+        std::env::var_os("UNLADEN_NO_SKIPS").is_none(),
+        "a test was skipped where none may be: {reason}"
+    );
+    eprintln!("SKIPPED: {reason}");
+}
+
+/// Whether the tests run as root.
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// Waits for a condition, at most this long.
+pub fn wait_until(patience: Duration, condition: impl Fn() -> bool) -> bool {
+    let started = Instant::now();
+    while !condition() {
+        if started.elapsed() > patience {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    true
+}
+
+/// The rows of a run's `samples.csv`, by column name.
+pub fn samples(dir: &Path) -> Vec<BTreeMap<String, String>> {
+    let mut reader = csv::Reader::from_path(dir.join("samples.csv")).expect("samples.csv");
+    reader.deserialize().map(|row| row.expect("a row")).collect()
+}
+
+/// Values of one metric of one backend, in the order of the file.
+pub fn values(rows: &[BTreeMap<String, String>], backend: &str, metric: &str) -> Vec<f64> {
+    rows.iter()
+        .filter(|row| row["backend"] == backend && row["metric"] == metric)
+        .filter(|row| row["outcome"] == "ok")
+        .map(|row| row["value"].parse().expect("a number"))
+        .collect()
+}
+
+/// Everything on the host that carries this run's id: processes by their
+/// environment, and cgroups by their names.
+pub fn traces_of(run_id: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
+        let environ = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+        let cmdline = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let marker = format!("UNLADEN_RUN={run_id}");
+        let own = environ.split(|byte| *byte == 0).any(|var| var == marker.as_bytes());
+        let launcher = String::from_utf8_lossy(&cmdline).contains(&format!("__launcher\0{run_id}"));
+        if own || launcher {
+            found.push(format!("{}", entry.path().display()));
+        }
+    }
+    cgroups(Path::new("/sys/fs/cgroup"), 4, &format!("unladen-{run_id}"), &mut found);
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+    found.extend(mounts.lines().filter(|line| line.contains(run_id)).map(str::to_owned));
+    found
+}
+
+fn cgroups(folder: &Path, depth: u32, name: &str, found: &mut Vec<String>) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path: PathBuf = entry.path();
+        if entry.file_name().to_string_lossy().starts_with(name) {
+            found.push(path.display().to_string());
+        } else if depth > 0 && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            cgroups(&path, depth - 1, name, found);
+        }
+    }
+}
+
+/// The run id in a run's manifest.
+pub fn run_id(dir: &Path) -> String {
+    manifest(dir)["run_id"].as_str().expect("an id").to_owned()
+}
+
+/// A run's manifest.
+pub fn manifest(dir: &Path) -> serde_json::Value {
+    let text = std::fs::read_to_string(dir.join("manifest.json")).expect("manifest.json");
+    serde_json::from_str(&text).expect("JSON")
+}
