@@ -9,6 +9,7 @@
 //! `chart`, `report`, `cli`.
 
 pub mod backend;
+pub mod chart;
 pub mod container;
 pub mod errors;
 pub mod host;
@@ -18,6 +19,7 @@ pub mod probe;
 pub mod record;
 pub mod run;
 pub mod spec;
+pub mod stats;
 pub mod store;
 pub mod sys;
 pub mod units;
