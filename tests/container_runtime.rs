@@ -339,13 +339,46 @@ fn a_step_that_fails_is_named_and_leaves_nothing() {
         process.set_args(Some(vec!["/bin/no-such".to_owned()]));
     });
     assert_eq!(error, "cannot execute /bin/no-such: ENOENT: No such file or directory");
-    let error = refused(&|spec| {
-        let user = spec.process_mut().as_mut().expect("process").user_mut();
-        user.set_uid(u32::MAX);
-    });
-    assert!(error.contains("cannot become user 4294967295"), "{error}");
     assert_eq!(mounts_of_host(), before);
     assert_eq!(group.processes().expect("read"), vec![]);
+}
+
+#[test]
+fn what_cannot_be_planned_is_named() {
+    let lab = Lab::new();
+    let refused = |change: &dyn Fn(&mut oci_spec::runtime::Spec)| {
+        let mut spec = default_cell_spec(&lab.options("sh", "true", Limits::default()));
+        change(&mut spec);
+        Plan::from_spec(&spec, &lab.rootfs).map(drop).expect_err("refused").to_string()
+    };
+    let error = refused(&|spec| {
+        let mut root = oci_spec::runtime::Root::default();
+        root.set_path("nowhere".into());
+        spec.set_root(Some(root));
+    });
+    assert!(error.starts_with("cannot find the root filesystem"), "{error}");
+    assert!(error.ends_with("/rootfs/nowhere"), "{error}");
+    let error = refused(&|spec| {
+        spec.process_mut().as_mut().expect("process").user_mut().set_uid(u32::MAX);
+    });
+    assert!(error.starts_with("`process.user` cannot be `4294967295`"), "{error}");
+    let error = refused(&|spec| {
+        spec.mounts_mut().as_mut().expect("mounts")[2].set_typ(Some("nfs".to_owned()));
+    });
+    assert!(error.starts_with("`mounts[2].type` cannot be `nfs`"), "{error}");
+    let error = refused(&|spec| {
+        spec.mounts_mut().as_mut().expect("mounts")[2].set_destination("/tmp/../etc".into());
+    });
+    assert!(error.starts_with("`mounts[2].destination` cannot be `/tmp/../etc`"), "{error}");
+    let error = refused(&|spec| {
+        spec.mounts_mut().as_mut().expect("mounts").remove(0);
+    });
+    assert!(error.starts_with("`mounts[/dev]` is missing"), "{error}");
+    let error = refused(&|spec| {
+        let linux = spec.linux_mut().as_mut().expect("linux");
+        linux.set_sysctl(Some([("kernel.x".to_owned(), "1".to_owned())].into()));
+    });
+    assert_eq!(error, "`linux.sysctl.kernel.x` is not supported by this runtime");
 }
 
 #[test]
