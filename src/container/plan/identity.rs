@@ -84,6 +84,13 @@ fn credentials(process: &Process, maps: Option<IdMaps>) -> Result<Vec<Step>, Pla
     let user = process.user();
     let (uid, gid) = (user.uid(), user.gid());
     let groups = user.additional_gids().clone().unwrap_or_default();
+    if [uid, gid].iter().chain(&groups).any(|id| *id == u32::MAX) {
+        return Err(PlanError::Value {
+            field: "process.user".to_owned(),
+            value: u32::MAX.to_string(),
+            reason: "to the kernel it means to keep the user that is",
+        });
+    }
     let capabilities = process.capabilities().as_ref();
     let set = |get: fn(&oci_spec::runtime::LinuxCapabilities) -> &Option<Capabilities>| {
         capabilities.and_then(|all| get(all).as_ref()).map_or(0, bits)

@@ -177,7 +177,12 @@ impl Plan {
             steps.push(Step::Unshare(late));
         }
         steps.extend(self.mounts.open_instance());
-        steps.extend(self.root_steps());
+        steps.extend(self.pivot_steps());
+        steps.extend(self.mounts.attach_instance());
+        // Only now: in a user namespace the kernel allows a new /proc only as
+        // long as another one is in sight (mount_too_revealing() in
+        // fs/namespace.c). No path leads into the old root meanwhile.
+        steps.push(Step::DetachOldRoot);
         steps.extend(self.closing_steps());
         steps
     }
@@ -185,6 +190,14 @@ impl Plan {
     /// The steps that prepare a root once for many children, in a mount
     /// namespace of its own that no process lives in.
     pub(super) fn root_steps(&self) -> Vec<Step> {
+        let mut steps = self.pivot_steps();
+        steps.push(Step::DetachOldRoot);
+        steps
+    }
+
+    /// From the host's mounts to the new root with all shared mounts, the old
+    /// root still behind it.
+    fn pivot_steps(&self) -> Vec<Step> {
         let private =
             MountAttributes { propagation: nix::libc::MS_PRIVATE, ..MountAttributes::default() };
         let mut steps = vec![
@@ -200,7 +213,6 @@ impl Plan {
             Step::AttachTree { slot: ROOT, target: self.rootfs.clone() },
             Step::EnterTree(ROOT),
             Step::PivotRoot,
-            Step::DetachOldRoot,
         ]);
         // All mount points are looked up from here on, where neither `..`
         // nor a link of the image can lead to the host.
@@ -219,15 +231,17 @@ impl Plan {
         // and the cgroup namespace, after joining as in `direct_steps`.
         let late = CloneFlags::CLONE_NEWNS | (self.namespaces & CloneFlags::CLONE_NEWCGROUP);
         steps.push(Step::Unshare(late));
+        steps.extend(self.mounts.attach_instance());
         steps.extend(self.closing_steps());
         steps
     }
 
-    /// Whether [`Plan::prepared_steps`] can work: without a mount namespace
-    /// there is nothing to prepare, and a user namespace of an instance has
-    /// no power over a mount namespace that is older than itself.
+    /// Whether [`Plan::prepared_steps`] can work: a user namespace of an
+    /// instance has no power over a mount namespace that is older than itself,
+    /// and inside a user namespace of somebody else the host's `/proc` must
+    /// stay in sight, see [`Plan::direct_steps`].
     pub(super) fn can_be_prepared(&self) -> bool {
-        self.id_maps.is_none() && self.namespaces.contains(CloneFlags::CLONE_NEWNS)
+        self.id_maps.is_none() && in_first_user_namespace()
     }
 
     /// From birth on: what needs the host's files.
@@ -255,13 +269,19 @@ impl Plan {
         steps
     }
 
-    /// From the instance's own mounts to the end.
+    /// From the last mount to the end.
     fn closing_steps(&self) -> Vec<Step> {
-        let mut steps = self.mounts.attach_instance();
-        steps.extend(self.features.iter().cloned());
+        let mut steps = self.features.clone();
         steps.extend(self.identity.iter().cloned());
         steps
     }
+}
+
+/// Whether this process is in the user namespace of the host: all ids are
+/// mapped to themselves. When in doubt it is not.
+fn in_first_user_namespace() -> bool {
+    std::fs::read_to_string("/proc/self/uid_map")
+        .is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]))
 }
 
 /// The namespaces of a spec, all of them new.

@@ -39,6 +39,9 @@ struct Planned {
     /// Makes it read-only once all mount points in it exist.
     seal: Option<Step>,
     shared: bool,
+    /// Whether the mount point is in what is shared, not in what an instance
+    /// mounts for itself.
+    point_is_shared: bool,
 }
 
 /// All mounts in order.
@@ -98,7 +101,7 @@ impl Mounts {
                 steps.extend_from_slice(&mount.attach);
             }
         }
-        for mount in self.list.iter().filter(|mount| self.point_is_shared(mount)) {
+        for mount in self.list.iter().filter(|mount| !mount.shared && mount.point_is_shared) {
             steps.extend_from_slice(&mount.point);
         }
         let seals = self.list.iter().filter(|mount| mount.shared);
@@ -111,7 +114,7 @@ impl Mounts {
     pub(super) fn attach_instance(&self) -> Vec<Step> {
         let mut steps = Vec::new();
         for mount in self.list.iter().filter(|mount| !mount.shared) {
-            if !self.point_is_shared(mount) {
+            if !mount.point_is_shared {
                 steps.extend_from_slice(&mount.point);
             }
             steps.extend_from_slice(&mount.attach);
@@ -119,16 +122,6 @@ impl Mounts {
         let seals = self.list.iter().filter(|mount| !mount.shared);
         steps.extend(seals.filter_map(|mount| mount.seal.clone()));
         steps
-    }
-
-    /// Whether an instance's mount has its mount point in what is shared.
-    fn point_is_shared(&self, mount: &Planned) -> bool {
-        !mount.shared
-            && !self
-                .list
-                .iter()
-                .filter(|other| !other.shared)
-                .any(|other| is_below(&mount.destination, &other.destination))
     }
 
     fn collect(&self, shared: bool, part: fn(&Planned) -> &Vec<Step>) -> Vec<Step> {
@@ -193,6 +186,7 @@ impl Reader<'_> {
             attach: vec![Step::AttachTree { slot, target: c_path(field, destination)? }],
             seal: None,
             shared: self.may_share(destination),
+            point_is_shared: self.point_is_shared(destination),
         })
     }
 
@@ -234,6 +228,7 @@ impl Reader<'_> {
             attach,
             seal: (temporary && options.read_only()).then(|| seal(target)),
             shared: temporary && options.read_only() && self.may_share(destination),
+            point_is_shared: self.point_is_shared(destination),
         })
     }
 
@@ -272,6 +267,11 @@ impl Reader<'_> {
         !self.list.iter().filter(|other| !other.shared).any(|other| {
             is_below(destination, &other.destination) || is_below(&other.destination, destination)
         })
+    }
+
+    /// Whether no earlier mount of an instance's own is around this path.
+    fn point_is_shared(&self, destination: &Path) -> bool {
+        !self.list.iter().any(|other| !other.shared && is_below(destination, &other.destination))
     }
 
     /// Steps that make a mount point, where it is not known to exist.
