@@ -14,6 +14,7 @@ pub mod host;
 pub mod payload;
 pub mod plan;
 pub mod record;
+pub mod report;
 pub mod spec;
 pub mod stats;
 pub mod store;
