@@ -65,12 +65,7 @@ impl ValueFormatter for Binary {
         Self::scale(typical, values)
     }
 
-    fn scale_throughputs(
-        &self,
-        typical: f64,
-        _: &Throughput,
-        values: &mut [f64],
-    ) -> &'static str {
+    fn scale_throughputs(&self, typical: f64, _: &Throughput, values: &mut [f64]) -> &'static str {
         Self::scale(typical, values)
     }
 

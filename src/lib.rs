@@ -8,13 +8,17 @@
 //! `container`, `backend`, `probe`, `run`, `store`, `stats`, `claims`,
 //! `chart`, `report`, `cli`.
 
+pub mod backend;
 pub mod chart;
+pub mod container;
 pub mod errors;
 pub mod host;
 pub mod payload;
 pub mod plan;
+pub mod probe;
 pub mod record;
 pub mod report;
+pub mod run;
 pub mod spec;
 pub mod stats;
 pub mod store;

@@ -134,15 +134,7 @@ mod tests {
         assert_eq!("64M".parse(), Ok(Bytes(64 * MIB)));
         assert_eq!("1g".parse(), Ok(Bytes(1024 * MIB)));
         assert_eq!("4096".parse(), Ok(Bytes(4096)));
-        for bad in [
-            "",
-            "M",
-            "12Q",
-            "-1",
-            "1.5G",
-            "99999999999999999999",
-            "18446744073709551615G",
-        ] {
+        for bad in ["", "M", "12Q", "-1", "1.5G", "99999999999999999999", "18446744073709551615G"] {
             assert!(bad.parse::<Bytes>().is_err(), "{bad}");
         }
     }

@@ -136,7 +136,7 @@ fn a_full_disk_ends_the_run_and_keeps_what_is_stored() {
     }
     let dir = tempfile::tempdir().expect("folder");
     let spec = dir.path().join("spec.toml");
-    fs::write(&spec, MOCK.replace("startup = 2", "startup = 20000")).expect("written");
+    fs::write(&spec, MOCK.replace("startup = 2", "startup = 2000")).expect("written");
     let small = dir.path().join("small");
     fs::create_dir(&small).expect("folder");
     let kept = dir.path().join("kept");

@@ -91,7 +91,13 @@ fn assert_resumes(out: &Path) {
     assert_eq!(ends, 2, "each ladder ends once");
     let trials: std::collections::BTreeSet<_> =
         after.iter().map(|row| (row["round"].clone(), row["trial"].clone())).collect();
-    assert_eq!(trials.len(), 2 * 3 + 2, "each trial once");
+    // Three rounds of process, its control and container, and two ladders.
+    assert_eq!(trials.len(), 3 * 3 + 2, "each trial is there");
+    let unique: std::collections::BTreeSet<_> = after
+        .iter()
+        .map(|row| (row["trial"].clone(), row["metric"].clone(), row["step"].clone()))
+        .collect();
+    assert_eq!(unique.len(), after.len(), "no trial was repeated");
 }
 
 #[test]

@@ -88,25 +88,37 @@ fn exact_ticks_give_exact_samples_and_summary() {
     let summary: serde_json::Value =
         serde_json::from_slice(&fs::read(run.join("summary.json")).expect("summary"))
             .expect("JSON");
-    let text = summary.to_string();
     let median = |metric: &str, params: &str| {
-        find(&summary, metric, params)["median"].as_f64().unwrap_or_else(|| panic!("{text}"))
+        let entry = find(&cell(&summary, "startup", params)["metrics"], "metric", metric);
+        entry["values"]["median"].as_f64().expect("a median")
     };
     assert!((median("startup.ready", "drift") - 5250.0).abs() < 1e-9);
     assert!((median("stop.gone", "stop_gone") - 7.0).abs() < 1e-9);
-    assert!((median("memory.pss", "pss") - 1_048_576.0).abs() < 1e-9);
-    assert!((median("memory.marginal.pss", "pss") - 1_048_576.0).abs() < 1e-9);
+    let memory = &cell(&summary, "memory", "pss")["metrics"];
+    let pss = &find(memory, "metric", "memory.pss")["values"]["median"];
+    assert_eq!(pss.as_f64(), Some(1_048_576.0));
+    let marginals = &cell(&summary, "density", "pss")["marginals"];
+    let slope = &find(marginals, "ledger", "pss")["line"]["slope"];
+    assert_eq!(slope.as_f64(), Some(1_048_576.0), "{marginals}");
+    let failing = cell(&summary, "startup", "fail_every");
+    assert_eq!((failing["tried"].as_u64(), failing["failed"].as_u64()), (Some(6), Some(2)));
 }
 
-/// The first entry of `metric` whose cell's parameters contain `params`.
-fn find<'a>(summary: &'a serde_json::Value, metric: &str, params: &str) -> &'a serde_json::Value {
+/// The cell of an experiment whose parameters contain `params`.
+fn cell<'a>(summary: &'a serde_json::Value, experiment: &str, params: &str) -> &'a serde_json::Value {
+    let cells = summary["cells"].as_array().expect("cells");
     let fits = |entry: &&serde_json::Value| {
-        entry["metric"] == metric && entry["cell"]["params"].as_str().is_some_and(|p| p.contains(params))
+        entry["cell"]["experiment"] == experiment
+            && entry["cell"]["params"].as_str().is_some_and(|text| text.contains(params))
     };
-    summary["metrics"]
-        .as_array()
-        .and_then(|entries| entries.iter().find(fits))
-        .unwrap_or_else(|| panic!("no {metric} of {params} in {summary}"))
+    cells.iter().find(fits).unwrap_or_else(|| panic!("no {experiment} cell with {params}"))
+}
+
+/// The entry of a list whose `key` is `value`.
+fn find<'a>(list: &'a serde_json::Value, key: &str, value: &str) -> &'a serde_json::Value {
+    let entries = list.as_array().expect("a list");
+    let found = entries.iter().find(|entry| entry[key] == value);
+    found.unwrap_or_else(|| panic!("no {key} {value} in {list}"))
 }
 
 #[test]

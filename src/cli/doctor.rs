@@ -3,10 +3,8 @@
 
 use std::path::Path;
 
-use comfy_table::{Cell, Color};
 use serde::Serialize;
 
-use super::list::new_table;
 use super::{CliError, Exit, print_line};
 use crate::backend::{Assets, inventory};
 use crate::host::{Finding, Severity, doctor as examine};
@@ -56,22 +54,16 @@ fn word(severity: Severity) -> &'static str {
     }
 }
 
+/// What is well in one line each; what is not with its effect and remedy.
 fn print(findings: &[Finding]) -> Result<(), CliError> {
-    let mut table = new_table(["", "fact", "value", "effect", "remedy"]);
     for finding in findings {
-        let color = match finding.severity {
-            Severity::Ok => Color::Green,
-            Severity::Note => Color::Blue,
-            Severity::Warning => Color::Yellow,
-            Severity::Blocker => Color::Red,
-        };
-        table.add_row([
-            Cell::new(word(finding.severity)).fg(color),
-            Cell::new(&finding.fact),
-            Cell::new(&finding.value),
-            Cell::new(&finding.effect),
-            Cell::new(&finding.remedy),
-        ]);
+        let severity = word(finding.severity);
+        print_line(&format!("{severity:<8}{}: {}", finding.fact, finding.value))?;
+        for (name, text) in [("effect", &finding.effect), ("remedy", &finding.remedy)] {
+            if !text.is_empty() {
+                print_line(&format!("        {name}: {text}"))?;
+            }
+        }
     }
-    print_line(&table.to_string())
+    Ok(())
 }

@@ -4,7 +4,6 @@ use std::rc::Rc;
 use std::time::SystemTime;
 
 use comfy_table::Table;
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use serde::Serialize;
 
 use super::{CliError, Exit, print_line};
@@ -111,35 +110,28 @@ fn plainest(backend: BackendName) -> CellKey {
 }
 
 fn print(listing: &Listing) -> Result<(), CliError> {
-    let mut table = new_table(["backend", "version, or why it cannot run here"]);
-    for entry in &listing.backends {
-        let state = match &entry.unavailable {
-            Some(reason) => format!("cannot run: {reason}"),
-            None => entry.versions.join(", "),
-        };
-        table.add_row([entry.name.to_owned(), state]);
-    }
-    print_line(&table.to_string())?;
+    let backends: Vec<Entry> = listing
+        .backends
+        .iter()
+        .map(|entry| match &entry.unavailable {
+            Some(reason) => Entry::new(entry.name, &format!("cannot run here: {reason}")),
+            None => Entry::new(entry.name, &entry.versions.join(", ")),
+        })
+        .collect();
+    print_entries("Backends", &backends)?;
     for entry in listing.backends.iter().filter(|entry| !entry.params.is_empty()) {
-        print_entries(&format!("parameter of {}", entry.name), &entry.params)?;
+        print_entries(&format!("Parameters of {}", entry.name), &entry.params)?;
     }
-    print_entries("profile", &listing.profiles)?;
-    print_entries("experiment", &listing.experiments)?;
-    print_entries("workload", &listing.workloads)
+    print_entries("Profiles", &listing.profiles)?;
+    print_entries("Experiments", &listing.experiments)?;
+    print_entries("Workloads", &listing.workloads)
 }
 
-fn print_entries(what: &str, entries: &[Entry]) -> Result<(), CliError> {
-    let mut table = new_table([what, ""]);
-    for entry in entries {
-        table.add_row([&entry.name, &entry.about]);
-    }
-    print_line(&format!("\n{table}"))
-}
-
-/// A table in the one style that the command uses.
-pub(super) fn new_table<const N: usize>(header: [&str; N]) -> Table {
+fn print_entries(heading: &str, entries: &[Entry]) -> Result<(), CliError> {
     let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(header);
-    table.set_content_arrangement(comfy_table::ContentArrangement::Dynamic);
-    table
+    table.load_style(comfy_table::presets::NOTHING);
+    for entry in entries {
+        table.add_row([&format!("  {}", entry.name), &entry.about]);
+    }
+    print_line(&format!("{heading}:\n{}\n", table.trim_fmt()))
 }

@@ -97,8 +97,8 @@ pub fn expected_result(workload: Workload) -> WorkResult {
     match workload {
         Workload::Touch(mib) => {
             let pages = u64::from(mib) * (1024 * 1024 / protocol::PAGE as u64);
-            let checksum = (0..pages)
-                .fold(0, |sum, page| protocol::fold(sum, protocol::page_word(page)));
+            let checksum =
+                (0..pages).fold(0, |sum, page| protocol::fold(sum, protocol::page_word(page)));
             WorkResult { count: pages, checksum, code: 0 }
         }
         Workload::Pause | Workload::Exit | Workload::Http => {

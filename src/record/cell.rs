@@ -132,9 +132,7 @@ impl Serialize for Workload {
 
 impl<'de> Deserialize<'de> for Workload {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -191,9 +189,7 @@ impl Serialize for Params {
 
 impl<'de> Deserialize<'de> for Params {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -254,22 +250,10 @@ mod tests {
 
     #[test]
     fn workloads_read_back_and_refuse_nonsense() {
-        for workload in [
-            Workload::Pause,
-            Workload::Exit,
-            Workload::Touch(64),
-            Workload::Http,
-        ] {
+        for workload in [Workload::Pause, Workload::Exit, Workload::Touch(64), Workload::Http] {
             assert_eq!(workload.to_string().parse(), Ok(workload));
         }
-        for bad in [
-            "touch",
-            "touch=",
-            "touch=0",
-            "touch=-1",
-            "touch=65537",
-            "sleep",
-        ] {
+        for bad in ["touch", "touch=", "touch=0", "touch=-1", "touch=65537", "sleep"] {
             assert!(bad.parse::<Workload>().is_err(), "{bad}");
         }
     }

@@ -89,14 +89,8 @@ pub enum Ledger {
 
 impl Ledger {
     /// All ledgers.
-    pub const ALL: [Self; 6] = [
-        Self::Pss,
-        Self::Uss,
-        Self::Rss,
-        Self::Cgroup,
-        Self::Peak,
-        Self::Host,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Pss, Self::Uss, Self::Rss, Self::Cgroup, Self::Peak, Self::Host];
 
     /// The name used in metric names and files.
     #[must_use]
@@ -199,9 +193,7 @@ impl Serialize for Metric {
 
 impl<'de> Deserialize<'de> for Metric {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -214,9 +206,6 @@ mod tests {
         for metric in Metric::all() {
             assert_eq!(metric.to_string().parse(), Ok(metric));
         }
-        assert_eq!(
-            "startup.lunch".parse::<Metric>(),
-            Err(MetricError("startup.lunch".to_owned()))
-        );
+        assert_eq!("startup.lunch".parse::<Metric>(), Err(MetricError("startup.lunch".to_owned())));
     }
 }

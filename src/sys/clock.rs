@@ -45,8 +45,7 @@ impl Deadline {
     pub fn poll_timeout(self) -> nix::poll::PollTimeout {
         let left = self.left();
         let millis = left.as_millis() + u128::from(left.subsec_nanos() % 1_000_000 != 0);
-        u16::try_from(millis)
-            .map_or(nix::poll::PollTimeout::MAX, nix::poll::PollTimeout::from)
+        u16::try_from(millis).map_or(nix::poll::PollTimeout::MAX, nix::poll::PollTimeout::from)
     }
 }
 

@@ -20,8 +20,7 @@ const MAX_FDS: usize = 8;
 /// # Errors
 /// When the kernel has no descriptors or memory left.
 pub fn message_pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    let pair =
-        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    let pair = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
     for end in [&pair.0, &pair.1] {
         nix::sys::socket::setsockopt(end, SndBuf, &(2 * MAX_MESSAGE))?;
     }
@@ -46,13 +45,7 @@ pub fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Resu
     let control: &[ControlMessage<'_>] = if raw.is_empty() { &[] } else { &rights };
     let socket = socket.as_fd().as_raw_fd();
     loop {
-        match sendmsg::<()>(
-            socket,
-            &[IoSlice::new(bytes)],
-            control,
-            MsgFlags::MSG_NOSIGNAL,
-            None,
-        ) {
+        match sendmsg::<()>(socket, &[IoSlice::new(bytes)], control, MsgFlags::MSG_NOSIGNAL, None) {
             Err(Errno::EINTR) => {}
             result => return Ok(result.map(drop)?),
         }
@@ -69,8 +62,7 @@ pub fn receive(socket: impl AsFd) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>>
     let socket = socket.as_fd().as_raw_fd();
     let (len, flags, fds) = loop {
         let mut buffers = [IoSliceMut::new(&mut bytes)];
-        match recvmsg::<()>(socket, &mut buffers, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)
-        {
+        match recvmsg::<()>(socket, &mut buffers, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC) {
             Err(Errno::EINTR) => {}
             Err(Errno::ECONNRESET) => return Ok(None),
             Err(error) => return Err(error.into()),
@@ -85,9 +77,7 @@ pub fn receive(socket: impl AsFd) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>>
 }
 
 /// Takes ownership of the descriptors that came with a message.
-fn received_fds(
-    message: &nix::sys::socket::RecvMsg<'_, '_, ()>,
-) -> Result<Vec<OwnedFd>, Errno> {
+fn received_fds(message: &nix::sys::socket::RecvMsg<'_, '_, ()>) -> Result<Vec<OwnedFd>, Errno> {
     let mut fds = Vec::new();
     for control in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(raw) = control {

@@ -92,11 +92,7 @@ impl PidFd {
         let fd = signed(self.0.as_raw_fd());
         // SAFETY: no pointers but a null `siginfo`, which the call allows.
         unsafe {
-            call(
-                libc::SYS_pidfd_send_signal,
-                [fd, signed(signal as i32), 0, 0, 0, 0],
-            )
-            .map(drop)
+            call(libc::SYS_pidfd_send_signal, [fd, signed(signal as i32), 0, 0, 0, 0]).map(drop)
         }
     }
 
@@ -108,16 +104,10 @@ impl PidFd {
     ///
     /// Only for lack of kernel memory.
     pub fn wait_ended(&self, timeout: Option<Duration>) -> Result<bool, Errno> {
-        let mut entry = libc::pollfd {
-            fd: self.0.as_raw_fd(),
-            events: libc::POLLIN,
-            revents: 0,
-        };
+        let mut entry = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         let mut left = timeout.map(timespec);
         loop {
-            let limit = left
-                .as_mut()
-                .map_or(0, |left| std::ptr::from_mut(left) as usize);
+            let limit = left.as_mut().map_or(0, |left| std::ptr::from_mut(left) as usize);
             // SAFETY: one valid `pollfd`, a valid or null `timespec` in which
             // the kernel leaves the time that remains, and no signal mask.
             let ready = unsafe {
@@ -144,12 +134,8 @@ impl PidFd {
             return Ok(None);
         }
         // SAFETY: both are plain data for which all zeroes is a valid value.
-        let (mut info, mut usage) = unsafe {
-            (
-                std::mem::zeroed::<libc::siginfo_t>(),
-                std::mem::zeroed::<libc::rusage>(),
-            )
-        };
+        let (mut info, mut usage) =
+            unsafe { (std::mem::zeroed::<libc::siginfo_t>(), std::mem::zeroed::<libc::rusage>()) };
         let arguments = [
             libc::P_PIDFD as usize,
             signed(self.0.as_raw_fd()),

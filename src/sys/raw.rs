@@ -21,7 +21,8 @@ pub(super) unsafe fn call(number: c_long, arguments: [usize; 6]) -> Result<usize
 /// A descriptor or other signed number as a system-call register.
 #[allow(
     clippy::cast_sign_loss,
-    reason = "system-call registers are two's complement"
+    clippy::cast_possible_truncation,
+    reason = "registers hold two's complement, and supported targets have 64 bits"
 )]
 pub(super) fn signed(value: impl Into<i64>) -> usize {
     let wide: i64 = value.into();

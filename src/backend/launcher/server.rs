@@ -19,7 +19,6 @@ use crate::errors::chain;
 use crate::record::Mark;
 use crate::sys::clock::monotonic_ns;
 use crate::sys::{fdpass, signals};
-use crate::sys::spawn::Launch;
 
 /// Why the launcher cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -223,9 +222,7 @@ fn start(
     };
     let fds: Vec<(BorrowedFd<'_>, i32)> =
         wires.child.iter().map(|(fd, number)| (fd.as_fd(), *number)).collect();
-    let launch =
-        Launch { fds: &fds, join: &group.join_fds(), into_cgroup: group.into_cgroup() };
-    let child = match template.command.spawn(&launch) {
+    let child = match template.launch(&group, &fds) {
         Ok(child) => child,
         Err(error) => {
             let _ = group.remove(REMOVAL);

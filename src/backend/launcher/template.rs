@@ -3,15 +3,16 @@
 
 use std::ffi::{CString, NulError};
 use std::fs::File;
+use std::os::fd::BorrowedFd;
 
 use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
 
 use super::live::Kind;
 use super::order::{Program, Recipe};
-use crate::container::cgroup::{Limits, RunTree};
-use crate::container::{ContainerError, Plan};
-use crate::sys::spawn::{self, Command, CommandError, Step};
+use crate::container::cgroup::{Group, Limits, RunTree};
+use crate::container::{Container, Plan, PlanError, PrepareError};
+use crate::sys::spawn::{self, Child, Command, CommandError, Launch, SpawnError, Step};
 
 /// Why a recipe cannot be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -31,31 +32,45 @@ pub enum TemplateError {
     /// The steps cannot work.
     #[error("cannot prepare the child")]
     Command(#[from] CommandError),
+    /// The spec cannot be carried out.
+    #[error("cannot carry out the container's spec")]
+    Plan(#[from] PlanError),
     /// The container cannot be made.
     #[error("cannot prepare the container")]
-    Container(#[from] ContainerError),
+    Container(#[from] PrepareError),
 }
 
 /// A resolved recipe.
 pub(super) struct Template {
     pub(super) kind: Kind,
-    pub(super) command: Command,
     pub(super) limits: Limits,
     /// What this host cannot give.
     pub(super) remarks: Vec<String>,
+    maker: Maker,
+}
+
+/// What makes the instances.
+enum Maker {
+    Plain(Box<Command>),
+    Container(Box<Container>),
 }
 
 impl Template {
     /// Resolves a recipe.
     pub(super) fn new(recipe: Recipe, tree: &RunTree) -> Result<Self, TemplateError> {
-        let (kind, command, limits) = match recipe {
-            // No limits, but a cgroup of the same depth and controllers.
-            Recipe::Process(program) => (Kind::Process, plain(&program)?, Limits::default()),
-            Recipe::Machine(program) => (Kind::Machine, plain(&program)?, Limits::default()),
+        // A process or a machine has no limits, but a cgroup of the same
+        // depth and controllers.
+        let plain = |program: &Program| {
+            Ok::<_, TemplateError>((Maker::Plain(Box::new(plain(program)?)), Limits::default()))
+        };
+        let (kind, (maker, limits)) = match recipe {
+            Recipe::Process(program) => (Kind::Process, plain(&program)?),
+            Recipe::Machine(program) => (Kind::Machine, plain(&program)?),
             Recipe::Container { spec, bundle } => {
                 let plan = Plan::from_spec(&spec, &bundle)?;
                 let limits = plan.limits().clone();
-                (Kind::Container, plan.into_command()?, limits)
+                let container = Container::prepare(&plan)?;
+                (Kind::Container, (Maker::Container(Box::new(container)), limits))
             }
         };
         let missing = tree.missing().iter();
@@ -63,7 +78,23 @@ impl Template {
             .map(|(controller, reason)| format!("no {controller} limit or reading: {reason}"))
             .chain(tree.remarks().iter().cloned())
             .collect();
-        Ok(Self { kind, command, limits, remarks })
+        Ok(Self { kind, limits, remarks, maker })
+    }
+
+    /// Makes an instance's first process in its group.
+    pub(super) fn launch(
+        &mut self,
+        group: &Group,
+        fds: &[(BorrowedFd<'_>, i32)],
+    ) -> Result<Child, SpawnError> {
+        match &mut self.maker {
+            Maker::Plain(command) => {
+                let join = group.join_fds();
+                let into_cgroup = group.into_cgroup();
+                command.spawn(&Launch { fds, join: &join, into_cgroup })
+            }
+            Maker::Container(container) => container.launch(group, fds),
+        }
     }
 }
 

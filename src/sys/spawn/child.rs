@@ -71,24 +71,12 @@ fn stamp(context: &Context<'_>, index: usize) {
     let Some(cell) = context.trace.get(index) else {
         return;
     };
-    let mut now = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    let arguments = [
-        signed(libc::CLOCK_MONOTONIC),
-        std::ptr::from_mut(&mut now) as usize,
-        0,
-        0,
-        0,
-        0,
-    ];
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let arguments =
+        [signed(libc::CLOCK_MONOTONIC), std::ptr::from_mut(&mut now) as usize, 0, 0, 0, 0];
     // SAFETY: `now` is valid for writing.
     if unsafe { call(libc::SYS_clock_gettime, arguments) }.is_ok() {
-        let time = now
-            .tv_sec
-            .wrapping_mul(1_000_000_000)
-            .wrapping_add(now.tv_nsec);
+        let time = now.tv_sec.wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec);
         cell.store(time.cast_unsigned(), Relaxed);
     }
 }
@@ -105,12 +93,8 @@ fn execute(context: &Context<'_>) -> Errno {
             let flags = signed(libc::AT_EMPTY_PATH);
             // SAFETY: the vectors end with a null pointer; all strings live
             // on in the parent.
-            let result = unsafe {
-                call(
-                    libc::SYS_execveat,
-                    [fd, empty, arguments, environment, flags, 0],
-                )
-            };
+            let result =
+                unsafe { call(libc::SYS_execveat, [fd, empty, arguments, environment, flags, 0]) };
             result.err().unwrap_or(last)
         }
         Program::Paths(paths) => {
@@ -161,12 +145,8 @@ pub(super) fn ignored_signals() -> u64 {
             let mut action = DEFAULT_ACTION;
             let pointer = std::ptr::from_mut(&mut action) as usize;
             // SAFETY: asks only; `action` is as large as the kernel's structure.
-            let asked = unsafe {
-                call(
-                    libc::SYS_rt_sigaction,
-                    [*number, 0, pointer, SET_BYTES, 0, 0],
-                )
-            };
+            let asked =
+                unsafe { call(libc::SYS_rt_sigaction, [*number, 0, pointer, SET_BYTES, 0, 0]) };
             asked.is_ok() && action[0] == libc::SIG_IGN as u64
         })
         .fold(0, |set, number| set | 1 << (number - 1))
@@ -193,14 +173,8 @@ pub(super) fn block_signals() -> u64 {
 
 /// Sets this thread's signal mask.
 pub(super) fn restore_signals(mask: u64) {
-    let arguments = [
-        signed(libc::SIG_SETMASK),
-        std::ptr::from_ref(&mask) as usize,
-        0,
-        SET_BYTES,
-        0,
-        0,
-    ];
+    let arguments =
+        [signed(libc::SIG_SETMASK), std::ptr::from_ref(&mask) as usize, 0, SET_BYTES, 0, 0];
     // SAFETY: as in `block_signals`.
     let _ = unsafe { call(libc::SYS_rt_sigprocmask, arguments) };
 }
@@ -208,12 +182,7 @@ pub(super) fn restore_signals(mask: u64) {
 /// A `prctl` without pointers.
 pub(super) fn prctl(operation: i32, argument: usize) -> Result<usize, Errno> {
     // SAFETY: used for operations whose argument is a number.
-    unsafe {
-        call(
-            libc::SYS_prctl as c_long,
-            [signed(operation), argument, 0, 0, 0, 0],
-        )
-    }
+    unsafe { call(libc::SYS_prctl as c_long, [signed(operation), argument, 0, 0, 0, 0]) }
 }
 
 /// Whether this process may be traced and its `/proc` files are its own.

@@ -40,9 +40,7 @@ impl Stack {
             if base == libc::MAP_FAILED {
                 return Err(Errno::last());
             }
-            let stack = Self {
-                base: NonNull::new(base).ok_or(Errno::EFAULT)?,
-            };
+            let stack = Self { base: NonNull::new(base).ok_or(Errno::EFAULT)? };
             Errno::result(libc::mprotect(base, GUARD_BYTES, libc::PROT_NONE))?;
             Ok(stack)
         }
@@ -135,8 +133,8 @@ unsafe fn enter(
     arguments: &CloneArguments,
     entry: extern "C" fn(*const c_void) -> !,
     context: *const c_void,
-) -> isize {
-    let result: isize;
+) -> i64 {
+    let result: i64;
     // SAFETY: in the parent this is a plain system call that clobbers rax, rcx
     // and r11. In the child (result 0) the kernel has set rsp to the top of
     // the new stack; nothing of the parent's frame is used, and `entry` does
@@ -153,7 +151,7 @@ unsafe fn enter(
             "2:",
             context = in(reg) context,
             entry = in(reg) entry,
-            inlateout("rax") libc::SYS_clone3 as isize => result,
+            inlateout("rax") libc::SYS_clone3 => result,
             in("rdi") std::ptr::from_ref(arguments),
             in("rsi") size_of::<CloneArguments>(),
             out("rcx") _,
@@ -169,8 +167,8 @@ unsafe fn enter(
     arguments: &CloneArguments,
     entry: extern "C" fn(*const c_void) -> !,
     context: *const c_void,
-) -> isize {
-    let result: isize;
+) -> i64 {
+    let result: i64;
     // SAFETY: as on x86_64; the kernel preserves all registers but x0.
     unsafe {
         std::arch::asm!(
@@ -184,7 +182,7 @@ unsafe fn enter(
             context = in(reg) context,
             entry = in(reg) entry,
             in("x8") libc::SYS_clone3,
-            inlateout("x0") std::ptr::from_ref(arguments) => result,
+            inlateout("x0") std::ptr::from_ref(arguments) as i64 => result,
             in("x1") size_of::<CloneArguments>(),
         );
     }

@@ -72,27 +72,13 @@ impl Places {
             }
         }
         for entry in &self.moves {
-            let arguments = [
-                signed(entry.source.load(Relaxed)),
-                signed(entry.target),
-                0,
-                0,
-                0,
-                0,
-            ];
+            let arguments = [signed(entry.source.load(Relaxed)), signed(entry.target), 0, 0, 0, 0];
             // SAFETY: no pointers. The target's old content is not needed:
             // this runs in the child's own descriptor table.
             unsafe { call(libc::SYS_dup3, arguments)? };
         }
         for (first, last) in &self.gaps {
-            let arguments = [
-                word(*first),
-                word(*last),
-                word(libc::CLOSE_RANGE_CLOEXEC),
-                0,
-                0,
-                0,
-            ];
+            let arguments = [word(*first), word(*last), word(libc::CLOSE_RANGE_CLOEXEC), 0, 0, 0];
             // SAFETY: no pointers; only marks descriptors of the child.
             unsafe { call(libc::SYS_close_range, arguments)? };
         }
@@ -102,14 +88,7 @@ impl Places {
 
 /// Copies a descriptor to the lowest free number from `above` on.
 fn copy_above(fd: RawFd, above: RawFd) -> Result<RawFd, Errno> {
-    let arguments = [
-        signed(fd),
-        signed(libc::F_DUPFD_CLOEXEC),
-        signed(above),
-        0,
-        0,
-        0,
-    ];
+    let arguments = [signed(fd), signed(libc::F_DUPFD_CLOEXEC), signed(above), 0, 0, 0];
     // SAFETY: no pointers.
     unsafe { call(libc::SYS_fcntl, arguments).and_then(small) }
 }
@@ -124,18 +103,12 @@ mod tests {
     fn gaps_are_what_is_between_targets() {
         let file = std::io::stdin();
         let places = |targets: &[RawFd]| {
-            let fds: Vec<_> = targets
-                .iter()
-                .map(|target| (file.as_fd(), *target))
-                .collect();
+            let fds: Vec<_> = targets.iter().map(|target| (file.as_fd(), *target)).collect();
             Places::new(&fds).map(|places| (places.above, places.gaps))
         };
         assert_eq!(places(&[]), Ok((0, vec![(0, u32::MAX)])));
         assert_eq!(places(&[2, 0, 1]), Ok((3, vec![(3, u32::MAX)])));
-        assert_eq!(
-            places(&[1, 5]),
-            Ok((6, vec![(0, 0), (2, 4), (6, u32::MAX)]))
-        );
+        assert_eq!(places(&[1, 5]), Ok((6, vec![(0, 0), (2, 4), (6, u32::MAX)])));
         assert_eq!(places(&[1, 1]), Err(1));
         assert_eq!(places(&[-1]), Err(-1));
     }

@@ -19,6 +19,7 @@ mod child;
 mod clone;
 mod descriptors;
 mod perform;
+mod prepare;
 mod step;
 mod strings;
 
@@ -37,6 +38,7 @@ use self::clone::{Stack, clone_onto};
 use self::strings::StringArray;
 use super::pidfd::PidFd;
 
+pub use self::prepare::mount_namespace;
 pub use self::step::{CapabilitySets, Handle, MountAttributes, Slot, Step};
 
 /// `CLONE_NEWTIME`, which the `nix` crate does not name. A child that shares
@@ -152,6 +154,12 @@ pub enum SpawnError {
     /// A descriptor for watching the launching process could not be opened.
     #[error("cannot open a pidfd of the launching process")]
     OwnPidfd(#[source] Errno),
+    /// The thread that prepares a mount namespace could not be started.
+    #[error("cannot start a thread to prepare a mount namespace")]
+    Thread(#[source] std::io::Error),
+    /// The prepared mount namespace could not be kept.
+    #[error("cannot open the prepared mount namespace (is /proc mounted?)")]
+    Namespace(#[source] Errno),
 }
 
 /// What a user can do about a refused `clone3`.
@@ -208,12 +216,7 @@ impl Command {
         if matches!(&program, Program::Paths(paths) if paths.is_empty()) {
             return Err(CommandError::NoProgram);
         }
-        let slots = steps
-            .iter()
-            .filter_map(Step::slot)
-            .map(|slot| slot.0 + 1)
-            .max()
-            .unwrap_or(0);
+        let slots = slots(&steps);
         Ok(Self {
             program,
             arguments: StringArray::new(arguments),
@@ -221,7 +224,7 @@ impl Command {
             namespaces,
             steps,
             handles: Vec::new(),
-            slots: (0..slots).map(|_| AtomicI32::new(-1)).collect(),
+            slots,
             traced: false,
             ignored_signals: child::ignored_signals(),
             stack: Stack::new().map_err(CommandError::Stack)?,
@@ -301,11 +304,7 @@ impl Command {
             return Err(error);
         }
         let trace = trace.into_iter().map(AtomicU64::into_inner).collect();
-        Ok(Child {
-            pid: Pid::from_raw(pid),
-            pidfd,
-            trace,
-        })
+        Ok(Child { pid: Pid::from_raw(pid), pidfd, trace })
     }
 
     /// A pidfd of the process that calls now.
@@ -351,10 +350,8 @@ impl Command {
         };
         child::restore_signals(mask);
         child::restore_dumpable(dumpable);
-        let cloned = cloned.map_err(|source| SpawnError::Clone {
-            namespaces: self.namespaces,
-            source,
-        })?;
+        let cloned =
+            cloned.map_err(|source| SpawnError::Clone { namespaces: self.namespaces, source })?;
         // SAFETY: `clone3` succeeded with CLONE_PIDFD, so this is a fresh
         // descriptor that nobody else owns.
         let pidfd = unsafe { OwnedFd::from_raw_fd(cloned.pidfd) };
@@ -367,20 +364,10 @@ impl Command {
         let errno = report.errno.load(Relaxed);
         let source = Errno::from_raw(errno);
         match (self.steps.get(index), errno) {
-            (Some(step), 0) => Some(SpawnError::Killed {
-                index,
-                step: step.to_string(),
-            }),
-            (Some(step), _) => Some(SpawnError::Step {
-                index,
-                step: step.to_string(),
-                source,
-            }),
+            (Some(step), 0) => Some(SpawnError::Killed { index, step: step.to_string() }),
+            (Some(step), _) => Some(SpawnError::Step { index, step: step.to_string(), source }),
             (None, 0) => None,
-            (None, _) => Some(SpawnError::Execute {
-                program: self.program_name(),
-                source,
-            }),
+            (None, _) => Some(SpawnError::Execute { program: self.program_name(), source }),
         }
     }
 
@@ -400,12 +387,15 @@ pub fn handle(index: usize) -> Handle {
     Handle(index)
 }
 
+/// A place for every descriptor that the steps open.
+fn slots(steps: &[Step]) -> Vec<AtomicI32> {
+    let count = steps.iter().filter_map(Step::slot).map(|slot| slot.0 + 1).max().unwrap_or(0);
+    (0..count).map(|_| AtomicI32::new(-1)).collect()
+}
+
 /// Refuses lists in which a step would use a descriptor that is gone.
 fn check_order(steps: &[Step]) -> Result<(), CommandError> {
-    let maps = steps
-        .iter()
-        .filter(|step| **step == Step::MapDescriptors)
-        .count();
+    let maps = steps.iter().filter(|step| **step == Step::MapDescriptors).count();
     if maps != 1 {
         return Err(CommandError::MapDescriptors(maps));
     }
@@ -415,10 +405,7 @@ fn check_order(steps: &[Step]) -> Result<(), CommandError> {
         .skip_while(|(_, step)| **step != Step::MapDescriptors)
         .find(|(_, step)| step.uses_descriptors());
     match late {
-        Some((index, step)) => Err(CommandError::TooLate {
-            index,
-            step: step.to_string(),
-        }),
+        Some((index, step)) => Err(CommandError::TooLate { index, step: step.to_string() }),
         None => Ok(()),
     }
 }

@@ -26,58 +26,36 @@ pub(super) fn step(step: &Step, context: &Context<'_>) -> Result<(), Errno> {
         Step::JoinCgroups => join_cgroups(context),
         Step::WriteFile { path, data } => write_file(path, data),
         Step::Unshare(flags) => simple(libc::SYS_unshare, [signed(flags.bits()), 0, 0]),
-        Step::EnterNamespace { namespace, kind } => simple(
-            libc::SYS_setns,
-            [handle(context, *namespace)?, signed(kind.bits()), 0],
-        ),
-        Step::SetMount {
-            path,
-            recursive,
-            attributes,
-        } => set_attributes(signed(libc::AT_FDCWD), path, flag(*recursive), attributes),
-        Step::OpenTree {
-            path,
-            recursive,
-            slot,
-        } => open_tree(context, path, *recursive, *slot),
-        Step::SetTree {
-            slot,
-            recursive,
-            attributes,
-        } => {
+        Step::EnterNamespace { namespace, kind } => {
+            simple(libc::SYS_setns, [handle(context, *namespace)?, signed(kind.bits()), 0])
+        }
+        Step::SetMount { path, recursive, attributes } => {
+            set_attributes(signed(libc::AT_FDCWD), path, flag(*recursive), attributes)
+        }
+        Step::OpenTree { path, recursive, slot } => open_tree(context, path, *recursive, *slot),
+        Step::SetTree { slot, recursive, attributes } => {
             let flags = AT_EMPTY_PATH | flag(*recursive);
             set_attributes(signed(slot_fd(context, *slot)?), c"", flags, attributes)
         }
         Step::AttachTree { slot, target } => move_mount(slot_fd(context, *slot)?, target),
         Step::EnterTree(slot) => simple(libc::SYS_fchdir, [signed(slot_fd(context, *slot)?), 0, 0]),
         Step::PivotRoot => simple(libc::SYS_pivot_root, [pointer(c"."), pointer(c"."), 0]),
-        Step::DetachOldRoot => simple(
-            libc::SYS_umount2,
-            [pointer(c"."), signed(libc::MNT_DETACH), 0],
-        ),
-        Step::Mount {
-            kind,
-            source,
-            target,
-            flags,
-            data,
-        } => mount(source, target, Some(kind), *flags, data),
+        Step::DetachOldRoot => {
+            simple(libc::SYS_umount2, [pointer(c"."), signed(libc::MNT_DETACH), 0])
+        }
+        Step::Mount { kind, source, target, flags, data } => {
+            mount(source, target, Some(kind), *flags, data)
+        }
         Step::MakeDirectory { path, mode } => absent_ok(
-            simple(
-                libc::SYS_mkdirat,
-                [signed(libc::AT_FDCWD), pointer(path), word(*mode)],
-            ),
+            simple(libc::SYS_mkdirat, [signed(libc::AT_FDCWD), pointer(path), word(*mode)]),
             Errno::EEXIST,
         ),
         Step::MakeFile { path } => make_file(path),
         Step::Symlink { target, path } => absent_ok(
-            simple(
-                libc::SYS_symlinkat,
-                [pointer(target), signed(libc::AT_FDCWD), pointer(path)],
-            ),
+            simple(libc::SYS_symlinkat, [pointer(target), signed(libc::AT_FDCWD), pointer(path)]),
             Errno::EEXIST,
         ),
-        Step::Mask { path } => absent_ok(mask(path), Errno::ENOENT),
+        Step::Mask { path } => mask(path),
         Step::ProtectPath { path } => absent_ok(protect(path), Errno::ENOENT),
         _ => identity_step(step, context),
     }
@@ -89,17 +67,12 @@ fn identity_step(step: &Step, context: &Context<'_>) -> Result<(), Errno> {
         Step::HostName(name) => name_call(libc::SYS_sethostname, name),
         Step::DomainName(name) => name_call(libc::SYS_setdomainname, name),
         Step::LoopbackUp => loopback_up(),
-        Step::ResourceLimit {
-            resource,
-            soft,
-            hard,
-        } => resource_limit(*resource, *soft, *hard),
+        Step::ResourceLimit { resource, soft, hard } => resource_limit(*resource, *soft, *hard),
         Step::LimitBoundingSet { keep, last } => limit_bounding_set(*keep, *last),
         Step::KeepCapabilities => prctl(libc::PR_SET_KEEPCAPS, 1).map(drop),
-        Step::SetGroups(groups) => simple(
-            libc::SYS_setgroups,
-            [groups.len(), groups.as_ptr() as usize, 0],
-        ),
+        Step::SetGroups(groups) => {
+            simple(libc::SYS_setgroups, [groups.len(), groups.as_ptr() as usize, 0])
+        }
         Step::SetUser { uid, gid } => {
             simple(libc::SYS_setresgid, [word(*gid); 3])?;
             simple(libc::SYS_setresuid, [word(*uid); 3])
@@ -112,9 +85,7 @@ fn identity_step(step: &Step, context: &Context<'_>) -> Result<(), Errno> {
         Step::ParentDeathSignal(signal) => {
             prctl(libc::PR_SET_PDEATHSIG, signed(*signal as i32)).map(drop)
         }
-        Step::MapDescriptors => context
-            .places
-            .arrange([&context.parent, &context.program_fd]),
+        Step::MapDescriptors => context.places.arrange([&context.parent, &context.program_fd]),
         Step::CheckParent => check_parent(context),
         // Every step is in one of the two functions; the tests run them all.
         _ => Err(Errno::ENOSYS),
@@ -149,20 +120,12 @@ fn absent_ok(result: Result<(), Errno>, fine: Errno) -> Result<(), Errno> {
 
 /// The number of a prepared descriptor.
 fn handle(context: &Context<'_>, handle: Handle) -> Result<usize, Errno> {
-    context
-        .handles
-        .get(handle.0)
-        .map(|fd| signed(fd.as_raw_fd()))
-        .ok_or(Errno::EBADF)
+    context.handles.get(handle.0).map(|fd| signed(fd.as_raw_fd())).ok_or(Errno::EBADF)
 }
 
 /// The number of a descriptor that an earlier step opened.
 fn slot_fd(context: &Context<'_>, slot: Slot) -> Result<RawFd, Errno> {
-    context
-        .slots
-        .get(slot.0)
-        .map(|fd| fd.load(Relaxed))
-        .ok_or(Errno::EBADF)
+    context.slots.get(slot.0).map(|fd| fd.load(Relaxed)).ok_or(Errno::EBADF)
 }
 
 /// Writes `0`, which means the writer itself, to every `tasks` file.
@@ -175,23 +138,13 @@ fn join_cgroups(context: &Context<'_>) -> Result<(), Errno> {
 
 /// Writes in one call; the kernel files that this is for never write less.
 fn write_all(fd: RawFd, data: &[u8]) -> Result<(), Errno> {
-    simple(
-        libc::SYS_write,
-        [signed(fd), data.as_ptr() as usize, data.len()],
-    )
+    simple(libc::SYS_write, [signed(fd), data.as_ptr() as usize, data.len()])
 }
 
 /// Opens a file relative to the working directory.
 fn open(path: &CStr, flags: i32, mode: u32) -> Result<RawFd, Errno> {
     let flags = signed(flags | libc::O_CLOEXEC);
-    let arguments = [
-        signed(libc::AT_FDCWD),
-        pointer(path),
-        flags,
-        word(mode),
-        0,
-        0,
-    ];
+    let arguments = [signed(libc::AT_FDCWD), pointer(path), flags, word(mode), 0, 0];
     // SAFETY: the path is a valid string.
     unsafe { call(libc::SYS_openat, arguments).and_then(small) }
 }
@@ -210,11 +163,7 @@ fn write_file(path: &CStr, data: &[u8]) -> Result<(), Errno> {
 }
 
 fn make_file(path: &CStr) -> Result<(), Errno> {
-    match open(
-        path,
-        libc::O_RDONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW,
-        0o644,
-    ) {
+    match open(path, libc::O_RDONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW, 0o644) {
         Ok(fd) => close(fd),
         Err(Errno::EEXIST) => {}
         Err(error) => return Err(error),
@@ -225,20 +174,13 @@ fn make_file(path: &CStr) -> Result<(), Errno> {
 fn mount(
     source: &CStr,
     target: &CStr,
-    kind: Option<&CString>,
+    kind: Option<&CStr>,
     flags: u64,
     data: &CStr,
 ) -> Result<(), Errno> {
-    let kind = kind.map_or(0, |kind| pointer(kind));
+    let kind = kind.map_or(0, pointer);
     let flags = usize::try_from(flags).map_err(|_| Errno::EINVAL)?;
-    let arguments = [
-        pointer(source),
-        pointer(target),
-        kind,
-        flags,
-        pointer(data),
-        0,
-    ];
+    let arguments = [pointer(source), pointer(target), kind, flags, pointer(data), 0];
     // SAFETY: all strings are valid.
     unsafe { call(libc::SYS_mount, arguments).map(drop) }
 }
@@ -252,14 +194,7 @@ fn set_attributes(
 ) -> Result<(), Errno> {
     let values = [attributes.set, attributes.clear, attributes.propagation, 0];
     let values_at = values.as_ptr() as usize;
-    let arguments = [
-        directory,
-        pointer(path),
-        word(flags),
-        values_at,
-        size_of_val(&values),
-        0,
-    ];
+    let arguments = [directory, pointer(path), word(flags), values_at, size_of_val(&values), 0];
     // SAFETY: `values` has the layout of `struct mount_attr`: four u64.
     unsafe { call(libc::SYS_mount_setattr, arguments).map(drop) }
 }
@@ -280,45 +215,31 @@ fn open_tree(context: &Context<'_>, path: &CStr, recursive: bool, slot: Slot) ->
 
 fn move_mount(tree: RawFd, target: &CStr) -> Result<(), Errno> {
     let flags = word(MOVE_MOUNT_F_EMPTY_PATH);
-    let arguments = [
-        signed(tree),
-        pointer(c""),
-        signed(libc::AT_FDCWD),
-        pointer(target),
-        flags,
-        0,
-    ];
+    let arguments = [signed(tree), pointer(c""), signed(libc::AT_FDCWD), pointer(target), flags, 0];
     // SAFETY: both paths are valid strings.
     unsafe { call(libc::SYS_move_mount, arguments).map(drop) }
 }
 
-/// Tries a file first, since most of what is masked is files.
+/// Tries a file first, since most of what is masked is files. A path that does
+/// not exist is fine; a missing `/dev/null`, which gives the same error, is not.
 fn mask(path: &CStr) -> Result<(), Errno> {
     match mount(c"/dev/null", path, None, libc::MS_BIND, c"") {
         Err(Errno::ENOTDIR) => {}
+        Err(Errno::ENOENT) if exists(path) => return Err(Errno::ENOENT),
+        Err(Errno::ENOENT) => return Ok(()),
         other => return other,
     }
     let flags = libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
-    let kind = c"tmpfs".as_ptr() as usize;
-    let flags = usize::try_from(flags).map_err(|_| Errno::EINVAL)?;
-    let arguments = [
-        kind,
-        pointer(path),
-        kind,
-        flags,
-        pointer(c"size=0k,mode=755"),
-        0,
-    ];
-    // SAFETY: all strings are valid.
-    unsafe { call(libc::SYS_mount, arguments).map(drop) }
+    mount(c"tmpfs", path, Some(c"tmpfs"), flags, c"size=0k,mode=755")
+}
+
+fn exists(path: &CStr) -> bool {
+    simple(libc::SYS_faccessat, [signed(libc::AT_FDCWD), pointer(path), 0]).is_ok()
 }
 
 fn protect(path: &CStr) -> Result<(), Errno> {
     let tree = clone_tree(path, true)?;
-    let attributes = MountAttributes {
-        set: MOUNT_ATTR_RDONLY,
-        ..MountAttributes::default()
-    };
+    let attributes = MountAttributes { set: MOUNT_ATTR_RDONLY, ..MountAttributes::default() };
     let result = set_attributes(signed(tree), c"", AT_EMPTY_PATH | AT_RECURSIVE, &attributes)
         .and_then(|()| move_mount(tree, path));
     close(tree);
@@ -352,29 +273,15 @@ fn set_capabilities(sets: &CapabilitySets) -> Result<(), Errno> {
     let half = |shift: u32| {
         // Keeps the lower 32 bits.
         let cut = |set: u64| u32::try_from(set >> shift & 0xffff_ffff).unwrap_or(0);
-        [
-            cut(sets.effective),
-            cut(sets.permitted),
-            cut(sets.inheritable),
-        ]
+        [cut(sets.effective), cut(sets.permitted), cut(sets.inheritable)]
     };
     let data = [half(0), half(32)];
-    simple(
-        libc::SYS_capset,
-        [header.as_ptr() as usize, data.as_ptr() as usize, 0],
-    )
+    simple(libc::SYS_capset, [header.as_ptr() as usize, data.as_ptr() as usize, 0])
 }
 
 fn set_ambient(set: u64) -> Result<(), Errno> {
     let ambient = |operation: i32, number: usize| {
-        let arguments = [
-            signed(libc::PR_CAP_AMBIENT),
-            signed(operation),
-            number,
-            0,
-            0,
-            0,
-        ];
+        let arguments = [signed(libc::PR_CAP_AMBIENT), signed(operation), number, 0, 0, 0];
         // SAFETY: no pointers.
         unsafe { call(libc::SYS_prctl, arguments).map(drop) }
     };
@@ -388,15 +295,9 @@ fn set_ambient(set: u64) -> Result<(), Errno> {
 /// Fails when the launching process has ended. By `getppid` one cannot tell
 /// in a pid namespace, where it is always 0.
 fn check_parent(context: &Context<'_>) -> Result<(), Errno> {
-    let mut entry = libc::pollfd {
-        fd: context.parent.load(Relaxed),
-        events: libc::POLLIN,
-        revents: 0,
-    };
-    let now = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut entry =
+        libc::pollfd { fd: context.parent.load(Relaxed), events: libc::POLLIN, revents: 0 };
+    let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     let entry = std::ptr::from_mut(&mut entry) as usize;
     let arguments = [entry, 1, std::ptr::from_ref(&now) as usize, 0, 0, 0];
     // SAFETY: one valid `pollfd`, a valid time and no signal mask.
@@ -414,9 +315,7 @@ fn loopback_message() -> [u32; 8] {
     const UP: u32 = libc::IFF_UP.cast_unsigned();
     // Type and flags share a word, the first in the lower address.
     let kind = libc::RTM_NEWLINK.to_ne_bytes();
-    let flags = u16::try_from(libc::NLM_F_REQUEST | libc::NLM_F_ACK)
-        .unwrap_or(0)
-        .to_ne_bytes();
+    let flags = u16::try_from(libc::NLM_F_REQUEST | libc::NLM_F_ACK).unwrap_or(0).to_ne_bytes();
     let kind_and_flags = u32::from_ne_bytes([kind[0], kind[1], flags[0], flags[1]]);
     [LENGTH, kind_and_flags, 1, 0, 0, 1, UP, UP]
 }
@@ -425,14 +324,7 @@ fn loopback_message() -> [u32; 8] {
 /// `ioctl`s, and reads the kernel's answer.
 fn loopback_up() -> Result<(), Errno> {
     let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
-    let arguments = [
-        signed(libc::AF_NETLINK),
-        signed(kind),
-        signed(libc::NETLINK_ROUTE),
-        0,
-        0,
-        0,
-    ];
+    let arguments = [signed(libc::AF_NETLINK), signed(kind), signed(libc::NETLINK_ROUTE), 0, 0, 0];
     // SAFETY: no pointers.
     let socket = unsafe { call(libc::SYS_socket, arguments).and_then(small)? };
     let message = loopback_message();

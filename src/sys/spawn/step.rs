@@ -249,12 +249,7 @@ impl fmt::Display for Step {
             Self::NewSession => f.write_str("start a session"),
             Self::JoinCgroups => f.write_str("join the cgroups"),
             Self::WriteFile { path, data } => {
-                write!(
-                    f,
-                    "write `{}` to {}",
-                    data.trim_ascii().escape_ascii(),
-                    text(path)
-                )
+                write!(f, "write `{}` to {}", data.trim_ascii().escape_ascii(), text(path))
             }
             Self::Unshare(flags) => write!(f, "enter new namespaces ({flags:?})"),
             Self::EnterNamespace { kind, .. } => write!(f, "enter a prepared namespace ({kind:?})"),
@@ -265,15 +260,9 @@ impl fmt::Display for Step {
             Self::EnterTree(_) => f.write_str("enter the root filesystem"),
             Self::PivotRoot => f.write_str("make it the root (pivot_root)"),
             Self::DetachOldRoot => f.write_str("detach the old root"),
-            Self::Mount {
-                kind, target, data, ..
-            } => {
+            Self::Mount { kind, target, data, .. } => {
                 write!(f, "mount {} at {}", text(kind), text(target))?;
-                if data.is_empty() {
-                    Ok(())
-                } else {
-                    write!(f, " with `{}`", text(data))
-                }
+                if data.is_empty() { Ok(()) } else { write!(f, " with `{}`", text(data)) }
             }
             Self::MakeDirectory { path, .. } => write!(f, "make the directory {}", text(path)),
             Self::MakeFile { path } => write!(f, "make the file {}", text(path)),
@@ -283,23 +272,15 @@ impl fmt::Display for Step {
             Self::HostName(name) => write!(f, "set the host name `{}`", text(name)),
             Self::DomainName(name) => write!(f, "set the domain name `{}`", text(name)),
             Self::LoopbackUp => f.write_str("bring up the loopback interface"),
-            Self::ResourceLimit {
-                resource,
-                soft,
-                hard,
-            } => {
+            Self::ResourceLimit { resource, soft, hard } => {
                 write!(f, "set resource limit {resource} to {soft} (hard {hard})")
             }
-            Self::LimitBoundingSet { keep, .. } => {
-                write!(f, "limit the capability bounding set to {keep:#x}")
-            }
+            Self::LimitBoundingSet { keep, .. } => write!(f, "limit the bounding set to {keep:#x}"),
             Self::KeepCapabilities => f.write_str("keep capabilities over the change of user"),
             Self::SetGroups(groups) => write!(f, "set the supplementary groups {groups:?}"),
             Self::SetUser { uid, gid } => write!(f, "become user {uid} and group {gid}"),
-            Self::SetCapabilities(sets) => {
-                write!(f, "set the capabilities to {:#x}", sets.effective)
-            }
-            Self::SetAmbient(set) => write!(f, "set the ambient capabilities to {set:#x}"),
+            Self::SetCapabilities(sets) => write!(f, "set the capabilities {:#x}", sets.effective),
+            Self::SetAmbient(set) => write!(f, "set the ambient set to {set:#x}"),
             Self::NoNewPrivileges => f.write_str("set no_new_privs"),
             Self::Umask(mask) => write!(f, "set the umask {mask:04o}"),
             Self::WorkingDirectory(path) => write!(f, "change to the directory {}", text(path)),

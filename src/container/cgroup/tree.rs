@@ -1,0 +1,239 @@
+//! The cgroups of one run.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::unistd::Pid;
+
+use super::detect::{Hierarchy, Version};
+use super::group::{Group, Part};
+use super::location::{Ground, find_ground};
+use super::{CgroupError, Controller, Limits, files, sweep};
+
+/// The first part of the name of everything that the suite makes.
+pub(super) const PREFIX: &str = "unladen-";
+/// The end of the name of the leaf into which the caller steps aside.
+pub(super) const ASIDE: &str = "-aside";
+
+/// One hierarchy in use.
+#[derive(Debug)]
+struct Branch {
+    version: Version,
+    controllers: Vec<Controller>,
+    folder: PathBuf,
+    /// What has to be undone at the end.
+    stepped_aside: Option<Aside>,
+}
+
+/// Processes that left their cgroup so that it could have children.
+#[derive(Debug)]
+struct Aside {
+    from: PathBuf,
+    leaf: PathBuf,
+}
+
+/// The folder `unladen-<run id>` in every hierarchy that a run uses.
+///
+/// On version 2, where the caller is in a delegated cgroup, the caller and
+/// its relatives in that cgroup (the shell that started it, say) are moved
+/// into `unladen-<run id>-aside` beside it, since a cgroup with processes
+/// cannot hand out controllers. [`RunTree::remove`] moves them back.
+#[derive(Debug)]
+pub struct RunTree {
+    branches: Vec<Branch>,
+    missing: Vec<(Controller, String)>,
+    remarks: Vec<String>,
+}
+
+impl Hierarchy {
+    /// Makes the folder of a run for these controllers. A controller that
+    /// cannot be used is remembered with its reason, and is not an error.
+    ///
+    /// # Errors
+    ///
+    /// When something that should have worked did not; what was made is
+    /// removed.
+    pub fn prepare(
+        &self,
+        run_id: &str,
+        controllers: &[Controller],
+    ) -> Result<RunTree, CgroupError> {
+        check_name(run_id)?;
+        let mut tree = RunTree { branches: Vec::new(), missing: Vec::new(), remarks: Vec::new() };
+        for controller in controllers {
+            match self.with(*controller) {
+                Err(reason) => tree.missing.push((*controller, reason)),
+                Ok(mounted) => match find_ground(self, mounted) {
+                    Err(reason) => tree.missing.push((*controller, reason)),
+                    Ok(ground) => {
+                        let added = tree.add(*controller, mounted.version, &ground, run_id);
+                        if let Err(error) = added {
+                            // The first error is the one that says why.
+                            let _ = tree.remove();
+                            return Err(error);
+                        }
+                    }
+                },
+            }
+        }
+        Ok(tree)
+    }
+}
+
+impl RunTree {
+    /// Adds a controller, in a branch that exists or a new one.
+    fn add(
+        &mut self,
+        controller: Controller,
+        version: Version,
+        ground: &Ground,
+        run_id: &str,
+    ) -> Result<(), CgroupError> {
+        let folder = ground.folder.join(format!("{PREFIX}{run_id}"));
+        let known = self.branches.iter().position(|branch| branch.folder == folder);
+        let index = match known {
+            Some(index) => index,
+            None => {
+                make(&folder)?;
+                self.branches.push(Branch {
+                    version,
+                    controllers: Vec::new(),
+                    folder: folder.clone(),
+                    stepped_aside: None,
+                });
+                self.branches.len() - 1
+            }
+        };
+        let branch = &mut self.branches[index];
+        if version == Version::V2 && controller != Controller::Freezer {
+            if !ground.movers.is_empty() && branch.stepped_aside.is_none() {
+                let leaf = ground.folder.join(format!("{PREFIX}{run_id}{ASIDE}"));
+                branch.stepped_aside =
+                    Some(Aside { from: ground.folder.clone(), leaf: leaf.clone() });
+                step_aside(&leaf, &ground.movers)?;
+                self.remarks.push(format!(
+                    "moved {} processes of this session from {} into {}",
+                    ground.movers.len(),
+                    ground.folder.display(),
+                    leaf.display()
+                ));
+            }
+            self.remarks.extend(hand_out(controller, &ground.folder)?);
+            hand_out(controller, &folder)?;
+        }
+        branch.controllers.push(controller);
+        Ok(())
+    }
+
+    /// Makes the group of one instance.
+    ///
+    /// A limit whose controller is not available becomes a remark of the
+    /// group; a limit that the kernel refuses is an error.
+    ///
+    /// # Errors
+    ///
+    /// Naming controller, file and value; nothing is left then.
+    pub fn create(&self, name: &str, limits: &Limits) -> Result<Group, CgroupError> {
+        check_name(name)?;
+        let mut group = Group::new(self.missing.clone());
+        for (controller, reason) in &self.missing {
+            if limits.wants(*controller) {
+                group.remark(format!("no {controller} limit: {reason}"));
+            }
+        }
+        for branch in &self.branches {
+            let folder = branch.folder.join(name);
+            let part = Part::new(branch.version, branch.controllers.clone(), folder);
+            if let Err(error) = group.add(part, limits) {
+                // The first error is the one that says why.
+                let _ = group.remove(Duration::ZERO);
+                return Err(error);
+            }
+        }
+        Ok(group)
+    }
+
+    /// Controllers that cannot be used, each with the reason.
+    #[must_use]
+    pub fn missing(&self) -> &[(Controller, String)] {
+        &self.missing
+    }
+
+    /// What was changed outside of the run's own folders.
+    #[must_use]
+    pub fn remarks(&self) -> &[String] {
+        &self.remarks
+    }
+
+    /// The run's own folders.
+    #[must_use]
+    pub fn folders(&self) -> Vec<&Path> {
+        self.branches.iter().map(|branch| branch.folder.as_path()).collect()
+    }
+
+    /// Removes the run's folders with everything in them, kills what still
+    /// runs inside, and moves the caller back where it was.
+    ///
+    /// # Errors
+    ///
+    /// When a process survives or the kernel keeps a folder.
+    pub fn remove(&mut self) -> Result<(), CgroupError> {
+        while let Some(branch) = self.branches.last() {
+            sweep::remove_tree(&branch.folder)?;
+            if let Some(Aside { from, leaf }) = &branch.stepped_aside {
+                sweep::step_back(from, leaf)?;
+            }
+            self.branches.pop();
+        }
+        Ok(())
+    }
+}
+
+/// Makes one cgroup; one of this name that exists belongs to a run that was
+/// interrupted and is being resumed.
+fn make(folder: &Path) -> Result<(), CgroupError> {
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.map_err(|source| CgroupError::Create { path: folder.to_owned(), source }),
+    }
+}
+
+/// Moves processes into a leaf, so that the cgroup they leave can have
+/// children with controllers.
+fn step_aside(leaf: &Path, movers: &[Pid]) -> Result<(), CgroupError> {
+    make(leaf)?;
+    for pid in movers {
+        let moved = files::set("stepping aside", &leaf.join("cgroup.procs"), &pid.to_string());
+        match moved {
+            // It ended meanwhile.
+            Err(CgroupError::Write { source, .. })
+                if source.raw_os_error() == Some(nix::errno::Errno::ESRCH as i32) => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+/// Lets the children of a version 2 cgroup have a controller. Returns a
+/// remark when that changed a setting.
+fn hand_out(controller: Controller, folder: &Path) -> Result<Option<String>, CgroupError> {
+    let path = folder.join("cgroup.subtree_control");
+    if files::read(&path)?.split_whitespace().any(|name| name == controller.as_str()) {
+        return Ok(None);
+    }
+    let value = format!("+{controller}");
+    files::set(controller.as_str(), &path, &value)?;
+    Ok(Some(format!("wrote {value} to {}", path.display())))
+}
+
+/// Refuses what could climb out of a folder, or would look like a unit of
+/// systemd.
+fn check_name(name: &str) -> Result<(), CgroupError> {
+    let fine = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if name.is_empty() || name.starts_with('.') || !name.bytes().all(fine) {
+        return Err(CgroupError::Name(name.to_owned()));
+    }
+    Ok(())
+}

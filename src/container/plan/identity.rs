@@ -1,0 +1,236 @@
+//! What a container's process may do and who it is.
+
+use std::ffi::CString;
+
+use nix::libc;
+use nix::sys::signal::Signal;
+use oci_spec::runtime::{Capabilities, Capability, PosixRlimitType, Process};
+
+use super::{IdMaps, PlanError, c_path, c_string};
+use crate::sys::spawn::{CapabilitySets, Step};
+
+/// Where a program without a slash is looked for when the environment does
+/// not say (execvp(3) uses these for privileged and other users alike).
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Capabilities in the order of their numbers (include/uapi/linux/capability.h).
+const BY_NUMBER: [Capability; 41] = [
+    Capability::Chown,
+    Capability::DacOverride,
+    Capability::DacReadSearch,
+    Capability::Fowner,
+    Capability::Fsetid,
+    Capability::Kill,
+    Capability::Setgid,
+    Capability::Setuid,
+    Capability::Setpcap,
+    Capability::LinuxImmutable,
+    Capability::NetBindService,
+    Capability::NetBroadcast,
+    Capability::NetAdmin,
+    Capability::NetRaw,
+    Capability::IpcLock,
+    Capability::IpcOwner,
+    Capability::SysModule,
+    Capability::SysRawio,
+    Capability::SysChroot,
+    Capability::SysPtrace,
+    Capability::SysPacct,
+    Capability::SysAdmin,
+    Capability::SysBoot,
+    Capability::SysNice,
+    Capability::SysResource,
+    Capability::SysTime,
+    Capability::SysTtyConfig,
+    Capability::Mknod,
+    Capability::Lease,
+    Capability::AuditWrite,
+    Capability::AuditControl,
+    Capability::Setfcap,
+    Capability::MacOverride,
+    Capability::MacAdmin,
+    Capability::Syslog,
+    Capability::WakeAlarm,
+    Capability::BlockSuspend,
+    Capability::AuditRead,
+    Capability::Perfmon,
+    Capability::Bpf,
+    Capability::CheckpointRestore,
+];
+
+/// The steps from the arrangement of descriptors to the end.
+pub(super) fn steps(process: &Process, maps: Option<IdMaps>) -> Result<Vec<Step>, PlanError> {
+    // Before the limit on open files could be in the way.
+    let mut steps = vec![Step::MapDescriptors];
+    // Raising a hard limit needs a capability that is about to go.
+    steps.extend(limits(process));
+    if process.no_new_privileges() == Some(true) {
+        steps.push(Step::NoNewPrivileges);
+    }
+    steps.extend(credentials(process, maps)?);
+    if let Some(mask) = process.user().umask() {
+        steps.push(Step::Umask(mask));
+    }
+    // The kernel forgets the signal at every change of credentials.
+    steps.push(Step::ParentDeathSignal(Signal::SIGKILL));
+    steps.push(Step::CheckParent);
+    // With the final user: a directory that it may not enter is an error.
+    steps.push(Step::WorkingDirectory(c_path("process.cwd", process.cwd())?));
+    Ok(steps)
+}
+
+/// User, groups and capabilities.
+fn credentials(process: &Process, maps: Option<IdMaps>) -> Result<Vec<Step>, PlanError> {
+    let user = process.user();
+    let (uid, gid) = (user.uid(), user.gid());
+    let groups = user.additional_gids().clone().unwrap_or_default();
+    if [uid, gid].iter().chain(&groups).any(|id| *id == u32::MAX) {
+        return Err(PlanError::Value {
+            field: "process.user".to_owned(),
+            value: u32::MAX.to_string(),
+            reason: "to the kernel it means to keep the user that is",
+        });
+    }
+    let capabilities = process.capabilities().as_ref();
+    let set = |get: fn(&oci_spec::runtime::LinuxCapabilities) -> &Option<Capabilities>| {
+        capabilities.and_then(|all| get(all).as_ref()).map_or(0, bits)
+    };
+    let permitted = set(|all| all.permitted());
+    // Needs CAP_SETPCAP: before the other sets shrink.
+    let keep = set(|all| all.bounding());
+    let mut steps = vec![Step::LimitBoundingSet { keep, last: last_capability() }];
+    match maps {
+        // Who may not call setgroups cannot have groups.
+        Some(_) if !groups.is_empty() => {
+            return Err(PlanError::Value {
+                field: "process.user.additionalGids".to_owned(),
+                value: format!("{groups:?}"),
+                reason: "a user namespace with one group has no others",
+            });
+        }
+        Some(IdMaps { user, group }) if (uid, gid) != (user.0, group.0) => {
+            return Err(PlanError::Value {
+                field: "process.user".to_owned(),
+                value: format!("{uid}:{gid}"),
+                reason: "it must be the one user and group that the mappings have",
+            });
+        }
+        Some(_) => {}
+        None => {
+            if uid != 0 && permitted != 0 {
+                steps.push(Step::KeepCapabilities);
+            }
+            steps.push(Step::SetGroups(groups));
+        }
+    }
+    steps.push(Step::SetUser { uid, gid });
+    // After the change of user, which needs capabilities itself.
+    steps.push(Step::SetCapabilities(CapabilitySets {
+        effective: set(|all| all.effective()),
+        permitted,
+        inheritable: set(|all| all.inheritable()),
+    }));
+    let ambient = set(|all| all.ambient());
+    if ambient != 0 {
+        // Must be permitted and inheritable by now.
+        steps.push(Step::SetAmbient(ambient));
+    }
+    Ok(steps)
+}
+
+/// A set of capabilities as bits.
+fn bits(set: &Capabilities) -> u64 {
+    BY_NUMBER
+        .iter()
+        .enumerate()
+        .filter(|(_, capability)| set.contains(capability))
+        .fold(0, |bits, (number, _)| bits | 1 << number)
+}
+
+/// The highest capability number of this kernel; the highest known one when
+/// it does not say.
+fn last_capability() -> u32 {
+    std::fs::read_to_string("/proc/sys/kernel/cap_last_cap")
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(40)
+}
+
+fn limits(process: &Process) -> Vec<Step> {
+    process
+        .rlimits()
+        .as_deref()
+        .unwrap_or_default()
+        .iter()
+        .map(|limit| Step::ResourceLimit {
+            resource: resource(limit.typ()),
+            soft: limit.soft(),
+            hard: limit.hard(),
+        })
+        .collect()
+}
+
+/// `RLIMIT_*` numbers, which the C library types differently by platform.
+fn resource(kind: PosixRlimitType) -> u32 {
+    match kind {
+        PosixRlimitType::RlimitCpu => libc::RLIMIT_CPU,
+        PosixRlimitType::RlimitFsize => libc::RLIMIT_FSIZE,
+        PosixRlimitType::RlimitData => libc::RLIMIT_DATA,
+        PosixRlimitType::RlimitStack => libc::RLIMIT_STACK,
+        PosixRlimitType::RlimitCore => libc::RLIMIT_CORE,
+        PosixRlimitType::RlimitRss => libc::RLIMIT_RSS,
+        PosixRlimitType::RlimitNproc => libc::RLIMIT_NPROC,
+        PosixRlimitType::RlimitNofile => libc::RLIMIT_NOFILE,
+        PosixRlimitType::RlimitMemlock => libc::RLIMIT_MEMLOCK,
+        PosixRlimitType::RlimitAs => libc::RLIMIT_AS,
+        PosixRlimitType::RlimitLocks => libc::RLIMIT_LOCKS,
+        PosixRlimitType::RlimitSigpending => libc::RLIMIT_SIGPENDING,
+        PosixRlimitType::RlimitMsgqueue => libc::RLIMIT_MSGQUEUE,
+        PosixRlimitType::RlimitNice => libc::RLIMIT_NICE,
+        PosixRlimitType::RlimitRtprio => libc::RLIMIT_RTPRIO,
+        PosixRlimitType::RlimitRttime => libc::RLIMIT_RTTIME,
+    }
+}
+
+/// The paths at which the program may be, inside the container.
+pub(super) fn program(process: &Process) -> Result<Vec<CString>, PlanError> {
+    let name = process.args().as_ref().and_then(|args| args.first()).ok_or(PlanError::Missing {
+        field: "process.args",
+        reason: "there is nothing to execute",
+    })?;
+    if name.contains('/') {
+        return Ok(vec![c_string("process.args[0]", name)?]);
+    }
+    let path = process
+        .env()
+        .as_deref()
+        .unwrap_or_default()
+        .iter()
+        .find_map(|variable| variable.strip_prefix("PATH="))
+        .unwrap_or(DEFAULT_PATH);
+    path.split(':')
+        .map(|folder| {
+            let folder = if folder.is_empty() { "." } else { folder };
+            c_string("process.args[0]", &format!("{folder}/{name}"))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capability_numbers_are_the_kernels() {
+        // Numbers as capability.h has them.
+        for (capability, number) in [
+            (Capability::Chown, 0),
+            (Capability::NetBindService, 10),
+            (Capability::SysAdmin, 21),
+            (Capability::AuditWrite, 29),
+            (Capability::CheckpointRestore, 40),
+        ] {
+            assert_eq!(bits(&Capabilities::from([capability])), 1 << number, "{capability}");
+        }
+    }
+}

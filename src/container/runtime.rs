@@ -1,0 +1,108 @@
+//! A plan made ready, and its instances.
+
+use std::os::fd::{BorrowedFd, RawFd};
+
+use super::cgroup::{Group, Limits};
+use super::plan::Plan;
+use crate::sys::spawn::{
+    Child, Command, CommandError, Launch, Program, SpawnError, Step, mount_namespace,
+};
+
+/// Why a container could not be made ready.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// Its root filesystem could not be prepared.
+    #[error("cannot prepare the container's root filesystem")]
+    Root(#[source] SpawnError),
+    /// Its steps cannot work.
+    #[error("cannot prepare the container's process")]
+    Command(#[from] CommandError),
+}
+
+/// A container that is ready to be launched, as often as wanted.
+///
+/// Where possible its root filesystem stands ready in a mount namespace of
+/// which each instance takes a copy: the copy has a handful of mounts instead
+/// of all of the host's, the host's root was never in it, and no `pivot_root`
+/// and unmounting is left for the launch. With a user namespace each instance
+/// does everything itself.
+#[derive(Debug)]
+pub struct Container {
+    command: Command,
+    limits: Limits,
+}
+
+impl Container {
+    /// Makes a plan ready.
+    ///
+    /// # Errors
+    ///
+    /// When the root filesystem cannot be prepared, naming the step.
+    pub fn prepare(plan: &Plan) -> Result<Self, PrepareError> {
+        if !plan.can_be_prepared() {
+            return Self::prepare_direct(plan);
+        }
+        let namespace = mount_namespace(&plan.root_steps()).map_err(PrepareError::Root)?;
+        let command = Command::new(
+            Program::Paths(plan.program.clone()),
+            plan.arguments.clone(),
+            plan.environment.clone(),
+            plan.birth_prepared(),
+            plan.prepared_steps(),
+        )?
+        .with_handles(vec![namespace]);
+        Ok(Self { command, limits: plan.limits.clone() })
+    }
+
+    /// Makes a plan ready so that each instance sets up everything itself,
+    /// which works for every plan and is what a one-shot start costs.
+    ///
+    /// # Errors
+    ///
+    /// When the launching process lacks memory.
+    pub fn prepare_direct(plan: &Plan) -> Result<Self, PrepareError> {
+        let command = Command::new(
+            Program::Paths(plan.program.clone()),
+            plan.arguments.clone(),
+            plan.environment.clone(),
+            plan.birth(),
+            plan.direct_steps(),
+        )?;
+        Ok(Self { command, limits: plan.limits.clone() })
+    }
+
+    /// Makes each child stamp the end of each step, see
+    /// [`Command::traced`].
+    #[must_use]
+    pub fn traced(mut self, traced: bool) -> Self {
+        self.command = self.command.traced(traced);
+        self
+    }
+
+    /// What each child does before its program, in order.
+    #[must_use]
+    pub fn steps(&self) -> &[Step] {
+        self.command.steps()
+    }
+
+    /// The limits that a group for this container should have.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Launches an instance in a group. It gets the given descriptors under
+    /// the given numbers, and no others.
+    ///
+    /// # Errors
+    ///
+    /// Naming the step that failed; no process is left then.
+    pub fn launch(
+        &mut self,
+        group: &Group,
+        fds: &[(BorrowedFd<'_>, RawFd)],
+    ) -> Result<Child, SpawnError> {
+        let join = group.join_fds();
+        self.command.spawn(&Launch { fds, join: &join, into_cgroup: group.into_cgroup() })
+    }
+}
