@@ -1,7 +1,8 @@
 //! What the template of the page is filled in with: texts and tables, no
 //! numbers that the template would have to format.
 
-use minijinja::{Environment, Value};
+use minijinja::Environment;
+use minijinja::value::Serde;
 use serde::Serialize;
 
 use super::headline::{headline, main_workload};
@@ -26,13 +27,12 @@ pub(super) fn render(
     let mut environment = Environment::new();
     // The ending `.html` turns on escaping of everything that is filled in.
     environment.add_template("index.html", TEMPLATE)?;
-    environment.get_template("index.html")?.render(Value::from_serialize(&Page::new(manifest, summary, figures)))
+    environment.get_template("index.html")?.render(Serde(Page::new(manifest, summary, figures)))
 }
 
 #[derive(Serialize)]
 struct Page<'a> {
     manifest: &'a Manifest,
-    summary: &'a Summary,
     state: &'static str,
     headline: Vec<String>,
     sections: Vec<Section>,
@@ -104,7 +104,6 @@ impl<'a> Page<'a> {
     fn new(manifest: &'a Manifest, summary: &'a Summary, figures: &[Figure]) -> Self {
         Self {
             manifest,
-            summary,
             state: match manifest.state {
                 crate::record::RunState::Complete => "complete",
                 crate::record::RunState::Interrupted => "interrupted",

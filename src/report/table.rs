@@ -9,7 +9,7 @@ use crate::stats::{CellSummary, Summary};
 /// One row per backend, parameters and workload: time to ready and to gone,
 /// memory of one instance by two ledgers, the cost of one more, and how many
 /// were alive at once. Cells outside the plan are empty, missing values are a
-/// dash; a row that was not measured at all says why.
+/// dash. What was not measured at all has its reason in [`missing_lines`].
 #[must_use]
 pub fn terminal_table(summary: &Summary) -> Table {
     let mut table = Table::new();
@@ -27,6 +27,18 @@ pub fn terminal_table(summary: &Summary) -> Table {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table
+}
+
+/// One line for each cell without any value, with the reason, to print below
+/// the table.
+#[must_use]
+pub fn missing_lines(summary: &Summary) -> Vec<String> {
+    summary
+        .cells
+        .iter()
+        .filter(|cell| cell.outcome != Outcome::Ok)
+        .map(|cell| format!("{}: {}", cell.cell, cell.why_missing()))
+        .collect()
 }
 
 /// A backend with its parameters under one workload, in all experiments.
@@ -60,16 +72,13 @@ impl Arm<'_> {
         let mut row = vec![self.label.to_owned(), self.workload.to_string()];
         if self.cells.iter().all(|cell| cell.outcome != Outcome::Ok) {
             row.push(format!("{}/{tried}", tried - failed));
-            row.push(self.cells.first().map(|cell| cell.why_missing()).unwrap_or_default());
+            row.push(if tried == 0 { "skipped" } else { "failed" }.to_owned());
             return row;
         }
-        let gone = self.value(Experiment::Startup, Metric::Startup(Mark::Gone));
-        let stopped = self.value(Experiment::Startup, Metric::Stop(Mark::Gone));
         row.extend([
             format!("{}/{tried}", tried - failed),
             self.value(Experiment::Startup, Metric::Startup(Mark::Ready)),
-            // An instance that was stopped is timed from that stop.
-            if gone.len() > 1 || stopped.len() <= 1 { gone } else { format!("stop + {stopped}") },
+            self.gone(),
             self.value(Experiment::Memory, Metric::Memory(Ledger::Pss)),
             self.value(Experiment::Memory, Metric::Memory(Ledger::Cgroup)),
             self.marginal(),
@@ -88,6 +97,15 @@ impl Arm<'_> {
         match cell.values(metric) {
             Some(values) => metric.unit().human(values.median),
             None => "–".to_owned(),
+        }
+    }
+
+    /// Time to gone; for an instance that was stopped, counted from that stop.
+    fn gone(&self) -> String {
+        let stop = Metric::Stop(Mark::Gone);
+        match self.cell(Experiment::Startup).and_then(|cell| cell.values(stop)) {
+            Some(values) => format!("stop+{}", stop.unit().human(values.median)),
+            None => self.value(Experiment::Startup, Metric::Startup(Mark::Gone)),
         }
     }
 

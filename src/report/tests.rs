@@ -9,7 +9,11 @@ use crate::stats::testing::{failed, key, manifest, ok, realistic};
 fn page(manifest: &Manifest, samples: &[Sample]) -> String {
     let summary = Summary::build(manifest, samples);
     let figures = figures(manifest, &summary, samples).expect("drawn");
-    page::render(manifest, &summary, &figures).expect("filled in")
+    let html = page::render(manifest, &summary, &figures).expect("filled in");
+    if let Some(folder) = std::env::var_os("UNLADEN_SHOW_FIGURES") {
+        fs::write(Path::new(&folder).join("index.html"), &html).expect("page");
+    }
+    html
 }
 
 #[test]
@@ -153,13 +157,19 @@ fn the_headline_claims_nothing_that_was_not_measured() {
 #[test]
 fn the_terminal_table_has_a_row_for_every_arm() {
     let (manifest, samples) = realistic(8);
-    let mut table = terminal_table(&Summary::build(&manifest, &samples));
+    let summary = Summary::build(&manifest, &samples);
+    let mut table = terminal_table(&summary);
     table.set_width(160);
     let text = table.to_string();
     if std::env::var_os("UNLADEN_SHOW_FIGURES").is_some() {
         println!("{text}");
     }
-    assert!(text.contains("skipped: the guest never reached init"), "{text}");
+    assert_eq!(
+        missing_lines(&summary),
+        [
+            "startup vm kvm tuned microvm exit: skipped: the guest never reached init under KVM within 9 s"
+        ]
+    );
     let row = |start: &[&str]| {
         text.lines()
             .find(|line| start.iter().all(|part| line.contains(part)))
@@ -168,5 +178,7 @@ fn the_terminal_table_has_a_row_for_every_arm() {
     assert!(row(&["container", "pause"]).contains("64 (cap of the spec)"));
     assert!(row(&["vm tcg tuned microvm", "http"]).contains("7/8"));
     assert!(row(&["process (control)", "pause"]).contains('–'), "cgroup was not measured");
+    assert!(row(&["container", "http"]).contains("stop+"));
+    assert!(row(&["vm kvm tuned microvm"]).contains("skipped"));
     assert!(!text.contains(" 0 B"));
 }
