@@ -2,6 +2,13 @@
 //! this test boots: the command runs there as root, as an ordinary user with
 //! a delegated part of the tree, and as one without.
 
+#![allow(
+    clippy::expect_used,
+    clippy::print_stderr,
+    clippy::cast_precision_loss,
+    reason = "a test says what went wrong by panicking"
+)]
+
 mod common;
 
 use std::collections::BTreeSet;
