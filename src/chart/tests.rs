@@ -157,7 +157,7 @@ fn figures_of_an_exact_run_say_its_numbers() {
     };
     // Medians of the factors 1.1 to 1.6: 1.35.
     said("waterfall-exit", "spawn 54 µs");
-    said("waterfall-exit", "set-up + exec 81 µs");
+    said("waterfall-exit", "exec to init 81 µs");
     said("waterfall-exit", "cleanup 1.35 ms");
     said("startup-exit", "median 162 µs [132 µs, 192 µs], n = 6");
     said("memory-pause", "54 KiB");

@@ -187,7 +187,10 @@ fn key(phases: &[Phase]) -> Result<Vec<Vec<KeyItem>>, ChartError> {
 fn colour(phase: &Phase) -> Colour {
     use plotters::style::RGBColor;
     match (phase.from, phase.to) {
-        (_, Mark::Spawned) => RGBColor(0x00, 0x72, 0xb2),
+        (_, Mark::Cgroup) => RGBColor(0x33, 0x22, 0x88),
+        (_, Mark::Cloned) => RGBColor(0x00, 0x72, 0xb2),
+        (_, Mark::SetUp) => RGBColor(0x44, 0xaa, 0x99),
+        (_, Mark::Spawned) => RGBColor(0x88, 0xcc, 0xee),
         (_, Mark::VmmReady) => RGBColor(0x56, 0xb4, 0xe9),
         (_, Mark::Kernel) => RGBColor(0xf0, 0xe4, 0x42),
         (Mark::Spawned | Mark::Request, Mark::Init) => RGBColor(0x00, 0x9e, 0x73),

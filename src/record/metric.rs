@@ -14,7 +14,13 @@ use crate::units::Unit;
 pub enum Mark {
     /// Just before the first system call that creates anything for the instance.
     Request,
-    /// The creating call returned.
+    /// Its cgroup is made; absent where that is no part of its technique.
+    Cgroup,
+    /// First instruction of its first process, within its namespaces.
+    Cloned,
+    /// The last set-up step is done; the program is about to be executed.
+    SetUp,
+    /// The creating call returned: the program is executed.
     Spawned,
     /// The virtual machine monitor answers on its control socket.
     VmmReady,
@@ -34,8 +40,11 @@ pub enum Mark {
 
 impl Mark {
     /// All marks in the order of time.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::Request,
+        Self::Cgroup,
+        Self::Cloned,
+        Self::SetUp,
         Self::Spawned,
         Self::VmmReady,
         Self::Kernel,
@@ -51,6 +60,9 @@ impl Mark {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Request => "request",
+            Self::Cgroup => "cgroup",
+            Self::Cloned => "cloned",
+            Self::SetUp => "set_up",
             Self::Spawned => "spawned",
             Self::VmmReady => "vmm_ready",
             Self::Kernel => "kernel",
@@ -143,8 +155,8 @@ impl Metric {
 
     /// Every metric there is, in the order in which reports list them.
     pub fn all() -> impl Iterator<Item = Self> {
-        use Mark::{Exited, Gone, Init, Kernel, Ready, Spawned, VmmReady};
-        let startup = [Spawned, VmmReady, Kernel, Init, Ready, Exited, Gone];
+        use Mark::{Cgroup, Cloned, Exited, Gone, Init, Kernel, Ready, SetUp, Spawned, VmmReady};
+        let startup = [Cgroup, Cloned, SetUp, Spawned, VmmReady, Kernel, Init, Ready, Exited, Gone];
         startup
             .into_iter()
             .map(Self::Startup)

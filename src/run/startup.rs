@@ -5,7 +5,16 @@ use crate::backend::{Backend, BackendError, Until};
 use crate::record::{Mark, Metric, Sample, Workload};
 
 /// Marks of a start, in the order of time.
-const STARTING: [Mark; 5] = [Mark::Spawned, Mark::VmmReady, Mark::Kernel, Mark::Init, Mark::Ready];
+const STARTING: [Mark; 8] = [
+    Mark::Cgroup,
+    Mark::Cloned,
+    Mark::SetUp,
+    Mark::Spawned,
+    Mark::VmmReady,
+    Mark::Kernel,
+    Mark::Init,
+    Mark::Ready,
+];
 
 /// Marks of an end.
 const ENDING: [Mark; 2] = [Mark::Exited, Mark::Gone];

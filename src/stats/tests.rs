@@ -70,7 +70,7 @@ fn a_mock_run_gives_exactly_the_expected_figures() {
         phases,
         [
             ("spawn", 0.0, 35.0, 35.0),
-            ("set-up + exec", 35.0, 140.0, 105.0),
+            ("exec to init", 35.0, 140.0, 105.0),
             ("init to ready", 140.0, 175.0, 35.0),
             ("run + exit", 175.0, 315.0, 140.0),
             ("cleanup", 315.0, 332.5, 17.5),

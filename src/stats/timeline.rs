@@ -183,8 +183,12 @@ pub(crate) fn phases(trials: &BTreeMap<TrialId, Marks>) -> Vec<Phase> {
 /// What happens between two marks.
 fn phase_name(from: Mark, to: Mark) -> String {
     let name = match (from, to) {
+        (Mark::Request, Mark::Cgroup) => "cgroup",
+        (Mark::Request | Mark::Cgroup, Mark::Cloned) => "clone",
+        (Mark::Cloned, Mark::SetUp) => "set-up",
+        (Mark::SetUp, Mark::Spawned) => "exec",
         (Mark::Request, Mark::Spawned) => "spawn",
-        (Mark::Spawned, Mark::Init) => "set-up + exec",
+        (Mark::Spawned, Mark::Init) => "exec to init",
         (Mark::Spawned, Mark::VmmReady) => "VMM",
         (Mark::VmmReady, Mark::Kernel) => "firmware + load",
         (Mark::Spawned, Mark::Kernel) => "VMM + firmware",

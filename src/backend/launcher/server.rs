@@ -214,7 +214,9 @@ fn start(
     // else's is only there for equal placement and equal reading.
     let mut group = if template.kind == Kind::Container {
         watch.timeline.stamp(Mark::Request, monotonic_ns());
-        group()?
+        let group = group()?;
+        watch.timeline.stamp(Mark::Cgroup, monotonic_ns());
+        group
     } else {
         let group = group()?;
         watch.timeline.stamp(Mark::Request, monotonic_ns());
@@ -229,7 +231,10 @@ fn start(
             return Err(early(chain(&error)));
         }
     };
-    watch.timeline.stamp(Mark::Spawned, monotonic_ns());
+    let spawned = monotonic_ns();
+    watch.timeline.stamp(Mark::Cloned, child.begun);
+    watch.timeline.stamp(Mark::SetUp, child.set_up);
+    watch.timeline.stamp(Mark::Spawned, spawned);
     let pid = child.pid.as_raw();
     Ok((Live { kind: template.kind, pidfd: child.pidfd, group, watch }, pid))
 }

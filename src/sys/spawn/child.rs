@@ -14,11 +14,14 @@ use super::{Launch, Program, Step, perform};
 use crate::sys::raw::{call, signed};
 
 /// What the child tells its parent: the step that it began last (the number
-/// of steps stands for the execution itself), and the error that ended it.
+/// of steps stands for the execution itself), the error that ended it, and
+/// when it began and was about to execute its program.
 #[derive(Debug, Default)]
 pub(super) struct Report {
     pub(super) step: AtomicUsize,
     pub(super) errno: AtomicI32,
+    pub(super) begun: AtomicU64,
+    pub(super) set_up: AtomicU64,
 }
 
 /// Everything that the child needs, made by the parent.
@@ -43,16 +46,19 @@ pub(super) extern "C" fn run(context: *const c_void) -> ! {
     // SAFETY: the parent passes a `Context` that it keeps, unchanged but for
     // atomics, until this child has left the shared memory.
     let context = unsafe { &*context.cast::<Context<'_>>() };
-    stamp(context, 0);
+    context.report.begun.store(now(), Relaxed);
     for (index, step) in context.steps.iter().enumerate() {
         context.report.step.store(index, Relaxed);
         if let Err(error) = perform::step(step, context) {
             give_up(context, error);
         }
-        stamp(context, index + 1);
+        if let Some(end) = context.trace.get(index) {
+            end.store(now(), Relaxed);
+        }
     }
     context.report.step.store(context.steps.len(), Relaxed);
     default_signals(context.ignored_signals);
+    context.report.set_up.store(now(), Relaxed);
     let error = execute(context);
     give_up(context, error)
 }
@@ -66,19 +72,14 @@ fn give_up(context: &Context<'_>, error: Errno) -> ! {
     }
 }
 
-/// Notes the time when the launch is traced.
-fn stamp(context: &Context<'_>, index: usize) {
-    let Some(cell) = context.trace.get(index) else {
-        return;
-    };
+/// The time on `CLOCK_MONOTONIC` in nanoseconds, without the C library.
+fn now() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     let arguments =
         [signed(libc::CLOCK_MONOTONIC), std::ptr::from_mut(&mut now) as usize, 0, 0, 0, 0];
-    // SAFETY: `now` is valid for writing.
-    if unsafe { call(libc::SYS_clock_gettime, arguments) }.is_ok() {
-        let time = now.tv_sec.wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec);
-        cell.store(time.cast_unsigned(), Relaxed);
-    }
+    // SAFETY: `now` is valid for writing. The call cannot fail with it.
+    let _ = unsafe { call(libc::SYS_clock_gettime, arguments) };
+    now.tv_sec.wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec).cast_unsigned()
 }
 
 /// Executes the program; returns only with the error that prevented it.

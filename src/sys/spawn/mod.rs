@@ -83,8 +83,11 @@ pub struct Child {
     pub pid: Pid,
     /// Its descriptor.
     pub pidfd: PidFd,
-    /// When traced, moments on `CLOCK_MONOTONIC` in nanoseconds: the child's
-    /// first instruction, then the end of each step. Else empty.
+    /// When its first instruction ran, on `CLOCK_MONOTONIC` in nanoseconds.
+    pub begun: u64,
+    /// When its last step was done and its program about to be executed.
+    pub set_up: u64,
+    /// When traced, the end of each step; else empty.
     pub trace: Vec<u64>,
 }
 
@@ -277,7 +280,7 @@ impl Command {
         for slot in &self.slots {
             slot.store(-1, Relaxed);
         }
-        let stamps = if self.traced { self.steps.len() + 1 } else { 0 };
+        let stamps = if self.traced { self.steps.len() } else { 0 };
         let trace: Vec<AtomicU64> = (0..stamps).map(|_| AtomicU64::new(0)).collect();
         let context = Context {
             steps: &self.steps,
@@ -303,8 +306,14 @@ impl Command {
             let _ = pidfd.wait(None);
             return Err(error);
         }
-        let trace = trace.into_iter().map(AtomicU64::into_inner).collect();
-        Ok(Child { pid: Pid::from_raw(pid), pidfd, trace })
+        let trace = trace.iter().map(|end| end.load(Relaxed)).collect();
+        Ok(Child {
+            pid: Pid::from_raw(pid),
+            pidfd,
+            begun: context.report.begun.load(Relaxed),
+            set_up: context.report.set_up.load(Relaxed),
+            trace,
+        })
     }
 
     /// A pidfd of the process that calls now.
