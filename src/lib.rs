@@ -8,11 +8,18 @@
 //! `container`, `backend`, `probe`, `run`, `store`, `stats`, `claims`,
 //! `chart`, `report`, `cli`.
 
+pub mod backend;
+pub mod chart;
 pub mod container;
 pub mod errors;
+pub mod host;
 pub mod payload;
 pub mod plan;
+pub mod probe;
 pub mod record;
+pub mod run;
 pub mod spec;
+pub mod stats;
+pub mod store;
 pub mod sys;
 pub mod units;

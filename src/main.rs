@@ -1,1 +1,5 @@
-fn main() {}
+//! The `unladen` command.
+
+fn main() -> std::process::ExitCode {
+    unladen::cli::main().into()
+}

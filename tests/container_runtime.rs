@@ -5,7 +5,7 @@
 //! an otherwise empty root filesystem.
 #![allow(clippy::expect_used, clippy::print_stderr, reason = "a test fails by panicking")]
 
-mod common;
+mod lab;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,7 +13,7 @@ use std::io::Read;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use common::{LIMIT, Lab, Running, is_root, mounts_of_host, open_descriptors, skipped};
+use lab::{LIMIT, Lab, Running, is_root, mounts_of_host, open_descriptors, skipped};
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
@@ -71,8 +71,8 @@ fn a_container_is_isolated_as_seen_from_outside() {
         ] {
             assert!(status.contains(line), "{way}: no `{line}` in {status}");
         }
-        assert_eq!(common::descriptors_of(&proc), BTreeSet::from([0, 1, 2]), "{way}");
-        assert_eq!(common::mount_points_of(&proc), lab.expected_mount_points(), "{way}");
+        assert_eq!(lab::descriptors_of(&proc), BTreeSet::from([0, 1, 2]), "{way}");
+        assert_eq!(lab::mount_points_of(&proc), lab.expected_mount_points(), "{way}");
         let cgroup = fs::read_to_string(proc.join("cgroup")).expect("cgroup");
         let inside = format!("unladen-{}/one", lab.id);
         let used = group.folders().len();
@@ -109,7 +109,7 @@ fn a_container_sees_only_its_own() {
         let lab = Lab::new();
         let plan = lab.plan_for("bash", script, limits());
         let group = lab.tree.create("one", plan.limits()).expect("group");
-        let (exit, output) = common::output(&mut prepare(&plan), &group);
+        let (exit, output) = lab::output(&mut prepare(&plan), &group);
         assert_eq!(exit, Exit::Code(0), "{way}: {output}");
         let expected = [
             "host unladen",
@@ -178,7 +178,7 @@ fn a_memory_hog_is_killed_and_counted() {
     let hog = "head -c 100m /dev/zero | tail -c 100m | wc -c; true";
     let plan = lab.plan(hog, Limits { memory: Some(24 * MIB), ..Limits::default() });
     let group = lab.tree.create("hog", plan.limits()).expect("group");
-    let (_, output) = common::output(&mut Container::prepare(&plan).expect("ready"), &group);
+    let (_, output) = lab::output(&mut Container::prepare(&plan).expect("ready"), &group);
     assert_ne!(output.trim(), (100 * MIB).to_string(), "the hog got its memory");
     assert!(group.oom_kills().expect("counted") > 0);
     assert!(group.memory_peak().expect("peak") <= 24 * MIB);
@@ -221,7 +221,7 @@ fn a_fork_bomb_stops_at_its_limit() {
     let plan = lab.plan(bomb, Limits { pids: Some(6), ..Limits::default() });
     let group = lab.tree.create("bomb", plan.limits()).expect("group");
     let mut container = Container::prepare(&plan).expect("ready");
-    let (exit, output) = common::output(&mut container, &group);
+    let (exit, output) = lab::output(&mut container, &group);
     // A shell that cannot fork gives up; it must not have come to the end.
     assert_ne!((exit, output.as_str()), (Exit::Code(0), "survived\n"));
     assert_eq!(group.processes().expect("read"), vec![], "the namespace died with its init");
@@ -239,7 +239,7 @@ fn a_user_namespace_of_its_own_works_for_root() {
     let plan = lab.plan_from(&options);
     let group = lab.tree.create("one", plan.limits()).expect("group");
     let mut container = Container::prepare(&plan).expect("ready");
-    let (exit, output) = common::output(&mut container, &group);
+    let (exit, output) = lab::output(&mut container, &group);
     assert_eq!((exit, output.as_str()), (Exit::Code(0), "0 0 0 1\nNoNewPrivs:\t1\n"));
 }
 
@@ -253,7 +253,7 @@ fn without_root_a_container_runs_in_a_user_namespace() {
     }
     // A copy, since the build folder may be closed to others.
     let folder = tempfile::tempdir().expect("folder");
-    common::open_to_all(folder.path());
+    lab::open_to_all(folder.path());
     let copy = folder.path().join("test");
     fs::copy(std::env::current_exe().expect("own path"), &copy).expect("copied");
     let name = "without_root_a_container_runs_in_a_user_namespace";
@@ -264,7 +264,7 @@ fn without_root_a_container_runs_in_a_user_namespace() {
         name.to_owned(),
         "--nocapture".to_owned(),
     ]);
-    let (exit, output) = common::host_program("/usr/bin/setpriv", arguments);
+    let (exit, output) = lab::host_program("/usr/bin/setpriv", arguments);
     assert_eq!(exit, Exit::Code(0), "{output}");
     assert!(output.contains("1 passed"), "{output}");
     assert!(!output.contains("SKIPPED"), "{output}");
@@ -288,7 +288,7 @@ fn rootless() {
         assert!(status.contains("CapEff:\t0000000000000000"), "{status}");
         assert!(status.contains("Uid:\t64321"), "{status}");
         assert_eq!(running.first_line, "0:0 unladen");
-        assert_eq!(common::mount_points_of(&proc), lab.expected_mount_points());
+        assert_eq!(lab::mount_points_of(&proc), lab.expected_mount_points());
         running.finish(Exit::Code(0));
     }
     // Without a user namespace the kernel refuses, with advice.
@@ -308,7 +308,7 @@ fn a_step_that_fails_is_named_and_leaves_nothing() {
     let group = lab.tree.create("one", &Limits::default()).expect("group");
     let refused = |change: &dyn Fn(&mut oci_spec::runtime::Spec)| {
         let cell = default_cell_spec(&lab.options("sh", "true", Limits::default()));
-        let mut spec = common::with_programs(cell);
+        let mut spec = lab::with_programs(cell);
         change(&mut spec);
         let plan = Plan::from_spec(&spec, &lab.rootfs).expect("a plan");
         let error = Container::prepare(&plan)
@@ -414,7 +414,7 @@ fn a_failure_at_any_step_leaves_nothing() {
         assert!(!group.exists());
     }
     assert_eq!(mounts_of_host(), before.0);
-    assert!(open_descriptors() <= before.1 + common::NEIGHBOURS);
+    assert!(open_descriptors() <= before.1 + lab::NEIGHBOURS);
     lab.tree.remove().expect("removed");
     assert_eq!(find(&lab.hierarchy, Some(&lab.id)), Vec::<PathBuf>::new());
 }
@@ -439,7 +439,7 @@ fn many_starts_and_kills_leak_nothing() {
     }
     assert_eq!(mounts_of_host(), before.0);
     // Two for the pipe made since.
-    assert!(open_descriptors() <= before.1 + 2 + common::NEIGHBOURS);
+    assert!(open_descriptors() <= before.1 + 2 + lab::NEIGHBOURS);
     for folder in lab.tree.folders() {
         let children = fs::read_dir(folder)
             .expect("there")
@@ -497,7 +497,7 @@ fn an_occupied_group_is_not_removed_and_names_its_processes() {
     let mut group = lab.tree.create("one", &limits()).expect("group");
     // Three processes, of which two are no children of ours.
     let script = "sleep 1000 & sleep 1000 & echo ready; wait";
-    let running = common::plain_in(&group, script);
+    let running = lab::plain_in(&group, script);
     let error = group.remove(std::time::Duration::ZERO).expect_err("occupied").to_string();
     assert!(error.contains(&running.child.pid.to_string()), "{error}");
     assert_eq!(group.processes().expect("read").len(), 3);
@@ -537,7 +537,7 @@ fn one_call_runs_a_container_and_cleans_up() {
     let lab = Lab::new();
     let id = format!("{}-run", lab.id);
     let spec = default_cell_spec(&lab.options("sh", "cat; exit 42", limits()));
-    let spec = common::with_programs(spec);
+    let spec = lab::with_programs(spec);
     let (input, mut sender) = std::io::pipe().expect("pipe");
     let (mut receiver, output) = std::io::pipe().expect("pipe");
     std::io::Write::write_all(&mut sender, b"through the streams").expect("written");

@@ -4,6 +4,7 @@
 
 use std::path::Path;
 use std::rc::Rc;
+use std::time::SystemTime;
 
 use unladen::backend::{Assets, Backend, Instance, Launcher, Prepared, RealBackends, Until};
 use unladen::host::RunId;
@@ -28,7 +29,7 @@ impl Bench {
 
 /// One bench for each backend that can run `workload` here.
 pub fn benches(experiment: Experiment, workload: Workload) -> Vec<Bench> {
-    let run_id = RunId::new().to_string();
+    let run_id = RunId::new(SystemTime::now()).expect("random bytes").to_string();
     let assets = Rc::new(Assets::unpack().expect("the cache folder is writable"));
     let launcher = Launcher::start(Path::new(env!("CARGO_BIN_EXE_unladen")), &run_id, None)
         .expect("the launcher starts");

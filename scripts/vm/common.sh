@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # What both machine scripts share: options, their checks, the parts of QEMU's argument vector that do not depend on
-# the machine. Sourced by microvm.sh and q35.sh, which define `machine_options`, `machine_words` and `machine_kernel`.
+# the machine. Sourced by microvm.sh and q35.sh, which define `machine_options`, `machine_kernel` and `check_kernel`.
 
 # shellcheck source=scripts/lib.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/../lib.sh"
@@ -24,7 +24,8 @@ Starts a guest on QEMU's machine type ${script%.sh}; with --print only says how.
   --append 'WORDS'   more words for the kernel's command line; an unknown k=v becomes a variable of /init
   --for PURPOSE      start (default): the shortest boot; density: an idle guest costs the least processor time
   --tsc-khz N        the host's true TSC frequency (see tsc-khz.sh): the guest skips its calibration
-  --console-fd N     open descriptor that receives ttyS0, the kernel's console (default: standard input and output)
+  --console-fd N     pipe or file open for writing only that receives ttyS0, the kernel's console (default: standard
+                     input and output)
   --channel-fd N     connected stream socket that becomes ttyS1, the payload's channel (default: ttyS1 leads nowhere)
   --qmp-fd N         connected stream socket that speaks QMP (default: none)
   --verbose-kernel   the kernel says on its console all it has to say
@@ -147,7 +148,7 @@ kernel_words() {
 	# With reboot=t a reboot is a triple fault, which -no-reboot turns into an end within milliseconds; through the
 	# keyboard controller, which microvm lacks, it takes seconds. no_timer_check skips a self-test of the timer that
 	# a busy host makes fail. noreplace-smp leaves the lock prefixes where they are: patching thousands of them out
-	# for a single processor makes QEMU translate the code again, and costs more than a sixth of the boot.
+	# for a single processor takes QEMU about a tenth of the boot.
 	local words=(console=ttyS0 reboot=t panic=-1 no_timer_check noreplace-smp cryptomgr.notests)
 	if [[ $verbose == yes ]]; then
 		words+=(ignore_loglevel earlyprintk=ttyS0)
@@ -164,9 +165,7 @@ kernel_words() {
 	if [[ $purpose == start ]]; then
 		words+=(nolapic_timer)
 	fi
-	local more
-	more=$(machine_words)
-	printf '%s' "${words[*]}${more:+ $more}${append:+ $append}"
+	printf '%s' "${words[*]}${append:+ $append}"
 }
 
 argument_vector() {

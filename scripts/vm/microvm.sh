@@ -13,11 +13,6 @@ machine_options() {
 	echo microvm,acpi=off,rtc=on
 }
 
-machine_words() {
-	# The machine has neither; without these words the kernel looks for both and reports two errors on the console.
-	echo acpi=off pci=off
-}
-
 check_kernel() {
 	is_elf "$kernel" || wrong_use "--kernel: '$kernel' is not an uncompressed kernel (vmlinux)"
 }

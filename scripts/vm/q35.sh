@@ -13,10 +13,6 @@ machine_options() {
 	echo q35,smm=off,vmport=off,sata=off,smbus=off
 }
 
-machine_words() {
-	:
-}
-
 check_kernel() {
 	is_elf "$kernel" || is_bzimage "$kernel" || wrong_use "--kernel: '$kernel' is neither a vmlinux nor a bzImage"
 }

@@ -8,6 +8,7 @@
 mod assets;
 mod container;
 pub mod launcher;
+pub mod leftovers;
 mod mock;
 mod process;
 mod real;
@@ -23,7 +24,7 @@ pub use launcher::{Launcher, LauncherError};
 pub use mock::Mock;
 pub use real::{Real, RealBackends};
 pub use timeline::Timeline;
-pub use vm::{Accelerator, VmError};
+pub use vm::{Accelerator, VmError, inventory};
 
 use crate::payload::protocol::WorkResult;
 use crate::record::{ArtefactFact, BackendName, CellKey, Clock, Ledger, Version};

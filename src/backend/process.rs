@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use super::launcher::order::{Program, Recipe, fd};
 use super::{Assets, Backend, BackendError, Instance, Prepared, Real, Until};
-use crate::container::cgroup::Limits;
 use crate::payload::FILE_NAME;
 use crate::payload::protocol::{ENV_CHANNEL, ENV_RUN, ENV_WORKLOAD};
 use crate::record::{BackendName, CellKey, Version, Workload};
@@ -57,7 +56,6 @@ impl Backend for Process {
             path: self.assets.payload(),
             argv: vec![FILE_NAME.to_owned()],
             env: env.clone(),
-            limits: Limits::default(),
         };
         let (template, remarks) = self.real.prepare(Recipe::Process(program))?;
         let mut command = env;

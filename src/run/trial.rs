@@ -9,6 +9,7 @@ use crate::host::Guard;
 use crate::payload::expected_result;
 use crate::plan::PlannedCell;
 use crate::record::{Clock, Experiment, Ledger, Mark, Metric, Outcome, Sample};
+use crate::sys::clock::Deadline;
 
 /// The metric that stands for an experiment when there is no value at all.
 #[must_use]
@@ -61,6 +62,18 @@ impl Trial<'_> {
             format!("wrong proof of work: {:?} instead of {expected:?}", instance.result());
         let timeline = instance.timeline().clone();
         Err(Failure { due: Mark::Ready, reason, timeline }.into())
+    }
+
+    /// Waits between two readings; a signal ends the wait at once.
+    pub(super) fn pause(&self) -> Result<(), BackendError> {
+        let deadline = Deadline::after(self.settle);
+        while !deadline.passed() {
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(BackendError::Interrupted);
+            }
+            std::thread::sleep(deadline.left().min(Duration::from_millis(50)));
+        }
+        Ok(())
     }
 
     /// A sample with a value.

@@ -9,4 +9,5 @@ pub mod fdpass;
 pub mod file;
 pub mod pidfd;
 mod raw;
+pub mod signals;
 pub mod spawn;

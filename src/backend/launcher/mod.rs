@@ -6,8 +6,10 @@
 //! dies in whatever way, the launcher sees its socket close and removes
 //! everything of the run.
 
+mod live;
 pub mod order;
 mod server;
+mod template;
 mod watch;
 
 use std::io;
@@ -19,7 +21,7 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, poll};
 use order::{Answer, Order};
-pub use server::serve;
+pub use server::{ServeError, serve};
 
 use crate::sys::clock::Deadline;
 use crate::sys::fdpass;
@@ -93,10 +95,8 @@ impl Launcher {
         run_id: &str,
         interrupt: Option<OwnedFd>,
     ) -> Result<Self, LauncherError> {
-        let start = |source| LauncherError::Start {
-            executable: executable.display().to_string(),
-            source,
-        };
+        let start =
+            |source| LauncherError::Start { executable: executable.display().to_string(), source };
         let (near, far) = fdpass::message_pair().map_err(start)?;
         let child = Command::new(executable)
             .args([SUBCOMMAND, run_id])

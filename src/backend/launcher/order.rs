@@ -7,7 +7,6 @@ use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
 use super::super::Timeline;
-use crate::container::cgroup::Limits;
 use crate::record::Mark;
 
 /// Descriptor numbers that every child finds.
@@ -46,8 +45,6 @@ pub struct Program {
     pub argv: Vec<String>,
     /// Its whole environment as `NAME=value`.
     pub env: Vec<String>,
-    /// Limits of its cgroup.
-    pub limits: Limits,
 }
 
 /// Up to which mark a launch runs before it is answered.

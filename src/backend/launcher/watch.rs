@@ -128,18 +128,15 @@ impl Watch {
             .map(|(_, file)| PollFd::new(file.as_fd(), PollFlags::POLLIN))
             .collect();
         fds.push(PollFd::new(exit, PollFlags::POLLIN));
-        fds.push(PollFd::new(control, PollFlags::POLLRDHUP));
+        // Its end is always reported, whatever is asked for.
+        fds.push(PollFd::new(control, PollFlags::empty()));
         match poll(&mut fds, deadline.poll_timeout()) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(error) => return Err(Trouble::Io("poll", error.into())),
         }
         let ready = |fd: &PollFd<'_>| fd.any().unwrap_or(false);
         let sources = self.sources.len();
-        Ok((
-            fds[..sources].iter().position(ready),
-            ready(&fds[sources]),
-            ready(&fds[sources + 1]),
-        ))
+        Ok((fds[..sources].iter().position(ready), ready(&fds[sources]), ready(&fds[sources + 1])))
     }
 
     /// Reads what one source has, and stamps it.

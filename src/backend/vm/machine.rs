@@ -7,7 +7,6 @@ use super::super::assets::artefact;
 use super::super::launcher::order::{Program, fd};
 use super::super::{Assets, AssetsError};
 use super::{Accelerator, VmError};
-use crate::container::cgroup::Limits;
 use crate::payload::protocol::{ENV_CHANNEL, ENV_END, ENV_RUN, ENV_WORKLOAD};
 use crate::record::{ArtefactFact, CellKey, Experiment, Workload};
 use crate::spec::param_value;
@@ -130,7 +129,7 @@ impl Machine {
         let argv: Vec<String> = printed.lines().map(str::to_owned).collect();
         let path = argv.first().ok_or(VmError::NoArguments { script })?.into();
         let env = vec![format!("{ENV_RUN}={run_id}"), "PATH=/usr/bin:/bin".to_owned()];
-        Ok(Program { path, argv, env, limits: Limits::default() })
+        Ok(Program { path, argv, env })
     }
 
     /// The files that take part.

@@ -1,0 +1,128 @@
+//! Our own container runtime as a backend: a cell becomes an OCI runtime
+//! spec, which the launcher resolves and starts.
+
+use std::rc::Rc;
+
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
+
+use super::launcher::order::Recipe;
+use super::process::{DEADLINE, environment, own_version};
+use super::{Assets, Backend, BackendError, Instance, Prepared, Real, Until};
+use crate::container::cgroup::{CpuQuota, Limits};
+use crate::container::{CellOptions, PAYLOAD_PATH, default_cell_spec, minimal_rootfs};
+use crate::errors::chain;
+use crate::record::{BackendName, CellKey, Version};
+use crate::spec::param_value;
+use crate::units::Bytes;
+
+/// Length of a CPU quota's period in microseconds, the kernel's default
+/// (Documentation/scheduler/sched-bwc.rst).
+const CPU_PERIOD_US: u64 = 100_000;
+
+/// The container runtime.
+#[derive(Debug)]
+pub struct Container {
+    real: Real,
+    assets: Rc<Assets>,
+    run_id: String,
+}
+
+impl Container {
+    pub(super) fn new(real: Real, assets: Rc<Assets>, run_id: &str) -> Self {
+        Self { real, assets, run_id: run_id.to_owned() }
+    }
+
+    /// The spec of a cell's containers.
+    fn spec(&self, cell: &CellKey) -> Result<Spec, BackendError> {
+        let rootfs = minimal_rootfs(&self.assets.cache().join("rootfs"), &self.assets.payload())
+            .map_err(|error| BackendError::Unavailable(chain(&error)))?;
+        // Without privileges there is no container without a user namespace.
+        let user_namespace =
+            param_value(cell, "userns") == Some("yes") || !nix::unistd::geteuid().is_root();
+        let mut spec = default_cell_spec(&CellOptions {
+            rootfs: &rootfs,
+            arguments: vec![PAYLOAD_PATH.to_owned()],
+            limits: limits(cell),
+            user_namespace,
+        });
+        if let Some(process) = spec.process_mut() {
+            process.set_env(Some(environment(cell.workload, &self.run_id)));
+        }
+        if param_value(cell, "net") == Some("none")
+            && let Some(linux) = spec.linux_mut()
+        {
+            let mut namespaces = linux.namespaces().clone().unwrap_or_default();
+            namespaces.retain(|namespace| namespace.typ() != LinuxNamespaceType::Network);
+            linux.set_namespaces(Some(namespaces));
+        }
+        Ok(spec)
+    }
+}
+
+/// The limits that a cell asks for.
+fn limits(cell: &CellKey) -> Limits {
+    let memory = param_value(cell, "memory").and_then(|text| text.parse::<Bytes>().ok());
+    let hundredths = param_value(cell, "cpus").and_then(hundredths);
+    Limits {
+        memory: memory.map(|Bytes(bytes)| bytes),
+        pids: param_value(cell, "pids").and_then(|text| text.parse().ok()),
+        cpu_quota: hundredths.map(|hundredths| CpuQuota {
+            quota_us: CPU_PERIOD_US * hundredths / 100,
+            period_us: CPU_PERIOD_US,
+        }),
+        ..Limits::default()
+    }
+}
+
+/// Processors such as `1` or `0.5` in hundredths.
+fn hundredths(text: &str) -> Option<u64> {
+    let (units, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let fraction: u64 = format!("{fraction:0<2}").parse().ok()?;
+    units.parse::<u64>().ok()?.checked_mul(100)?.checked_add(fraction)
+}
+
+impl Backend for Container {
+    fn name(&self) -> BackendName {
+        BackendName::Container
+    }
+
+    fn versions(&mut self) -> Result<Vec<Version>, BackendError> {
+        Ok(vec![own_version("unladen")])
+    }
+
+    fn prepare(&mut self, cell: &CellKey) -> Result<Prepared, BackendError> {
+        let spec = self.spec(cell)?;
+        let command = command(&spec);
+        let bundle = self.assets.cache().to_owned();
+        let recipe = Recipe::Container { spec: Box::new(spec), bundle };
+        let (template, remarks) = self.real.prepare(recipe)?;
+        Ok(Prepared { template, command, remarks, accelerator: None, deadline: DEADLINE })
+    }
+
+    fn launch(
+        &mut self,
+        prepared: &Prepared,
+        until: Until,
+    ) -> Result<Box<dyn Instance>, BackendError> {
+        self.real.launch(prepared, until)
+    }
+}
+
+/// The spec as lines for the report: anybody can give it to another runtime.
+fn command(spec: &Spec) -> Vec<String> {
+    let text = serde_json::to_string_pretty(spec).unwrap_or_default();
+    std::iter::once("OCI runtime spec:".to_owned()).chain(text.lines().map(str::to_owned)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processors_become_quotas() {
+        assert_eq!(hundredths("1"), Some(100));
+        assert_eq!(hundredths("0.5"), Some(50));
+        assert_eq!(hundredths("2.25"), Some(225));
+        assert_eq!(hundredths("x"), None);
+    }
+}

@@ -1,0 +1,195 @@
+//! One live instance as the launcher holds it: its first process, its
+//! cgroup, and the ears on it.
+
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use super::order::{Failure, fd};
+use super::watch::{Goal, Source, Trouble, Watch};
+use crate::container::cgroup::Group;
+use crate::errors::chain;
+use crate::payload::protocol::STOP;
+use crate::payload::request;
+use crate::record::Mark;
+use crate::sys::clock::{Deadline, monotonic_ns};
+use crate::sys::fdpass::stream_pair;
+use crate::sys::pidfd::{Ended, Exit, PidFd};
+
+/// Time that the kernel may take to let go of an ended instance's cgroup.
+pub(super) const REMOVAL: Duration = Duration::from_secs(10);
+
+/// Which kind of thing an instance is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A plain process.
+    Process,
+    /// A container.
+    Container,
+    /// A virtual machine.
+    Machine,
+}
+
+impl Kind {
+    /// The marks that come before the proof of work, in order.
+    fn marks(self) -> &'static [Mark] {
+        match self {
+            Self::Process | Self::Container => &[Mark::Spawned, Mark::Init, Mark::Ready],
+            Self::Machine => {
+                &[Mark::Spawned, Mark::VmmReady, Mark::Kernel, Mark::Init, Mark::Ready]
+            }
+        }
+    }
+
+    /// The workload's exit code out of its first process's end: QEMU's
+    /// isa-debug-exit device turns code N into 2N+1.
+    pub(super) fn code(self, exit: Exit) -> Option<u8> {
+        match (self, exit) {
+            (Self::Machine, Exit::Code(code)) if code & 1 == 1 => u8::try_from(code >> 1).ok(),
+            (Self::Machine, _) | (_, Exit::Signal(_)) => None,
+            (_, Exit::Code(code)) => u8::try_from(code).ok(),
+        }
+    }
+}
+
+/// Both ends of everything an instance is connected with.
+pub(super) struct Wires {
+    /// The launcher's ends.
+    pub(super) ears: Vec<(Source, OwnedFd)>,
+    /// The child's ends and the numbers that they get there.
+    pub(super) child: Vec<(OwnedFd, i32)>,
+}
+
+impl Wires {
+    /// Connects an instance of this kind.
+    pub(super) fn new(kind: Kind, null: BorrowedFd<'_>) -> std::io::Result<Self> {
+        let (near, far) = stream_pair()?;
+        let mut ears = vec![(Source::Channel, near)];
+        let mut child = vec![(far, fd::CHANNEL)];
+        let pipe = || nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC);
+        let (read, write) = pipe()?;
+        ears.push((Source::Stderr, read));
+        child.push((null.try_clone_to_owned()?, 0));
+        child.push((write.try_clone()?, 1));
+        child.push((write, 2));
+        if kind == Kind::Machine {
+            let (read, write) = pipe()?;
+            ears.push((Source::Console, read));
+            child.push((write, fd::CONSOLE));
+            let (near, far) = stream_pair()?;
+            ears.push((Source::Qmp, near));
+            child.push((far, fd::QMP));
+        }
+        Ok(Self { ears, child })
+    }
+}
+
+/// A live instance.
+pub(super) struct Live {
+    pub(super) kind: Kind,
+    pub(super) pidfd: PidFd,
+    pub(super) group: Group,
+    pub(super) watch: Watch,
+}
+
+impl Live {
+    /// Waits for the goal; an instance in trouble is told as a failure and
+    /// must then be removed.
+    pub(super) fn wait(
+        &mut self,
+        goal: Goal,
+        control: BorrowedFd<'_>,
+        deadline: Duration,
+    ) -> Result<(), Failure> {
+        let until = Deadline::after(deadline);
+        let result = self.watch.until(goal, self.pidfd.as_fd(), control, until);
+        result.map_err(|trouble| {
+            let reason = match trouble {
+                Trouble::Deadline => format!("not within {:.1} s", deadline.as_secs_f64()),
+                Trouble::Died => self.how_it_died(),
+                Trouble::Said(text) => text,
+                Trouble::Orphaned => "the harness is gone".to_owned(),
+                Trouble::Io(call, error) => format!("cannot {call}: {error}"),
+            };
+            self.failure(self.due(), reason)
+        })
+    }
+
+    /// Waits until the first process has ended and is reaped, stamps that,
+    /// and gives the workload's exit code.
+    pub(super) fn exited(
+        &mut self,
+        control: BorrowedFd<'_>,
+        deadline: Duration,
+    ) -> Result<Option<u8>, Failure> {
+        self.wait(Goal::Exited, control, deadline)?;
+        match self.pidfd.wait(Some(Duration::ZERO)) {
+            Ok(Some(Ended { exit, .. })) => {
+                self.watch.timeline.stamp(Mark::Exited, monotonic_ns());
+                Ok(self.kind.code(exit))
+            }
+            Ok(None) => Err(self.failure(Mark::Exited, "it did not end".to_owned())),
+            Err(error) => Err(self.failure(Mark::Exited, format!("cannot reap it: {error}"))),
+        }
+    }
+
+    /// Removes what the ended instance had on the host, and stamps that.
+    pub(super) fn gone(&mut self) -> Result<(), Failure> {
+        match self.group.remove(REMOVAL) {
+            Ok(()) => {
+                self.watch.timeline.stamp(Mark::Gone, monotonic_ns());
+                Ok(())
+            }
+            Err(error) => Err(self.failure(Mark::Gone, chain(&error))),
+        }
+    }
+
+    /// Stamps `stop` and asks the payload to end with code 0.
+    pub(super) fn ask_to_stop(&mut self) -> Result<(), Failure> {
+        self.watch.timeline.stamp(Mark::Stop, monotonic_ns());
+        let sent = match self.watch.channel() {
+            Some(mut channel) => channel.write_all(&request(STOP, &[0])),
+            None => Err(std::io::ErrorKind::BrokenPipe.into()),
+        };
+        sent.map_err(|error| self.failure(Mark::Exited, format!("cannot ask it to stop: {error}")))
+    }
+
+    /// Kills every process of the instance and removes all of it.
+    pub(super) fn destroy(&mut self) {
+        // Each of these may find nothing left to do. What remains in spite
+        // of them is found again by `unladen clean` by its name.
+        let _ = self.pidfd.kill_and_wait();
+        let _ = self.group.kill_all();
+        let _ = self.group.remove(REMOVAL);
+    }
+
+    /// A failure of this instance with everything that is known about it.
+    pub(super) fn failure(&self, due: Mark, reason: String) -> Failure {
+        let stage = if due == Mark::Exited || due == Mark::Gone { "end" } else { "start" };
+        let reason = format!("{stage}, waiting for {due}: {reason}{}", self.watch.last_words());
+        Failure { due, reason, timeline: self.watch.timeline.clone() }
+    }
+
+    /// The mark that is due next.
+    fn due(&self) -> Mark {
+        let missing = |mark: &&Mark| self.watch.timeline.at(**mark).is_none();
+        match self.kind.marks().iter().find(missing) {
+            Some(mark) => *mark,
+            None if self.watch.result.is_none() => Mark::Ready,
+            None => Mark::Exited,
+        }
+    }
+
+    /// The end of an instance that should have lived on.
+    fn how_it_died(&self) -> String {
+        match self.pidfd.wait(Some(Duration::ZERO)) {
+            Ok(Some(Ended { exit: Exit::Code(code), .. })) => {
+                format!("its first process ended with code {code}")
+            }
+            Ok(Some(Ended { exit: Exit::Signal(signal), .. })) => {
+                format!("its first process was killed by signal {signal}")
+            }
+            Ok(None) | Err(_) => "its first process ended".to_owned(),
+        }
+    }
+}

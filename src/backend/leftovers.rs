@@ -1,0 +1,145 @@
+//! What killed runs left behind, found and removed from names alone: cgroups
+//! are called `unladen-<run id>`, and every process of a run has the id in
+//! its environment.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use procfs::process::Process;
+
+use super::launcher::SUBCOMMAND;
+use crate::container::cgroup::{CgroupError, Hierarchy, find, sweep};
+use crate::payload::protocol::ENV_RUN;
+use crate::sys::clock::Deadline;
+use crate::sys::pidfd::PidFd;
+
+/// Time that an orphaned launcher may take to remove what it started.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why leftovers could not be looked for or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum LeftoverError {
+    /// The processes of the host cannot be listed.
+    #[error("cannot list the processes of this host")]
+    Processes(#[source] procfs::ProcError),
+    /// A cgroup cannot be found or removed.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    /// A process cannot be killed.
+    #[error("cannot kill process {pid}")]
+    Kill {
+        /// The process.
+        pid: i32,
+        /// Why.
+        #[source]
+        source: nix::errno::Errno,
+    },
+}
+
+/// What there is of one run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Leftover {
+    /// Its launcher, while it lives.
+    pub launcher: Option<i32>,
+    /// Whether the harness lives that the launcher works for.
+    pub alive: bool,
+    /// Instances' processes.
+    pub processes: Vec<i32>,
+    /// Cgroup folders.
+    pub cgroups: Vec<PathBuf>,
+}
+
+/// Everything on this host that carries the id of a run, by id.
+///
+/// # Errors
+/// When processes or cgroups cannot be listed.
+pub fn leftovers() -> Result<BTreeMap<String, Leftover>, LeftoverError> {
+    let mut found: BTreeMap<String, Leftover> = BTreeMap::new();
+    // A process that ends while it is looked at has left nothing.
+    for process in procfs::process::all_processes().map_err(LeftoverError::Processes)?.flatten() {
+        if let Some(id) = launcher_of(&process) {
+            let entry = found.entry(id).or_default();
+            entry.launcher = Some(process.pid());
+            entry.alive = harness_lives(&process);
+        } else if let Some(id) = run_of(&process) {
+            found.entry(id).or_default().processes.push(process.pid());
+        }
+    }
+    for folder in find(&hierarchy()?, None) {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        let id = name.trim_start_matches("unladen-").trim_end_matches("-aside").to_owned();
+        found.entry(id).or_default().cgroups.push(folder);
+    }
+    Ok(found)
+}
+
+/// Removes what a run left. An orphaned launcher is given time to do so
+/// itself before it is killed.
+///
+/// # Errors
+/// When something cannot be killed or removed.
+pub fn remove(run_id: &str, leftover: &Leftover) -> Result<(), LeftoverError> {
+    if let Some(launcher) = leftover.launcher.and_then(|pid| PidFd::open(Pid::from_raw(pid)).ok()) {
+        let ended = launcher.wait_ended(Some(PATIENCE)).unwrap_or(false);
+        if !ended {
+            let _ = launcher.kill(Signal::SIGKILL);
+            let _ = launcher.wait_ended(Some(PATIENCE));
+        }
+    }
+    for pid in &leftover.processes {
+        kill_if_of(*pid, run_id)?;
+    }
+    sweep(&hierarchy()?, Some(run_id)).failed.into_iter().next().map_or(Ok(()), Err)?;
+    Ok(())
+}
+
+fn hierarchy() -> Result<Hierarchy, CgroupError> {
+    Hierarchy::detect(Path::new("/proc"), Path::new("/sys/fs/cgroup"))
+}
+
+/// The run id in a launcher's command line.
+fn launcher_of(process: &Process) -> Option<String> {
+    let arguments = process.cmdline().ok()?;
+    match arguments.as_slice() {
+        [_, subcommand, id] if subcommand == SUBCOMMAND => Some(id.clone()),
+        _ => None,
+    }
+}
+
+/// The run id in a process's environment.
+fn run_of(process: &Process) -> Option<String> {
+    let environment = process.environ().ok()?;
+    let id = environment.get(std::ffi::OsStr::new(ENV_RUN))?;
+    id.to_str().map(str::to_owned)
+}
+
+/// Whether a launcher's parent runs the same program: an orphan's parent is
+/// the first process of the system or a session manager.
+fn harness_lives(launcher: &Process) -> bool {
+    let parent = launcher.stat().and_then(|stat| Process::new(stat.ppid));
+    match (launcher.exe(), parent.and_then(|parent| parent.exe())) {
+        (Ok(own), Ok(parents)) => own == parents,
+        _ => false,
+    }
+}
+
+/// Kills a process if it still is one of the run: a number may have been
+/// given to another process meanwhile.
+fn kill_if_of(pid: i32, run_id: &str) -> Result<(), LeftoverError> {
+    let Ok(handle) = PidFd::open(Pid::from_raw(pid)) else { return Ok(()) };
+    let same = Process::new(pid).ok().and_then(|process| run_of(&process));
+    if same.as_deref() != Some(run_id) {
+        return Ok(());
+    }
+    let gone = Deadline::after(PATIENCE);
+    match handle.kill(Signal::SIGKILL) {
+        Ok(()) | Err(nix::errno::Errno::ESRCH) => {
+            let _ = handle.wait_ended(Some(gone.left()));
+            Ok(())
+        }
+        Err(source) => Err(LeftoverError::Kill { pid, source }),
+    }
+}

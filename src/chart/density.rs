@@ -1,0 +1,226 @@
+//! The density ladder: memory of all live instances by ledger, with the cost
+//! of one more as a slope, and the start of the newest beside how many were
+//! already there, up to the limit that ended the ladder.
+
+use plotters::prelude::DrawingBackend;
+
+use super::ChartError;
+use super::arms::{self, Style};
+use super::axis::{Log, spread};
+use super::canvas::{Anchor, Canvas, Drawn, Type, WIDTH, shortened};
+use super::frame::{Frame, MARGIN};
+use super::render::Draw;
+use crate::record::{Experiment, Ledger, Manifest, Metric, Workload};
+use crate::stats::{CellSummary, Summary};
+use crate::units::Unit;
+
+const LEFT: f64 = 78.0;
+const PLOT_END: f64 = 560.0;
+const LABELS: f64 = 586.0;
+const PLOT: f64 = 190.0;
+const LABEL_LINE: f64 = 17.0;
+/// Ledgers whose slopes check each other: none of them can be smaller than
+/// the one after it, if all see what they should.
+const LEDGERS: [Ledger; 3] = [Ledger::Host, Ledger::Cgroup, Ledger::Pss];
+
+/// The figure of one workload.
+pub(super) struct Density {
+    frame: Frame,
+    panels: Vec<Panel>,
+}
+
+struct Panel {
+    title: String,
+    unit: Unit,
+    curves: Vec<Curve>,
+}
+
+/// One cell: medians at each step, and what stands behind its end.
+struct Curve {
+    style: Style,
+    points: Vec<(f64, f64)>,
+    label: String,
+}
+
+impl Density {
+    pub(super) fn new(
+        manifest: &Manifest,
+        summary: &Summary,
+        workload: Workload,
+    ) -> Result<Self, ChartError> {
+        let cells = arms::cells(summary, Experiment::Density, workload);
+        let panel = |title: String, metric: Metric, label: &dyn Fn(&CellSummary) -> String| Panel {
+            title,
+            unit: metric.unit(),
+            curves: cells
+                .iter()
+                .map(|cell| Curve {
+                    style: arms::style(summary, &cell.cell),
+                    points: points(cell, metric),
+                    label: label(cell),
+                })
+                .collect(),
+        };
+        let mut panels: Vec<Panel> = LEDGERS
+            .into_iter()
+            .map(|ledger| {
+                let title = format!("memory of all live instances: {}", kind(ledger));
+                panel(title, Metric::Memory(ledger), &|cell| slope(cell, ledger))
+            })
+            .filter(|panel| panel.curves.iter().any(|curve| !curve.points.is_empty()))
+            .collect();
+        let title = "time from request to ready of the newest instance".to_owned();
+        panels.push(panel(title, Metric::DensityStart, &limit));
+        let frame = Frame::new(
+            format!("Many instances at once: workload {workload}"),
+            manifest,
+            &cells,
+            "Medians at each number of live instances, all of which answered; both axes are \
+             logarithmic. The slope of total memory over that number (Theil-Sen, with its 95 % \
+             interval) is what one more instance costs. A ladder ends at the limit named.",
+        )?;
+        Ok(Self { frame, panels })
+    }
+
+    fn bottom(&self) -> f64 {
+        self.frame.top() + self.panels.iter().map(Panel::height).sum::<f64>() - 12.0
+    }
+}
+
+fn kind(ledger: Ledger) -> &'static str {
+    match ledger {
+        Ledger::Pss => "PSS, shared pages divided by their users",
+        Ledger::Cgroup => "cgroup, what their memory cgroups are charged",
+        Ledger::Host => "host, growth of the host's memory in use since the ladder began",
+        Ledger::Uss | Ledger::Rss | Ledger::Peak => ledger.as_str(),
+    }
+}
+
+/// Medians of a metric over the steps.
+fn points(cell: &CellSummary, metric: Metric) -> Vec<(f64, f64)> {
+    let at = |step: Option<u32>, median: f64| Some((f64::from(step?), median));
+    cell.metrics
+        .iter()
+        .filter(|found| found.metric == metric)
+        .filter_map(|found| at(found.step, found.values.as_ref()?.median))
+        .filter(|(_, value)| *value > 0.0)
+        .collect()
+}
+
+fn slope(cell: &CellSummary, ledger: Ledger) -> String {
+    let human = |value: f64| Unit::Bytes.human(value);
+    let marginal = cell.marginals.iter().find(|found| found.ledger == ledger);
+    let text = match marginal.map(|found| (found.line, found.reason.as_deref())) {
+        Some((Some(line), _)) => match line.interval {
+            Some(interval) => format!(
+                "{} each [{}, {}]",
+                human(line.slope),
+                human(interval.low),
+                human(interval.high)
+            ),
+            None => format!("{} each (no interval: {} steps)", human(line.slope), line.distinct),
+        },
+        Some((None, Some(reason))) => format!("no slope: {reason}"),
+        _ => cell.why_missing(),
+    };
+    format!("{}: {text}", cell.label)
+}
+
+fn limit(cell: &CellSummary) -> String {
+    let most = cell.values(Metric::DensityInstances).map(|values| values.max);
+    let limits: Vec<&str> = cell.limits.iter().map(|reason| reason.text.as_str()).collect();
+    match (most, limits.is_empty()) {
+        (Some(most), false) => {
+            format!("{}: {} alive, then {}", cell.label, Unit::Count.human(most), limits.join(", "))
+        }
+        (Some(most), true) => format!("{}: {} alive", cell.label, Unit::Count.human(most)),
+        (None, _) => format!("{}: {}", cell.label, cell.why_missing()),
+    }
+}
+
+impl Panel {
+    fn plot(&self) -> f64 {
+        PLOT.max(self.curves.len() as f64 * LABEL_LINE)
+    }
+
+    fn height(&self) -> f64 {
+        24.0 + self.plot() + 44.0
+    }
+
+    fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<DB>, top: f64) -> Drawn
+    where
+        DB::ErrorType: 'static,
+    {
+        canvas.text(&self.title, (MARGIN, top + 6.0), Type::HEAD, Anchor::Left)?;
+        let (top, bottom) = (top + 24.0, top + 24.0 + self.plot());
+        let all = || self.curves.iter().flat_map(|curve| &curve.points);
+        let x = Log::around(all().map(|point| point.0), Unit::Count, LEFT, PLOT_END);
+        let y = Log::around(all().map(|point| point.1), self.unit, bottom, top);
+        let axes = x.zip(y);
+        if let Some((x, y)) = &axes {
+            y.draw_left(canvas, self.unit, (LEFT, PLOT_END))?;
+            x.draw_below(canvas, Unit::Count, (top, bottom))?;
+            let beside = (PLOT_END + 20.0, bottom + 13.0);
+            canvas.text("live instances", beside, Type::NOTE, Anchor::Left)?;
+            for curve in &self.curves {
+                let path: Vec<(f64, f64)> =
+                    curve.points.iter().map(|(n, value)| (x.at(*n), y.at(*value))).collect();
+                if path.len() > 1 {
+                    canvas.line(&path, curve.style.colour, 1.8)?;
+                }
+                path.iter().try_for_each(|point| curve.style.mark(canvas, *point))?;
+            }
+        }
+        self.draw_labels(canvas, axes.as_ref().map(|(_, y)| y), (top, bottom))
+    }
+
+    /// Labels at the height of the curves' ends, moved apart, each with its
+    /// marker; cells without a curve stand at the bottom.
+    fn draw_labels<DB: DrawingBackend>(
+        &self,
+        canvas: &Canvas<DB>,
+        y: Option<&Log>,
+        (top, bottom): (f64, f64),
+    ) -> Drawn
+    where
+        DB::ErrorType: 'static,
+    {
+        let end = |curve: &Curve| Some(y?.at(curve.points.last()?.1));
+        let wanted: Vec<f64> =
+            self.curves.iter().map(|curve| end(curve).unwrap_or(bottom)).collect();
+        let placed = spread(&wanted, LABEL_LINE, top, bottom);
+        for (curve, y) in self.curves.iter().zip(placed) {
+            let text = shortened(&curve.label, Type::SMALL, WIDTH - 6.0 - LABELS)?;
+            if curve.points.is_empty() {
+                canvas.text(&text, (LABELS, y), Type::NOTE, Anchor::Left)?;
+            } else {
+                curve.style.mark(canvas, (LABELS - 9.0, y))?;
+                canvas.text(&text, (LABELS, y), Type::SMALL, Anchor::Left)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Draw for Density {
+    fn title(&self) -> &str {
+        &self.frame.title
+    }
+
+    fn height(&self) -> f64 {
+        self.frame.height(self.bottom())
+    }
+
+    fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<DB>) -> Drawn
+    where
+        DB::ErrorType: 'static,
+    {
+        self.frame.draw(canvas, self.bottom())?;
+        let mut top = self.frame.top();
+        for panel in &self.panels {
+            panel.draw(canvas, top)?;
+            top += panel.height();
+        }
+        Ok(())
+    }
+}

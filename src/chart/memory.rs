@@ -1,0 +1,207 @@
+//! Memory of one instance, one panel for each way to count it. Ledgers are
+//! never added, and bars are compared within a panel only.
+
+use plotters::prelude::DrawingBackend;
+
+use super::ChartError;
+use super::arms::{self, Style};
+use super::axis::Log;
+use super::canvas::{Anchor, BLACK, Canvas, Drawn, GREY, Type, WIDTH, shortened};
+use super::frame::{Frame, MARGIN};
+use super::render::Draw;
+use crate::record::{Experiment, Ledger, Manifest, Metric, Workload};
+use crate::stats::{CellSummary, Interval, Summary};
+use crate::units::Unit;
+
+const LABELS: f64 = 168.0;
+/// Left edges of the two columns.
+const COLUMNS: [f64; 2] = [LABELS, 568.0];
+const BARS: f64 = 290.0;
+const ROW: f64 = 19.0;
+const HEAD: f64 = 30.0;
+const FOOT: f64 = 40.0;
+
+/// The figure of one workload.
+pub(super) struct Memory {
+    frame: Frame,
+    labels: Vec<(String, Style)>,
+    panels: Vec<Panel>,
+    values: Vec<f64>,
+}
+
+/// One ledger.
+struct Panel {
+    title: &'static str,
+    bars: Vec<Bar>,
+}
+
+/// One cell in one ledger.
+enum Bar {
+    Measured { median: f64, interval: Option<Interval> },
+    Missing(String),
+}
+
+impl Memory {
+    pub(super) fn new(
+        manifest: &Manifest,
+        summary: &Summary,
+        workload: Workload,
+    ) -> Result<Self, ChartError> {
+        let cells = arms::cells(summary, Experiment::Memory, workload);
+        let known = |ledger: &Ledger| {
+            cells.iter().any(|cell| cell.metric(Metric::Memory(*ledger)).is_some())
+        };
+        let panels: Vec<Panel> = Ledger::ALL
+            .into_iter()
+            .filter(known)
+            .map(|ledger| Panel {
+                title: title(ledger),
+                bars: cells.iter().map(|cell| bar(cell, ledger)).collect(),
+            })
+            .collect();
+        let labels = cells
+            .iter()
+            .map(|cell| {
+                let label = shortened(&cell.label, Type::SMALL, LABELS - MARGIN - 8.0)?;
+                Ok((label, arms::style(summary, &cell.cell)))
+            })
+            .collect::<Result<Vec<_>, ChartError>>()?;
+        let frame = Frame::new(
+            format!("Memory of one instance: workload {workload}"),
+            manifest,
+            &cells,
+            "Medians with their 95 % intervals on one logarithmic axis; a bar's end is its value, \
+             its length is not. Each panel counts in its own way: compare within a panel, never \
+             add panels. What one more instance costs is in the density figure.",
+        )?;
+        let values = panels.iter().flat_map(|panel| &panel.bars).filter_map(|bar| match bar {
+            Bar::Measured { median, .. } => Some(*median),
+            Bar::Missing(_) => None,
+        });
+        let values = values.collect();
+        Ok(Self { frame, labels, panels, values })
+    }
+
+    fn panel_height(&self) -> f64 {
+        HEAD + self.labels.len() as f64 * ROW + FOOT
+    }
+
+    fn bottom(&self) -> f64 {
+        let rows = self.panels.len().div_ceil(COLUMNS.len()).max(1);
+        self.frame.top() + rows as f64 * self.panel_height() - 10.0
+    }
+}
+
+fn bar(cell: &CellSummary, ledger: Ledger) -> Bar {
+    let Some(found) = cell.metric(Metric::Memory(ledger)) else {
+        return Bar::Missing(cell.why_missing());
+    };
+    match (&found.values, found.reasons.first()) {
+        (Some(values), _) => Bar::Measured { median: values.median, interval: values.interval },
+        (None, Some(reason)) => Bar::Missing(format!("not measured: {}", reason.text)),
+        (None, None) => Bar::Missing(cell.why_missing()),
+    }
+}
+
+fn title(ledger: Ledger) -> &'static str {
+    match ledger {
+        Ledger::Pss => "PSS: shared pages divided by their users",
+        Ledger::Uss => "USS: private pages only",
+        Ledger::Rss => "RSS: every mapped page, once per process",
+        Ledger::Cgroup => "cgroup: what its memory cgroup is charged",
+        Ledger::Peak => "peak: the most the cgroup was charged",
+        Ledger::Host => "host: change of the host's memory in use",
+    }
+}
+
+impl Panel {
+    fn draw<DB: DrawingBackend>(
+        &self,
+        canvas: &Canvas<DB>,
+        memory: &Memory,
+        (left, top): (f64, f64),
+        labelled: bool,
+    ) -> Drawn
+    where
+        DB::ErrorType: 'static,
+    {
+        canvas.text(self.title, (left, top + 10.0), Type::HEAD, Anchor::Left)?;
+        let axis = Log::around(memory.values.iter().copied(), Unit::Bytes, left, left + BARS);
+        let (first, last) = (top + HEAD, top + HEAD + self.bars.len() as f64 * ROW);
+        if let Some(axis) = &axis {
+            axis.draw_below(canvas, Unit::Bytes, (first - 6.0, last))?;
+        }
+        for (row, (bar, (label, style))) in self.bars.iter().zip(&memory.labels).enumerate() {
+            let y = first + (row as f64 + 0.5) * ROW;
+            if labelled {
+                canvas.text(label, (LABELS - 8.0, y), Type::SMALL, Anchor::Right)?;
+            }
+            match (bar, &axis) {
+                (Bar::Measured { median, interval }, Some(axis)) => {
+                    draw_bar(canvas, axis, *style, y, *median, *interval)?;
+                }
+                (Bar::Missing(reason), _) => {
+                    let text = shortened(reason, Type::NOTE, BARS + 60.0)?;
+                    canvas.text(&text, (left + 4.0, y), Type::NOTE, Anchor::Left)?;
+                }
+                (Bar::Measured { .. }, None) => {
+                    canvas.text("0 B", (left + 4.0, y), Type::SMALL, Anchor::Left)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A bar, its interval as a whisker, its value in figures behind both.
+fn draw_bar<DB: DrawingBackend>(
+    canvas: &Canvas<DB>,
+    axis: &Log,
+    style: Style,
+    y: f64,
+    median: f64,
+    interval: Option<Interval>,
+) -> Drawn
+where
+    DB::ErrorType: 'static,
+{
+    let end = axis.at(median);
+    canvas.bar((axis.at(0.0), y - 6.0), (end, y + 6.0), style.colour)?;
+    let mut free = end;
+    if let Some(interval) = interval {
+        let (low, high) = (axis.at(interval.low), axis.at(interval.high));
+        canvas.line(&[(low, y), (high, y)], GREY, 1.0)?;
+        for x in [low, high] {
+            canvas.line(&[(x, y - 4.0), (x, y + 4.0)], BLACK, 1.0)?;
+        }
+        free = free.max(high);
+    }
+    canvas.text(&Unit::Bytes.human(median), (free + 6.0, y), Type::SMALL, Anchor::Left)
+}
+
+impl Draw for Memory {
+    fn title(&self) -> &str {
+        &self.frame.title
+    }
+
+    fn height(&self) -> f64 {
+        self.frame.height(self.bottom())
+    }
+
+    fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<DB>) -> Drawn
+    where
+        DB::ErrorType: 'static,
+    {
+        self.frame.draw(canvas, self.bottom())?;
+        if self.panels.is_empty() {
+            let middle = (WIDTH / 2.0, self.frame.top() + 20.0);
+            return canvas.text("nothing was measured", middle, Type::BODY, Anchor::Middle);
+        }
+        for (index, panel) in self.panels.iter().enumerate() {
+            let (row, column) = (index / COLUMNS.len(), index % COLUMNS.len());
+            let top = self.frame.top() + row as f64 * self.panel_height();
+            panel.draw(canvas, self, (COLUMNS[column], top), column == 0)?;
+        }
+        Ok(())
+    }
+}

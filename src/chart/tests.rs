@@ -1,0 +1,166 @@
+//! Figures of made-up runs: what must be in them, and one exact snapshot.
+
+use super::*;
+use crate::record::{CellKey, Manifest, Sample};
+use crate::stats::testing::{at_step, failed, key, manifest, ok, realistic};
+
+/// Figures of a run, written to the folder in `UNLADEN_SHOW_FIGURES` for a
+/// person to look at.
+fn drawn(manifest: &Manifest, samples: &[Sample]) -> Vec<Figure> {
+    let summary = Summary::build(manifest, samples);
+    let figures = figures(manifest, &summary, samples).expect("drawn");
+    if let Some(folder) = std::env::var_os("UNLADEN_SHOW_FIGURES") {
+        let folder = std::path::Path::new(&folder);
+        for figure in &figures {
+            std::fs::write(folder.join(format!("{}.png", figure.id)), &figure.png).expect("png");
+            std::fs::write(folder.join(format!("{}.svg", figure.id)), &figure.svg).expect("svg");
+        }
+    }
+    figures
+}
+
+fn figure<'a>(figures: &'a [Figure], id: &str) -> &'a Figure {
+    figures.iter().find(|figure| figure.id == id).unwrap_or_else(|| panic!("no figure {id}"))
+}
+
+/// Texts of an SVG, after checking that its elements are closed in order and
+/// that no `<` or `&` is left bare.
+fn texts(svg: &str) -> Vec<String> {
+    let mut open: Vec<&str> = Vec::new();
+    let mut found = Vec::new();
+    for piece in svg.split('<').skip(1) {
+        let (tag, text) = piece.split_once('>').expect("a tag ends");
+        let name = tag.trim_matches('/').split_whitespace().next().expect("a tag has a name");
+        if tag.starts_with('/') {
+            assert_eq!(open.pop(), Some(name), "closed in order");
+        } else if !tag.ends_with('/') {
+            open.push(name);
+        }
+        for entity in text.split('&').skip(1) {
+            let known = ["amp;", "lt;", "gt;", "quot;", "apos;"];
+            assert!(known.iter().any(|name| entity.starts_with(name)), "bare & in {text}");
+        }
+        if !text.trim().is_empty() {
+            found.push(text.trim().to_owned());
+        }
+    }
+    assert_eq!(open, Vec::<&str>::new(), "every element is closed");
+    found
+}
+
+#[test]
+fn every_figure_names_every_cell_and_its_conditions() {
+    let (manifest, samples) = realistic(8);
+    let figures = drawn(&manifest, &samples);
+    let ids: Vec<&str> = figures.iter().map(|figure| figure.id.as_str()).collect();
+    assert_eq!(ids[..4], ["waterfall-exit", "startup-exit", "waterfall-pause", "startup-pause"]);
+    assert_eq!(ids[ids.len() - 2..], ["memory-pause", "density-pause"]);
+    for figure in &figures {
+        let all = texts(&figure.svg).join(" ");
+        for needed in ["TCG (software emulation)", "Example CPU 3000", "n = ", "Failed trials:"] {
+            assert!(all.contains(needed), "{} lacks {needed}", figure.id);
+        }
+        for cell in ["process", "container", "vm tcg tuned", "q35"] {
+            assert!(all.contains(cell), "{} lacks {cell}", figure.id);
+        }
+        assert!(figure.svg.contains("font-family=\"DejaVu Sans, Verdana, Arial, sans-serif\""));
+        assert!(figure.png.starts_with(b"\x89PNG\r\n"));
+    }
+}
+
+#[test]
+fn what_is_missing_is_said_and_not_drawn() {
+    let (manifest, samples) = realistic(8);
+    let figures = drawn(&manifest, &samples);
+    let reason = "skipped: the guest never reached init under KVM within 9 s";
+    let waterfall = texts(&figure(&figures, "waterfall-exit").svg).join(" ");
+    assert!(waterfall.contains(&format!("vm kvm tuned microvm ({reason})")));
+    let http = texts(&figure(&figures, "waterfall-http").svg).join(" ");
+    assert!(http.contains("vm tcg tuned q35 1 of 8"), "failed trials are counted");
+    let memory = texts(&figure(&figures, "memory-pause").svg).join(" ");
+    assert!(memory.contains("not measured: the memory controller is not delegated"));
+    assert!(!memory.contains("0 B"), "what is missing is not nothing");
+}
+
+#[test]
+fn a_run_without_any_value_still_has_its_figures() {
+    let cells = [key("startup vm exit"), key("memory vm pause"), key("density vm pause")];
+    let samples = [failed(&cells[0], 1, "startup.kernel", "a < b & c > \"d\"")];
+    let figures = drawn(&manifest(&cells, 3), &samples);
+    assert_eq!(figures.len(), 4);
+    for figure in &figures {
+        texts(&figure.svg);
+    }
+    assert!(figures[0].svg.contains("a &lt; b &amp; c &gt; &quot;d&quot;"));
+}
+
+/// A run of whole ticks, drawn the same on every machine.
+fn exact() -> (Manifest, Vec<Sample>) {
+    let startup: Vec<CellKey> = ["startup mock exit", "startup mock exit init=5"].map(key).to_vec();
+    let (memory, density) = (key("memory mock pause"), key("density mock pause"));
+    let mut samples = Vec::new();
+    for round in 1..=6 {
+        for (cell, factor) in startup.iter().zip([1e3, 1e5]) {
+            let scale = factor * (1.0 + f64::from(round) / 10.0);
+            let marks = [
+                ("spawned", 40.0),
+                ("init", 100.0),
+                ("ready", 120.0),
+                ("exited", 150.0),
+                ("gone", 160.0),
+            ];
+            for (mark, at) in marks {
+                samples.push(ok(cell, round, &format!("startup.{mark}"), at * scale));
+            }
+        }
+        samples.push(ok(&memory, round, "memory.pss", 4096.0 * f64::from(10 + round)));
+        samples.push(ok(&memory, round, "memory.uss", 4096.0 * 8.0));
+    }
+    for step in [1, 2, 4, 8, 16] {
+        let n = f64::from(step);
+        samples.push(at_step(&density, 1, step, "memory.pss", 65_536.0 + 8_192.0 * n));
+        samples.push(at_step(&density, 1, step, "density.start", 1e6 + 1e5 * n));
+    }
+    let most = at_step(&density, 1, 16, "density.instances", 16.0);
+    samples.push(Sample { detail: "cap of 16".to_owned(), ..most });
+    let cells = [startup, vec![memory, density]].concat();
+    (manifest(&cells, 6), samples)
+}
+
+#[test]
+fn an_exact_run_has_exactly_the_recorded_figures() {
+    let (manifest, samples) = exact();
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/figures");
+    for figure in drawn(&manifest, &samples) {
+        let path = folder.join(format!("{}.svg", figure.id));
+        if std::env::var_os("UNLADEN_BLESS").is_some() {
+            std::fs::create_dir_all(&folder).expect("folder");
+            std::fs::write(&path, &figure.svg).expect("golden");
+        }
+        let golden = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            golden == figure.svg,
+            "{} differs from {}: look at it, then record it with UNLADEN_BLESS=1",
+            figure.id,
+            path.display()
+        );
+    }
+}
+
+#[test]
+fn figures_of_an_exact_run_say_its_numbers() {
+    let (manifest, samples) = exact();
+    let figures = drawn(&manifest, &samples);
+    let said = |id: &str, text: &str| {
+        let all = texts(&figure(&figures, id).svg);
+        assert!(all.iter().any(|found| found.contains(text)), "{id} lacks `{text}`: {all:?}");
+    };
+    // Medians of the factors 1.1 to 1.6: 1.35.
+    said("waterfall-exit", "spawn 54 µs");
+    said("waterfall-exit", "set-up + exec 81 µs");
+    said("waterfall-exit", "cleanup 1.35 ms");
+    said("startup-exit", "median 162 µs [132 µs, 192 µs], n = 6");
+    said("memory-pause", "54 KiB");
+    said("density-pause", "mock: 8 KiB each [8 KiB, 8 KiB]");
+    said("density-pause", "mock: 16 alive, then cap of 16");
+}

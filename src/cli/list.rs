@@ -1,0 +1,137 @@
+//! `unladen list`: what there is to choose from, and what cannot run here.
+
+use std::rc::Rc;
+use std::time::SystemTime;
+
+use comfy_table::Table;
+use serde::Serialize;
+
+use super::{CliError, Exit, print_line};
+use crate::backend::{Assets, Launcher, RealBackends};
+use crate::errors::chain;
+use crate::host::RunId;
+use crate::record::{BackendName, CellKey, Experiment, Params, Workload};
+use crate::spec::{PROFILES, known_params};
+
+/// Everything that can be named in a spec or a flag.
+#[derive(Serialize)]
+struct Listing {
+    backends: Vec<BackendEntry>,
+    profiles: Vec<Entry>,
+    experiments: Vec<Entry>,
+    workloads: Vec<Entry>,
+}
+
+#[derive(Serialize)]
+struct BackendEntry {
+    name: &'static str,
+    versions: Vec<String>,
+    /// Why it cannot run here.
+    unavailable: Option<String>,
+    params: Vec<Entry>,
+}
+
+#[derive(Serialize)]
+struct Entry {
+    name: String,
+    about: String,
+}
+
+impl Entry {
+    fn new(name: &str, about: &str) -> Self {
+        Self { name: name.to_owned(), about: about.to_owned() }
+    }
+}
+
+/// Prints the listing.
+pub(super) fn list(json: bool) -> Result<Exit, CliError> {
+    let listing = Listing {
+        backends: backends()?,
+        profiles: PROFILES.iter().map(|p| Entry::new(p.name, p.about)).collect(),
+        experiments: Experiment::ALL.iter().map(|e| Entry::new(e.as_str(), about(*e))).collect(),
+        workloads: vec![
+            Entry::new("pause", "ready at once, then idle"),
+            Entry::new("exit", "ready at once, then runs to completion"),
+            Entry::new("touch=MIB", "touches this much memory, proves it, then idles"),
+            Entry::new("http", "answers an HTTP/1.1 request over its channel"),
+        ],
+    };
+    if json {
+        let text = serde_json::to_string_pretty(&listing)
+            .map_err(|error| CliError::Output(error.into()))?;
+        print_line(&text)?;
+    } else {
+        print(&listing)?;
+    }
+    Ok(Exit::Ok)
+}
+
+fn about(experiment: Experiment) -> &'static str {
+    match experiment {
+        Experiment::Startup => "one instance from request to gone, with all marks",
+        Experiment::Memory => "one idle instance, read by every ledger",
+        Experiment::Density => "a ladder of live instances, memory at each step",
+    }
+}
+
+/// Asks each backend for its version and has it prepare its plainest cell.
+fn backends() -> Result<Vec<BackendEntry>, CliError> {
+    let assets = Rc::new(Assets::unpack()?);
+    let executable = std::env::current_exe().map_err(CliError::Executable)?;
+    let run_id = RunId::new(SystemTime::now())?.to_string();
+    let launcher = Launcher::start(&executable, &run_id, None)?;
+    let mut entries = Vec::new();
+    for mut backend in RealBackends::new(launcher, &assets, &run_id).boxed() {
+        let name = backend.name();
+        let (versions, unavailable) = match backend.versions() {
+            Ok(versions) => {
+                let cell = plainest(name);
+                (versions, backend.prepare(&cell).err().map(|error| chain(&error)))
+            }
+            Err(error) => (Vec::new(), Some(chain(&error))),
+        };
+        entries.push(BackendEntry {
+            name: name.as_str(),
+            versions: versions.into_iter().map(|v| format!("{} {}", v.name, v.version)).collect(),
+            unavailable,
+            params: known_params(name)
+                .iter()
+                .map(|p| Entry::new(p.name, &format!("{} ({})", p.about, p.kind.expected())))
+                .collect(),
+        });
+    }
+    Ok(entries)
+}
+
+/// A cell with every parameter at its default.
+fn plainest(backend: BackendName) -> CellKey {
+    let (experiment, workload) = (Experiment::Startup, Workload::Exit);
+    CellKey { experiment, backend, workload, params: Params::default() }
+}
+
+fn print(listing: &Listing) -> Result<(), CliError> {
+    let backends: Vec<Entry> = listing
+        .backends
+        .iter()
+        .map(|entry| match &entry.unavailable {
+            Some(reason) => Entry::new(entry.name, &format!("cannot run here: {reason}")),
+            None => Entry::new(entry.name, &entry.versions.join(", ")),
+        })
+        .collect();
+    print_entries("Backends", &backends)?;
+    for entry in listing.backends.iter().filter(|entry| !entry.params.is_empty()) {
+        print_entries(&format!("Parameters of {}", entry.name), &entry.params)?;
+    }
+    print_entries("Profiles", &listing.profiles)?;
+    print_entries("Experiments", &listing.experiments)?;
+    print_entries("Workloads", &listing.workloads)
+}
+
+fn print_entries(heading: &str, entries: &[Entry]) -> Result<(), CliError> {
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    for entry in entries {
+        table.add_row([&format!("  {}", entry.name), &entry.about]);
+    }
+    print_line(&format!("{heading}:\n{}\n", table.trim_fmt()))
+}

@@ -1,0 +1,143 @@
+//! The command: arguments in, exit code out. The only module that prints.
+//!
+//! Data goes to standard output, progress and warnings to standard error.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the layer that prints")]
+
+mod args;
+mod clean;
+mod doctor;
+mod exit;
+mod list;
+mod progress;
+mod run;
+mod signals;
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use clap::{CommandFactory, Parser};
+
+use self::args::{Cli, Command};
+pub use self::exit::Exit;
+use crate::backend::launcher::ServeError;
+use crate::backend::{AssetsError, BackendError, LauncherError};
+use crate::errors::chain;
+use crate::plan::PlanError;
+use crate::report::ReportError;
+use crate::run::RunError;
+use crate::spec::SpecError;
+use crate::store::StoreError;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+enum CliError {
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Run(#[from] RunError),
+    #[error(transparent)]
+    Report(#[from] ReportError),
+    #[error(transparent)]
+    Host(#[from] crate::host::HostError),
+    #[error(transparent)]
+    Assets(#[from] AssetsError),
+    #[error(transparent)]
+    Launcher(#[from] LauncherError),
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    #[error(transparent)]
+    Leftovers(#[from] crate::backend::leftovers::LeftoverError),
+    #[error("cannot catch signals")]
+    Signals(#[source] io::Error),
+    #[error("cannot find this program's own file")]
+    Executable(#[source] io::Error),
+    #[error("cannot write to standard output")]
+    Output(#[source] io::Error),
+}
+
+impl CliError {
+    /// The exit code that says whose fault it is.
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Spec(_) | Self::Plan(_) => Exit::Usage,
+            Self::Store(error) if error.is_input() => Exit::Usage,
+            Self::Assets(_) | Self::Serve(_) => Exit::HostLacks,
+            _ => Exit::Broken,
+        }
+    }
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> Exit {
+    let cli = Cli::parse();
+    match dispatch(cli.command) {
+        Ok(exit) => exit,
+        // A reader that has seen enough, such as `head`, is not an error.
+        Err(CliError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Ok,
+        Err(error) => {
+            eprintln!("error: {}", chain(&error));
+            error.exit()
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<Exit, CliError> {
+    match command {
+        Command::Doctor(args) => doctor::doctor(args.json),
+        Command::List(args) => list::list(args.json),
+        Command::Run(args) => run::run(&args),
+        Command::Report(args) => {
+            show_report(&args.run, args.out.as_ref().unwrap_or(&args.run))?;
+            Ok(Exit::Ok)
+        }
+        Command::Clean(args) => clean::clean(&args),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "unladen", &mut script);
+            print_bytes(&script)
+        }
+        Command::Man => {
+            let mut page = Vec::new();
+            let manual = clap_mangen::Man::new(Cli::command());
+            manual.render(&mut page).map_err(CliError::Output)?;
+            print_bytes(&page)
+        }
+        Command::Launcher { run_id } => {
+            crate::backend::launcher::serve(&run_id)?;
+            Ok(Exit::Ok)
+        }
+    }
+}
+
+/// Makes summary, figures and page of the run in `dir`, and prints the table.
+fn show_report(dir: &Path, out: &Path) -> Result<(), CliError> {
+    let run = crate::store::read_run(dir)?;
+    let report = crate::report::write_run_folder(out, &run.manifest, &run.samples)?;
+    print_line(&crate::report::terminal_table(&report.summary).to_string())?;
+    print_line(&format!("page: {}", report.page.display()))?;
+    Ok(())
+}
+
+/// Something for a person, on standard error.
+fn say(text: &str) {
+    eprintln!("unladen: {text}");
+}
+
+/// A line of data on standard output.
+fn print_line(text: &str) -> Result<(), CliError> {
+    print_bytes(format!("{text}\n").as_bytes()).map(drop)
+}
+
+fn print_bytes(bytes: &[u8]) -> Result<Exit, CliError> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(CliError::Output)?;
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,243 @@
+//! `unladen run`: from a spec to a folder of results.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::SystemTime;
+
+use super::args::RunArgs;
+use super::exit::Exit;
+use super::progress::Progress;
+use super::signals::Signals;
+use super::{CliError, say, show_report};
+use crate::backend::{Assets, Backend, Launcher, Mock, RealBackends};
+use crate::host::{self, Guard, RunId};
+use crate::plan::{self, Filters, Plan};
+use crate::record::{
+    BackendName, HostFact, Manifest, Outcome, RunState, SCHEMA_VERSION, Sample,
+};
+use crate::run::{Campaign, Ending, Recorder};
+use crate::spec::Spec;
+use crate::store::RunWriter;
+
+/// Runs, and says how it went.
+pub(super) fn run(args: &RunArgs) -> Result<Exit, CliError> {
+    let signals = Signals::catch().map_err(CliError::Signals)?;
+    let mut session = match &args.resume {
+        Some(dir) => Session::resume(dir, &signals)?,
+        None => Session::begin(args, &signals)?,
+    };
+    let ending = session.execute(args, &signals)?;
+    let exit = session.finish(ending, &signals)?;
+    let dir = session.writer.dir().to_owned();
+    drop(session);
+    if !args.no_report {
+        show_report(&dir, &dir)?;
+    }
+    say(&format!("results: {}", dir.display()));
+    if matches!(exit, Exit::Signal(_)) || ending == Ending::Budget {
+        say(&format!("to continue: unladen run --resume {}", dir.display()));
+    }
+    Ok(exit)
+}
+
+/// One sitting of a run.
+struct Session {
+    plan: Plan,
+    campaign: Campaign,
+    manifest: Manifest,
+    writer: RunWriter,
+    done: BTreeSet<(u32, usize)>,
+}
+
+impl Session {
+    /// Begins a new run.
+    fn begin(args: &RunArgs, signals: &Signals) -> Result<Self, CliError> {
+        let spec = Spec::load(&args.spec)?;
+        let filters = Filters {
+            experiments: args.experiment.iter().map(|&name| name.into()).collect(),
+            backends: args.backend.iter().map(|&name| name.into()).collect(),
+            workloads: args.workload.clone(),
+            rounds: args.rounds,
+        };
+        let cells = plan::cells(&spec, &filters)?;
+        let run_id = RunId::new(SystemTime::now())?;
+        let dir = args.out.clone().unwrap_or_else(|| default_folder(&run_id));
+        RunWriter::make_folder(&dir)?;
+        let seed = match args.seed {
+            Some(seed) => seed,
+            None => host::random_u64()?,
+        };
+        let host_before = host::facts();
+        let mut campaign = prepare(cells.clone(), &run_id.to_string(), signals)?;
+        let plan = Plan::new(cells, &campaign.unavailable(), seed);
+        let manifest = Manifest {
+            schema: SCHEMA_VERSION,
+            run_id: run_id.to_string(),
+            state: RunState::Running,
+            started: host::utc(SystemTime::now()),
+            ended: None,
+            argv: std::env::args().collect(),
+            spec_name: spec.name.clone(),
+            spec_text: spec.text.clone(),
+            overrides: filters.to_overrides(),
+            seed,
+            labels: labels(&campaign, &host_before),
+            cells: campaign.cells(),
+            order: plan.order.clone(),
+            host_before,
+            host_after: Vec::new(),
+            versions: campaign.versions(),
+            artefacts: campaign.artefacts(),
+            settings_changed: Vec::new(),
+            warnings: Vec::new(),
+        };
+        let writer = RunWriter::create(&dir, &manifest)?;
+        Ok(Self { plan, campaign, manifest, writer, done: BTreeSet::new() })
+    }
+
+    /// Continues an interrupted run.
+    fn resume(dir: &Path, signals: &Signals) -> Result<Self, CliError> {
+        let resumed = RunWriter::resume(dir)?;
+        let mut manifest = resumed.data.manifest;
+        let plan = Plan::resume(&manifest)?;
+        manifest.state = RunState::Running;
+        let mut campaign = prepare(plan.cells.clone(), &manifest.run_id, signals)?;
+        for warning in changes(&mut campaign, &manifest) {
+            say(&warning);
+            manifest.warnings.push(warning);
+        }
+        resumed.writer.write_manifest(&manifest)?;
+        let writer = resumed.writer;
+        Ok(Self { plan, campaign, manifest, writer, done: resumed.done })
+    }
+
+    /// Runs what is still to be done.
+    fn execute(&mut self, args: &RunArgs, signals: &Signals) -> Result<Ending, CliError> {
+        let already = self.done.iter().filter(|(round, _)| *round > 0).count();
+        let mut progress = Progress::new(&self.plan, already);
+        let mut recorder = Append(&mut self.writer);
+        let result = self.campaign.execute(
+            &self.plan,
+            &self.done,
+            args.budget,
+            &mut recorder,
+            &mut progress,
+        );
+        progress.finish();
+        match result {
+            // A signal that reached the launcher's socket first.
+            Err(_) if signals.stop.load(std::sync::atomic::Ordering::Relaxed) => {
+                Ok(Ending::Interrupted)
+            }
+            other => Ok(other?),
+        }
+    }
+
+    /// Writes the end into the manifest, and weighs the outcome.
+    fn finish(&mut self, ending: Ending, signals: &Signals) -> Result<Exit, CliError> {
+        self.manifest.state = match ending {
+            Ending::Complete => RunState::Complete,
+            Ending::Interrupted | Ending::Budget => RunState::Interrupted,
+        };
+        self.manifest.ended = Some(host::utc(SystemTime::now()));
+        self.manifest.host_after = host::facts();
+        self.writer.write_manifest(&self.manifest)?;
+        let samples = crate::store::read_run(self.writer.dir())?.samples;
+        Ok(match ending {
+            Ending::Interrupted => signals.exit(),
+            Ending::Complete | Ending::Budget => outcome(&samples),
+        })
+    }
+}
+
+/// The exit code of a run that came to its end.
+fn outcome(samples: &[Sample]) -> Exit {
+    let any = |wanted: Outcome| {
+        // A single value that is missing from a good trial is told in the
+        // page; only a cell that never ran makes the host lack something.
+        samples.iter().any(|sample| {
+            sample.outcome == wanted && (wanted == Outcome::Failed || sample.round == 0)
+        })
+    };
+    if any(Outcome::Failed) {
+        Exit::TrialsFailed
+    } else if any(Outcome::Skipped) {
+        Exit::HostLacks
+    } else {
+        Exit::Ok
+    }
+}
+
+/// Makes the backends and has them prepare all cells.
+fn prepare(
+    cells: Vec<plan::PlannedCell>,
+    run_id: &str,
+    signals: &Signals,
+) -> Result<Campaign, CliError> {
+    let mock = cells.iter().any(|cell| cell.key.backend == BackendName::Mock);
+    let backends: Vec<Box<dyn Backend>> = if mock {
+        vec![Box::new(Mock::default())]
+    } else {
+        let assets = Rc::new(Assets::unpack()?);
+        let executable = std::env::current_exe().map_err(CliError::Executable)?;
+        let interrupt = signals.descriptor().map_err(CliError::Signals)?;
+        let launcher = Launcher::start(&executable, run_id, Some(interrupt))?;
+        RealBackends::new(launcher, &assets, run_id).boxed()
+    };
+    say("preparing: the first time on a host, accelerators are probed by booting a guest");
+    Ok(Campaign::prepare(cells, backends, Guard::new(Path::new("/")), signals.stop.clone())?)
+}
+
+/// Conditions that every chart must carry.
+fn labels(campaign: &Campaign, facts: &[HostFact]) -> Vec<String> {
+    let mut labels = host::labels(facts);
+    let emulated =
+        campaign.cells().iter().any(|cell| cell.accelerator.as_deref() == Some("tcg"));
+    if emulated {
+        labels.insert(0, "VMs under TCG (software emulation)".to_owned());
+    }
+    labels
+}
+
+/// What is not as it was when the run began.
+fn changes(campaign: &mut Campaign, manifest: &Manifest) -> Vec<String> {
+    let mut changes = Vec::new();
+    for (now, then) in campaign.cells().iter().zip(&manifest.cells) {
+        if now.outcome != then.outcome {
+            changes.push(format!("{}: cannot run any more: {}", now.cell, now.detail));
+        }
+        if now.outcome == Outcome::Ok && now.command != then.command {
+            changes.push(format!("{}: its command is not what it was", now.cell));
+        }
+    }
+    if campaign.versions() != manifest.versions {
+        changes.push("versions are not what they were when the run began".to_owned());
+    }
+    if campaign.artefacts() != manifest.artefacts {
+        changes.push("files that take part are not what they were".to_owned());
+    }
+    for difference in host::differences(&manifest.host_before, &host::facts()) {
+        let value = |value: Option<String>| value.unwrap_or_else(|| "absent".to_owned());
+        let (before, after) = (value(difference.before), value(difference.after));
+        changes.push(format!("{} was {before} and is {after}", difference.name));
+    }
+    changes
+}
+
+/// `results/RUN-ID` in the current folder.
+fn default_folder(run_id: &RunId) -> PathBuf {
+    Path::new("results").join(run_id.to_string())
+}
+
+/// Stores each trial as soon as it is over.
+struct Append<'a>(&'a mut RunWriter);
+
+impl Recorder for Append<'_> {
+    fn record(
+        &mut self,
+        samples: &[Sample],
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        Ok(self.0.append_trial(samples)?)
+    }
+}

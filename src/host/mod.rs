@@ -1,0 +1,27 @@
+//! What this machine is and in which state: facts for the manifest, findings
+//! for `doctor`, conditions for charts, the guard that protects the machine
+//! while it is filled, and the ids and times of runs.
+//!
+//! Everything is read from the kernel's file trees under a root folder, which
+//! tests replace. A fact that cannot be read is recorded as `unavailable`
+//! with its reason. Nothing here changes a setting or launches anything.
+
+mod cgroups;
+mod doctor;
+mod facts;
+mod guard;
+mod kvm;
+mod labels;
+mod run_id;
+mod source;
+
+pub use cgroups::{CgroupLayout, CgroupVersion};
+pub use doctor::{Finding, Inventory, Severity, doctor};
+pub use facts::{UNAVAILABLE, fact, facts, facts_at};
+pub use guard::{Guard, Limit};
+pub use kvm::KvmDevice;
+pub use labels::{Difference, differences, labels};
+pub use run_id::{HostError, RunId, RunIdError, random_u64, utc};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,83 @@
+//! Reading memory: one kernel source each, the same for every backend.
+//!
+//! A reading is of one moment and of whole instances: when one process of an
+//! instance cannot be read, the ledgers that need it are missing with the
+//! reason, never a partial sum. Nothing here waits, repeats or judges; and
+//! nothing here is called within a timed window.
+
+mod cgroup;
+mod meminfo;
+mod reading;
+mod smaps;
+
+use std::path::{Path, PathBuf};
+
+pub use reading::{Reading, SETTLED_SHARE};
+
+use crate::backend::MemorySource;
+
+/// Why something could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProbeError {
+    /// The memory of a process.
+    #[error("cannot read the memory of process {pid}: {reason}")]
+    Process {
+        /// The process.
+        pid: i32,
+        /// Why.
+        reason: String,
+    },
+    /// A file of a control group.
+    #[error("cannot read {}: {reason}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A control group in which nothing runs.
+    #[error("no process is left in {}", dir.display())]
+    Empty {
+        /// The group.
+        dir: PathBuf,
+    },
+    /// An instance without a control group of the memory controller.
+    #[error("the instance has no control group of the memory controller")]
+    NoMemoryGroup,
+    /// A kernel too old for the counter.
+    #[error("{} does not exist: the kernel has it since Linux 5.19", path.display())]
+    NoPeak {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// Reads one instance by all ledgers but the host's, at one moment.
+#[must_use]
+pub fn memory(source: &MemorySource) -> Reading {
+    memory_at(Path::new("/proc"), source)
+}
+
+/// The host's own ledger in bytes: memory in use less reclaimable caches, see
+/// `meminfo`. Only differences between two moments mean anything.
+///
+/// # Errors
+///
+/// The reason why it cannot be read.
+pub fn host_memory() -> Result<u64, String> {
+    meminfo::in_use(Path::new("/proc")).map_err(|error| error.to_string())
+}
+
+/// [`memory`] with another place for `/proc`.
+fn memory_at(proc: &Path, source: &MemorySource) -> Reading {
+    match source {
+        MemorySource::Exact(values) => Reading::exact(values),
+        MemorySource::Kernel { pid, cgroups } => Reading::timed(|| {
+            let processes = smaps::read(proc, *pid, cgroups);
+            (processes, cgroup::usage(cgroups), cgroup::peak(cgroups))
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,51 @@
+//! Statistics of a run: pure functions from samples to a [`Summary`].
+//!
+//! Nothing here reads a file, a clock or a random source other than the run's
+//! own seed. No value is ever dropped, filled in or taken for zero: what was
+//! not measured stays absent, with its reason.
+
+mod build;
+mod compare;
+mod export;
+mod flags;
+mod group;
+mod moments;
+mod order;
+mod slope;
+mod summary;
+mod timeline;
+mod verdict;
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use compare::{
+    Difference, Pair, RESAMPLES, Ratio, difference, holm, permutation_p, ratio_of_medians,
+    rounds_needed,
+};
+pub use export::COLUMNS;
+pub use flags::{Flag, OUTLIER_Z, flags};
+pub use moments::{lag1, mean, sample_sd};
+pub use order::{
+    Interval, Percentile, Sorted, mad, median, median_interval, quantile, samples_needed,
+};
+pub use slope::{Line, MAX_POINTS, theil_sen};
+pub use summary::{CellSummary, Distribution, Marginal, MetricSummary, Reason, Summary};
+pub use timeline::{Phase, TOLERANCE_NS, TimelineCheck};
+pub use verdict::{Comparison, Control, LEAST_RATIO, LEVEL, MAX_FAILED_SHARE, Verdict};
+
+/// Why a summary could not be written as text.
+#[derive(Debug, thiserror::Error)]
+pub enum StatsError {
+    /// A row of `summary.csv`.
+    #[error("cannot write summary.csv as text")]
+    Csv(#[source] csv::Error),
+    /// `summary.json`.
+    #[error("cannot write summary.json as text")]
+    Json(#[source] serde_json::Error),
+    /// The CSV text.
+    #[error("summary.csv is not UTF-8")]
+    Text(#[source] std::str::Utf8Error),
+}

@@ -1,0 +1,27 @@
+//! A run's folder: `manifest.json` and `samples.csv`, written so that a
+//! harness killed at any moment leaves a folder that reads back and can be
+//! continued.
+//!
+//! The rows of one trial are appended in one write and synced; each row says
+//! how many rows its trial has (column `rows`). So a trial is either there
+//! with all of its rows, or recognisably cut short at the end of the file and
+//! then ignored as if it had never begun. Everything else that is wrong with
+//! a file is an error that names the place. Nothing here computes.
+
+mod error;
+mod read;
+mod row;
+mod write;
+
+pub use error::StoreError;
+pub use read::{RunData, read_manifest, read_run};
+pub use row::COLUMNS;
+pub use write::{Resumed, RunWriter};
+
+/// Name of the manifest in a run's folder.
+pub const MANIFEST_FILE: &str = "manifest.json";
+/// Name of the samples in a run's folder.
+pub const SAMPLES_FILE: &str = "samples.csv";
+
+#[cfg(test)]
+mod tests;

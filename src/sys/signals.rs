@@ -1,0 +1,14 @@
+//! Signals that a process does not want to hear of.
+
+use nix::errno::Errno;
+use nix::sys::signal::{SigHandler, Signal, signal};
+
+/// Ignores a signal from now on; children made by [`crate::sys::spawn`] get
+/// its default back.
+///
+/// # Errors
+/// For signals that cannot be ignored.
+pub fn ignore(number: Signal) -> Result<(), Errno> {
+    // SAFETY: ignoring a signal runs no handler.
+    unsafe { signal(number, SigHandler::SigIgn) }.map(drop)
+}

@@ -1,0 +1,102 @@
+//! Documents that could drift from behaviour are held against it.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{run, stdout, unladen};
+
+fn readme() -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).expect("README.md")
+}
+
+#[test]
+fn the_readme_lists_exactly_the_exit_codes_that_help_lists() {
+    let help = stdout(&run(unladen().arg("--help")));
+    let codes = help.split("Exit codes:").nth(1).expect("a table");
+    let codes: Vec<String> = codes
+        .lines()
+        .filter_map(|line| line.trim().split_once("  "))
+        .map(|(code, meaning)| format!("| {code} | {meaning} |"))
+        .collect();
+    assert!(codes.len() >= 8, "{codes:?}");
+    let readme = readme();
+    for row in &codes {
+        assert!(readme.contains(row), "the README lacks: {row}");
+    }
+}
+
+#[test]
+fn every_command_of_the_readme_exists() {
+    let help = stdout(&run(unladen().arg("--help")));
+    let readme = readme();
+    let commands: Vec<&str> = readme
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("unladen "))
+        .filter_map(|rest| rest.split_whitespace().next())
+        .collect();
+    assert!(commands.len() >= 7, "{commands:?}");
+    for command in commands {
+        assert!(help.contains(&format!("  {command}")), "`unladen {command}` is not in --help");
+    }
+}
+
+#[test]
+fn every_file_that_the_readme_links_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut links = 0;
+    for part in readme().split("](").skip(1) {
+        let target = part.split(')').next().unwrap_or_default();
+        if target.starts_with("http") || target.starts_with('#') {
+            continue;
+        }
+        links += 1;
+        assert!(root.join(target).exists(), "the README links {target}, which does not exist");
+    }
+    assert!(links >= 4, "only {links} links were seen");
+}
+
+#[test]
+fn the_results_readme_names_every_column() {
+    let dir = tempfile::tempdir().expect("folder");
+    let spec = dir.path().join("spec.toml");
+    fs::write(
+        &spec,
+        "[rounds]\nstartup = 1\n[[cells]]\nbackend = \"mock\"\nparams = { ready = 1 }\nstartup = [\"exit\"]\n",
+    )
+    .expect("written");
+    let out = dir.path().join("out");
+    run(unladen().arg("run").arg(&spec).arg("--no-report").arg("--out").arg(&out));
+    let header = fs::read_to_string(out.join("samples.csv")).expect("samples");
+    let schema =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("results/README.md"))
+            .expect("schema");
+    for column in header.lines().next().expect("a header").split(',') {
+        assert!(schema.contains(&format!("`{column}`")), "results/README.md lacks `{column}`");
+    }
+}
+
+#[test]
+fn each_script_explains_itself_and_refuses_what_it_does_not_know() {
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
+    let mut checked = 0;
+    for folder in [scripts.clone(), scripts.join("guest"), scripts.join("vm")] {
+        for entry in fs::read_dir(folder).expect("folder").flatten() {
+            let path = entry.path();
+            let text = fs::read_to_string(&path).unwrap_or_default();
+            if !text.starts_with("#!") {
+                continue;
+            }
+            checked += 1;
+            let help = run(std::process::Command::new(&path).arg("--help"));
+            assert_eq!(help.status.code(), Some(0), "{}", path.display());
+            assert!(!help.stdout.is_empty(), "{} --help says nothing", path.display());
+            let wrong = run(std::process::Command::new(&path).arg("--frobnicate"));
+            assert_eq!(wrong.status.code(), Some(2), "{}", path.display());
+            assert!(common::stderr(&wrong).contains("--frobnicate"), "{}", path.display());
+            assert!(wrong.stdout.is_empty(), "{} mixes data and messages", path.display());
+        }
+    }
+    assert!(checked >= 8, "only {checked} scripts were seen");
+}

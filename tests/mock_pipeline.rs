@@ -1,0 +1,157 @@
+//! The whole pipeline with a mock whose timings are exact: what goes in as
+//! ticks must come out as exactly these samples and figures.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{manifest, run, samples, stderr, unladen, values};
+
+const SPEC: &str = r#"
+title = "mock"
+[rounds]
+startup = 6
+memory = 2
+density = 1
+[[cells]]
+backend = "mock"
+params = { spawned = 1000, init = 2000, ready = 5000, exited = 8000, gone = 9000, drift = 100 }
+startup = ["exit"]
+[[cells]]
+backend = "mock"
+params = { init = 10, ready = 20, stop_exited = 3, stop_gone = 7, pss = 1048576, uss = 4096, rss = 2097152, cgroup = 65536, peak = 131072 }
+startup = ["pause"]
+memory = ["pause"]
+density = ["pause"]
+density_cap = 10
+[[cells]]
+backend = "mock"
+params = { init = 1, ready = 2, exited = 3, gone = 4, fail_every = 3 }
+startup = ["exit"]
+"#;
+
+/// Runs the mock spec into `dir/run`.
+fn run_mock(dir: &Path, more: &[&str]) -> std::process::Output {
+    let spec = dir.join("mock.toml");
+    fs::write(&spec, SPEC).expect("written");
+    run(unladen().arg("run").arg(&spec).arg("--out").arg(dir.join("run")).args(more))
+}
+
+#[test]
+fn exact_ticks_give_exact_samples_and_summary() {
+    let dir = tempfile::tempdir().expect("folder");
+    let output = run_mock(dir.path(), &["--seed", "7"]);
+    assert_eq!(output.status.code(), Some(1), "a third of one cell fails: {}", stderr(&output));
+    let run = dir.path().join("run");
+    let rows = samples(&run);
+
+    let drifting: Vec<_> =
+        rows.iter().filter(|row| row["params"].contains("drift")).cloned().collect();
+    for (metric, first) in [
+        ("startup.spawned", 1000.0),
+        ("startup.init", 2000.0),
+        ("startup.ready", 5000.0),
+        ("startup.exited", 8000.0),
+        ("startup.gone", 9000.0),
+    ] {
+        let expected: Vec<f64> = (0..6).map(|launch| first + 100.0 * f64::from(launch)).collect();
+        assert_eq!(values(&drifting, "mock", metric), expected, "{metric}");
+    }
+
+    let failed = rows.iter().filter(|row| row["outcome"] == "failed").count();
+    assert_eq!(failed, 2, "every third of six launches");
+    assert!(
+        rows.iter()
+            .filter(|row| row["outcome"] == "failed")
+            .all(|row| row["value"].is_empty() && row["detail"].contains("told to fail"))
+    );
+
+    let density: Vec<_> = rows.iter().filter(|row| row["experiment"] == "density").collect();
+    let pss: Vec<(&str, &str)> = density
+        .iter()
+        .filter(|row| row["metric"] == "memory.pss")
+        .map(|row| (row["step"].as_str(), row["value"].as_str()))
+        .collect();
+    assert_eq!(
+        pss,
+        [
+            ("1", "1048576"),
+            ("2", "2097152"),
+            ("4", "4194304"),
+            ("8", "8388608"),
+            ("10", "10485760")
+        ]
+    );
+    let end: Vec<_> = density.iter().filter(|row| row["metric"] == "density.instances").collect();
+    assert_eq!(end.len(), 1);
+    assert_eq!((end[0]["value"].as_str(), end[0]["detail"].as_str()), ("10", "cap of 10"));
+    assert_eq!(manifest(&run)["state"], "complete");
+
+    let summary: serde_json::Value =
+        serde_json::from_slice(&fs::read(run.join("summary.json")).expect("summary"))
+            .expect("JSON");
+    let median = |metric: &str, params: &str| {
+        let entry = find(&cell(&summary, "startup", params)["metrics"], "metric", metric);
+        entry["values"]["median"].as_f64().expect("a median")
+    };
+    assert!((median("startup.ready", "drift") - 5250.0).abs() < 1e-9);
+    assert!((median("stop.gone", "stop_gone") - 7.0).abs() < 1e-9);
+    let memory = &cell(&summary, "memory", "pss")["metrics"];
+    let pss = &find(memory, "metric", "memory.pss")["values"]["median"];
+    assert_eq!(pss.as_f64(), Some(1_048_576.0));
+    let marginals = &cell(&summary, "density", "pss")["marginals"];
+    let slope = &find(marginals, "ledger", "pss")["line"]["slope"];
+    assert_eq!(slope.as_f64(), Some(1_048_576.0), "{marginals}");
+    let failing = cell(&summary, "startup", "fail_every");
+    assert_eq!((failing["tried"].as_u64(), failing["failed"].as_u64()), (Some(6), Some(2)));
+}
+
+/// The cell of an experiment whose parameters contain `params`.
+fn cell<'a>(
+    summary: &'a serde_json::Value,
+    experiment: &str,
+    params: &str,
+) -> &'a serde_json::Value {
+    let cells = summary["cells"].as_array().expect("cells");
+    let fits = |entry: &&serde_json::Value| {
+        entry["cell"]["experiment"] == experiment
+            && entry["cell"]["params"].as_str().is_some_and(|text| text.contains(params))
+    };
+    cells.iter().find(fits).unwrap_or_else(|| panic!("no {experiment} cell with {params}"))
+}
+
+/// The entry of a list whose `key` is `value`.
+fn find<'a>(list: &'a serde_json::Value, key: &str, value: &str) -> &'a serde_json::Value {
+    let entries = list.as_array().expect("a list");
+    let found = entries.iter().find(|entry| entry[key] == value);
+    found.unwrap_or_else(|| panic!("no {key} {value} in {list}"))
+}
+
+#[test]
+fn the_same_seed_gives_the_same_order_and_resume_repeats_nothing() {
+    let dir = tempfile::tempdir().expect("folder");
+    run_mock(dir.path(), &["--seed", "7", "--no-report"]);
+    let run_dir = dir.path().join("run");
+    let whole = fs::read(run_dir.join("samples.csv")).expect("samples");
+
+    let other = tempfile::tempdir().expect("folder");
+    run_mock(other.path(), &["--seed", "7", "--no-report"]);
+    assert_eq!(manifest(&run_dir)["order"], manifest(&other.path().join("run"))["order"]);
+
+    // Cut in the middle of a row: the torn trial is repeated, nothing else.
+    let cut = other.path().join("run/samples.csv");
+    fs::write(&cut, &whole[..whole.len() / 2]).expect("cut");
+    let output =
+        run(unladen().args(["run", "--no-report", "--resume"]).arg(other.path().join("run")));
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let key = |row: &std::collections::BTreeMap<String, String>| {
+        [&row["round"], &row["trial"], &row["step"], &row["params"], &row["metric"]]
+            .map(String::clone)
+    };
+    let mut first: Vec<_> = samples(&run_dir).iter().map(key).collect();
+    let mut second: Vec<_> = samples(&other.path().join("run")).iter().map(key).collect();
+    first.sort();
+    second.sort();
+    assert_eq!(first, second);
+}
