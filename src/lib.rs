@@ -10,6 +10,7 @@
 
 pub mod backend;
 pub mod chart;
+pub mod cli;
 pub mod container;
 pub mod errors;
 pub mod host;
@@ -17,6 +18,7 @@ pub mod payload;
 pub mod plan;
 pub mod probe;
 pub mod record;
+pub mod report;
 pub mod run;
 pub mod spec;
 pub mod stats;

@@ -1,6 +1,13 @@
 //! The direction of the code: a module uses only those before it in the
 //! pipeline, and only `sys` is unsafe.
 
+#![allow(
+    clippy::expect_used,
+    clippy::print_stderr,
+    clippy::cast_precision_loss,
+    reason = "a test says what went wrong by panicking"
+)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -1,6 +1,13 @@
 //! Whatever ends a run, nothing of it is left behind, and what was measured
 //! stays.
 
+#![allow(
+    clippy::expect_used,
+    clippy::print_stderr,
+    clippy::cast_precision_loss,
+    reason = "a test says what went wrong by panicking"
+)]
+
 mod common;
 
 use std::fs;

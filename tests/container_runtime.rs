@@ -5,6 +5,7 @@
 //! an otherwise empty root filesystem.
 #![allow(clippy::expect_used, clippy::print_stderr, reason = "a test fails by panicking")]
 
+mod common;
 mod lab;
 
 use std::collections::BTreeSet;
@@ -13,7 +14,8 @@ use std::io::Read;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use lab::{LIMIT, Lab, Running, is_root, mounts_of_host, open_descriptors, skipped};
+use common::{is_root, skip as skipped};
+use lab::{LIMIT, Lab, Running, mounts_of_host, open_descriptors};
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;

@@ -24,15 +24,6 @@ pub const LIMIT: Duration = Duration::from_secs(60);
 /// Descriptors that tests running at the same time may have open.
 pub const NEIGHBOURS: usize = 100;
 
-/// Says why a test could not be made here.
-pub fn skipped(reason: &str) {
-    eprintln!("SKIPPED: {reason}");
-}
-
-pub fn is_root() -> bool {
-    nix::unistd::geteuid().is_root()
-}
-
 /// A root filesystem, and control groups of its own; all removed at the end.
 pub struct Lab {
     pub id: String,
@@ -85,7 +76,7 @@ impl Lab {
     pub fn lacks(&self, controller: Controller) -> bool {
         let missing = self.tree.missing().iter().find(|(name, _)| *name == controller);
         if let Some((name, reason)) = missing {
-            skipped(&format!("{name}: {reason}"));
+            crate::common::skip(&format!("{name}: {reason}"));
         }
         missing.is_some()
     }
