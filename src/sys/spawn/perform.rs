@@ -220,21 +220,18 @@ fn move_mount(tree: RawFd, target: &CStr) -> Result<(), Errno> {
     unsafe { call(libc::SYS_move_mount, arguments).map(drop) }
 }
 
-/// Tries a file first, since most of what is masked is files. A path that does
-/// not exist is fine; a missing `/dev/null`, which gives the same error, is not.
+/// Looks first what there is to hide: an attempt to bind a file over a
+/// directory fails only after the kernel has made the mount, and undoing that
+/// takes an RCU grace period.
 fn mask(path: &CStr) -> Result<(), Errno> {
-    match mount(c"/dev/null", path, None, libc::MS_BIND, c"") {
-        Err(Errno::ENOTDIR) => {}
-        Err(Errno::ENOENT) if exists(path) => return Err(Errno::ENOENT),
+    match open(path, libc::O_PATH | libc::O_DIRECTORY, 0) {
+        Ok(fd) => close(fd),
+        Err(Errno::ENOTDIR) => return mount(c"/dev/null", path, None, libc::MS_BIND, c""),
         Err(Errno::ENOENT) => return Ok(()),
-        other => return other,
+        Err(error) => return Err(error),
     }
     let flags = libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
     mount(c"tmpfs", path, Some(c"tmpfs"), flags, c"size=0k,mode=755")
-}
-
-fn exists(path: &CStr) -> bool {
-    simple(libc::SYS_faccessat, [signed(libc::AT_FDCWD), pointer(path), 0]).is_ok()
 }
 
 fn protect(path: &CStr) -> Result<(), Errno> {
