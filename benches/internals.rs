@@ -1,6 +1,13 @@
 //! The harness's own cost: the clock, and the parser of the payload's
 //! stream. `cargo bench --bench internals`.
 
+#![allow(
+    clippy::expect_used,
+    clippy::print_stderr,
+    clippy::cast_precision_loss,
+    reason = "a bench says what went wrong by panicking"
+)]
+
 use criterion::{Criterion, criterion_group, criterion_main};
 use unladen::payload::protocol::{INIT, READY, RESULT, WorkResult};
 use unladen::payload::{Decoder, request};

@@ -1,6 +1,13 @@
 //! Memory of one idle instance of each backend that can run here, measured
 //! by criterion in bytes instead of time. `cargo bench --bench memory`.
 
+#![allow(
+    clippy::expect_used,
+    clippy::print_stderr,
+    clippy::cast_precision_loss,
+    reason = "a bench says what went wrong by panicking"
+)]
+
 mod common;
 
 use std::time::Duration;

@@ -1,6 +1,13 @@
 //! Start-up of each backend that can run here: from request to the mark
 //! `ready` of the same payload. `cargo bench --bench startup`.
 
+#![allow(
+    clippy::expect_used,
+    clippy::print_stderr,
+    clippy::cast_precision_loss,
+    reason = "a bench says what went wrong by panicking"
+)]
+
 mod common;
 
 use std::time::Duration;

@@ -10,6 +10,7 @@
 
 pub mod backend;
 pub mod chart;
+pub mod cli;
 pub mod container;
 pub mod errors;
 pub mod host;

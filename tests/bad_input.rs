@@ -1,6 +1,13 @@
 //! Bad input and bad days: one clear error, a documented exit code, nothing
 //! lost.
 
+#![allow(
+    clippy::expect_used,
+    clippy::print_stderr,
+    clippy::cast_precision_loss,
+    reason = "a test says what went wrong by panicking"
+)]
+
 mod common;
 
 use std::fs;

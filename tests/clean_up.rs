@@ -1,6 +1,13 @@
 //! Whatever ends a run, nothing of it is left behind, and what was measured
 //! stays.
 
+#![allow(
+    clippy::expect_used,
+    clippy::print_stderr,
+    clippy::cast_precision_loss,
+    reason = "a test says what went wrong by panicking"
+)]
+
 mod common;
 
 use std::fs;
@@ -8,7 +15,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use common::{is_root, manifest, run, run_id, samples, skip, stderr, traces_of, unladen, wait_until};
+use common::{
+    is_root, manifest, run, run_id, samples, skip, stderr, traces_of, unladen, wait_until,
+};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 

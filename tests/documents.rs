@@ -1,5 +1,12 @@
 //! Documents that could drift from behaviour are held against it.
 
+#![allow(
+    clippy::expect_used,
+    clippy::print_stderr,
+    clippy::cast_precision_loss,
+    reason = "a test says what went wrong by panicking"
+)]
+
 mod common;
 
 use std::fs;

@@ -2,6 +2,13 @@
 //! this test boots: the command runs there as root, as an ordinary user with
 //! a delegated part of the tree, and as one without.
 
+#![allow(
+    clippy::expect_used,
+    clippy::print_stderr,
+    clippy::cast_precision_loss,
+    reason = "a test says what went wrong by panicking"
+)]
+
 mod common;
 
 use std::collections::BTreeSet;
@@ -49,7 +56,12 @@ fn with_libraries(program: &Path, target: &str) -> BTreeSet<String> {
     let output = run(Command::new("ldd").arg(program));
     let libraries = stdout(&output);
     let paths = libraries.split_whitespace().filter(|word| word.starts_with('/'));
-    let mut pairs: BTreeSet<String> = paths.map(|path| format!("{path}:{path}")).collect();
+    // Links are kept as links, so the files themselves are named.
+    let pair = |path: &str| {
+        let file = fs::canonicalize(path).expect("a library");
+        format!("{}:{path}", file.display())
+    };
+    let mut pairs: BTreeSet<String> = paths.map(pair).collect();
     pairs.insert(format!("{}:{target}", program.display()));
     pairs
 }
@@ -68,7 +80,7 @@ fn pack(dir: &Path) -> PathBuf {
     assert!(strip.status.success(), "{}", stderr(&strip));
     let mut pairs = with_libraries(&small, "/bin/unladen");
     pairs.extend(with_libraries(Path::new("/bin/bash"), "/bin/bash"));
-    pairs.extend(with_libraries(Path::new("/usr/bin/setpriv"), "/bin/setpriv"));
+    pairs.extend(with_libraries(Path::new("/usr/bin/setpriv"), "/opt/setpriv"));
     pairs.insert("/bin/busybox:/bin/busybox".to_owned());
     pairs.insert(format!("{}:/spec.toml", spec.display()));
     let out = dir.join("guest.cpio");
@@ -85,7 +97,7 @@ fn pack(dir: &Path) -> PathBuf {
 /// Boots the guest and gives what its console said.
 fn boot(kernel: &Path, initrd: &Path) -> String {
     let mut child = Command::new(root().join("scripts/vm/microvm.sh"))
-        .args(["--memory", "768M", "--for", "start", "--kernel"])
+        .args(["--memory", "2G", "--for", "start", "--kernel"])
         .arg(kernel)
         .arg("--initrd")
         .arg(initrd)
@@ -162,7 +174,8 @@ fn the_runtime_works_on_pure_cgroup_v2() {
     assert_eq!(root.exit(), Some(0));
     for backend in ["process", "container"] {
         assert!(root.ok(backend, "startup.gone") >= 2, "{backend}");
-        assert_eq!(root.ok(backend, "memory.cgroup"), if backend == "process" { 1 } else { 4 });
+        // Once alone, and at each of the three steps of the ladder.
+        assert!(root.ok(backend, "memory.cgroup") >= 4, "{backend}");
         assert!(root.ok(backend, "memory.peak") >= 1, "{backend}");
     }
     assert_eq!(root.ok("container", "density.instances"), 1);

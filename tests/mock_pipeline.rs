@@ -1,6 +1,13 @@
 //! The whole pipeline with a mock whose timings are exact: what goes in as
 //! ticks must come out as exactly these samples and figures.
 
+#![allow(
+    clippy::expect_used,
+    clippy::print_stderr,
+    clippy::cast_precision_loss,
+    reason = "a test says what went wrong by panicking"
+)]
+
 mod common;
 
 use std::fs;
@@ -61,8 +68,11 @@ fn exact_ticks_give_exact_samples_and_summary() {
 
     let failed = rows.iter().filter(|row| row["outcome"] == "failed").count();
     assert_eq!(failed, 2, "every third of six launches");
-    assert!(rows.iter().filter(|row| row["outcome"] == "failed").all(|row| row["value"].is_empty()
-        && row["detail"].contains("told to fail")));
+    assert!(
+        rows.iter()
+            .filter(|row| row["outcome"] == "failed")
+            .all(|row| row["value"].is_empty() && row["detail"].contains("told to fail"))
+    );
 
     let density: Vec<_> = rows.iter().filter(|row| row["experiment"] == "density").collect();
     let pss: Vec<(&str, &str)> = density
@@ -85,6 +95,11 @@ fn exact_ticks_give_exact_samples_and_summary() {
     assert_eq!((end[0]["value"].as_str(), end[0]["detail"].as_str()), ("10", "cap of 10"));
     assert_eq!(manifest(&run)["state"], "complete");
 
+    check_summary(&run);
+}
+
+/// The derived figures are exactly those of the ticks.
+fn check_summary(run: &Path) {
     let summary: serde_json::Value =
         serde_json::from_slice(&fs::read(run.join("summary.json")).expect("summary"))
             .expect("JSON");
@@ -105,7 +120,11 @@ fn exact_ticks_give_exact_samples_and_summary() {
 }
 
 /// The cell of an experiment whose parameters contain `params`.
-fn cell<'a>(summary: &'a serde_json::Value, experiment: &str, params: &str) -> &'a serde_json::Value {
+fn cell<'a>(
+    summary: &'a serde_json::Value,
+    experiment: &str,
+    params: &str,
+) -> &'a serde_json::Value {
     let cells = summary["cells"].as_array().expect("cells");
     let fits = |entry: &&serde_json::Value| {
         entry["cell"]["experiment"] == experiment
@@ -135,12 +154,12 @@ fn the_same_seed_gives_the_same_order_and_resume_repeats_nothing() {
     // Cut in the middle of a row: the torn trial is repeated, nothing else.
     let cut = other.path().join("run/samples.csv");
     fs::write(&cut, &whole[..whole.len() / 2]).expect("cut");
-    let output = run(unladen()
-        .args(["run", "--no-report", "--resume"])
-        .arg(other.path().join("run")));
+    let output =
+        run(unladen().args(["run", "--no-report", "--resume"]).arg(other.path().join("run")));
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     let key = |row: &std::collections::BTreeMap<String, String>| {
-        [&row["round"], &row["trial"], &row["step"], &row["params"], &row["metric"]].map(String::clone)
+        [&row["round"], &row["trial"], &row["step"], &row["params"], &row["metric"]]
+            .map(String::clone)
     };
     let mut first: Vec<_> = samples(&run_dir).iter().map(key).collect();
     let mut second: Vec<_> = samples(&other.path().join("run")).iter().map(key).collect();

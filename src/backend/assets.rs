@@ -114,11 +114,10 @@ impl Assets {
     /// When it cannot be run or does not end with 0; the message is its own.
     pub fn script(&self, name: &str, arguments: &[String]) -> Result<String, AssetsError> {
         let path = self.folder.join("scripts").join(name);
-        let output: Output = Command::new(&path)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .output()
-            .map_err(|source| AssetsError::Run { script: path.display().to_string(), source })?;
+        let output: Output =
+            Command::new(&path).args(arguments).stdin(Stdio::null()).output().map_err(
+                |source| AssetsError::Run { script: path.display().to_string(), source },
+            )?;
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
@@ -204,8 +203,7 @@ fn unpack_scripts(folder: &Dir<'_>, target: &Path) -> Result<(), AssetsError> {
 fn write_file(path: &Path, bytes: &[u8], mode: u32) -> Result<(), AssetsError> {
     let mut file = fs::File::create(path).map_err(failed("create", path))?;
     file.write_all(bytes).map_err(failed("write", path))?;
-    file.set_permissions(fs::Permissions::from_mode(mode))
-        .map_err(failed("set the mode of", path))
+    file.set_permissions(fs::Permissions::from_mode(mode)).map_err(failed("set the mode of", path))
 }
 
 fn failed<'a>(

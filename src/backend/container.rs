@@ -111,9 +111,7 @@ impl Backend for Container {
 /// The spec as lines for the report: anybody can give it to another runtime.
 fn command(spec: &Spec) -> Vec<String> {
     let text = serde_json::to_string_pretty(spec).unwrap_or_default();
-    std::iter::once("OCI runtime spec:".to_owned())
-        .chain(text.lines().map(str::to_owned))
-        .collect()
+    std::iter::once("OCI runtime spec:".to_owned()).chain(text.lines().map(str::to_owned)).collect()
 }
 
 #[cfg(test)]

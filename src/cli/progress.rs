@@ -77,8 +77,7 @@ impl Observer for Progress {
             0 => String::new(),
             n => format!(", {n} failed"),
         };
-        let message =
-            format!("round {round}/{} {}{failures}", self.rounds, self.labels[cell]);
+        let message = format!("round {round}/{} {}{failures}", self.rounds, self.labels[cell]);
         self.line(&message);
         self.bar.set_message(message);
         self.bar.set_prefix(self.left());

@@ -13,9 +13,7 @@ use super::{CliError, say, show_report};
 use crate::backend::{Assets, Backend, Launcher, Mock, RealBackends};
 use crate::host::{self, Guard, RunId};
 use crate::plan::{self, Filters, Plan};
-use crate::record::{
-    BackendName, HostFact, Manifest, Outcome, RunState, SCHEMA_VERSION, Sample,
-};
+use crate::record::{BackendName, HostFact, Manifest, Outcome, RunState, SCHEMA_VERSION, Sample};
 use crate::run::{Campaign, Ending, Recorder};
 use crate::spec::Spec;
 use crate::store::RunWriter;
@@ -192,8 +190,7 @@ fn prepare(
 /// Conditions that every chart must carry.
 fn labels(campaign: &Campaign, facts: &[HostFact]) -> Vec<String> {
     let mut labels = host::labels(facts);
-    let emulated =
-        campaign.cells().iter().any(|cell| cell.accelerator.as_deref() == Some("tcg"));
+    let emulated = campaign.cells().iter().any(|cell| cell.accelerator.as_deref() == Some("tcg"));
     if emulated {
         labels.insert(0, "VMs under TCG (software emulation)".to_owned());
     }

@@ -56,9 +56,7 @@ impl Trial<'_> {
         step: usize,
     ) -> Result<(), BackendError> {
         while instances.len() < step {
-            self.guard
-                .check()
-                .map_err(|limit| BackendError::Unavailable(limit.to_string()))?;
+            self.guard.check().map_err(|limit| BackendError::Unavailable(limit.to_string()))?;
             instances.push(self.launch(backend, Until::Ready)?);
         }
         instances.iter_mut().try_for_each(|instance| instance.ping())

@@ -7,8 +7,7 @@ use crate::record::{Ledger, Metric, Sample};
 
 /// Ledgers of a single instance; the host's own ledger is too noisy for one
 /// and belongs to the ladder.
-const LEDGERS: [Ledger; 5] =
-    [Ledger::Pss, Ledger::Uss, Ledger::Rss, Ledger::Cgroup, Ledger::Peak];
+const LEDGERS: [Ledger; 5] = [Ledger::Pss, Ledger::Uss, Ledger::Rss, Ledger::Cgroup, Ledger::Peak];
 
 /// Readings until an instance must have settled; then the last one counts.
 const SETTLE_READINGS: u32 = 6;
@@ -33,7 +32,8 @@ impl Trial<'_> {
 
     /// The sum over instances, once two readings agree.
     pub(super) fn settled(&self, instances: &[&dyn Instance]) -> Result<Reading, BackendError> {
-        let read = || Reading::sum(instances.iter().map(|instance| probe::memory(&instance.memory())));
+        let read =
+            || Reading::sum(instances.iter().map(|instance| probe::memory(&instance.memory())));
         let mut before = read();
         if before.is_exact() {
             return Ok(before);

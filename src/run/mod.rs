@@ -293,9 +293,7 @@ impl Campaign {
         if samples.is_empty() {
             return Ok(());
         }
-        recorder
-            .record(samples)
-            .map_err(|source| RunError::Record { round, cell: name(), source })
+        recorder.record(samples).map_err(|source| RunError::Record { round, cell: name(), source })
     }
 }
 
@@ -308,10 +306,7 @@ fn number(order: &[Vec<usize>], round: u32, position: usize) -> u32 {
 }
 
 /// Finds the cell's backend and has it prepare the cell.
-fn prepare(
-    cell: &PlannedCell,
-    backends: &mut [Box<dyn Backend>],
-) -> Result<State, RunError> {
+fn prepare(cell: &PlannedCell, backends: &mut [Box<dyn Backend>]) -> Result<State, RunError> {
     let wanted = cell.key.backend;
     let Some(index) = backends.iter().position(|backend| backend.name() == wanted) else {
         return Ok(State::Skipped(format!("backend {wanted} is not available in this run")));

@@ -5,8 +5,7 @@ use crate::backend::{Backend, BackendError, Until};
 use crate::record::{Mark, Metric, Sample, Workload};
 
 /// Marks of a start, in the order of time.
-const STARTING: [Mark; 5] =
-    [Mark::Spawned, Mark::VmmReady, Mark::Kernel, Mark::Init, Mark::Ready];
+const STARTING: [Mark; 5] = [Mark::Spawned, Mark::VmmReady, Mark::Kernel, Mark::Init, Mark::Ready];
 
 /// Marks of an end.
 const ENDING: [Mark; 2] = [Mark::Exited, Mark::Gone];

@@ -8,8 +8,8 @@ use crate::errors::chain;
 use crate::host::Guard;
 use crate::payload::expected_result;
 use crate::plan::PlannedCell;
-use crate::sys::clock::Deadline;
 use crate::record::{Clock, Experiment, Ledger, Mark, Metric, Outcome, Sample};
+use crate::sys::clock::Deadline;
 
 /// The metric that stands for an experiment when there is no value at all.
 #[must_use]

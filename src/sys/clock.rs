@@ -44,7 +44,7 @@ impl Deadline {
     #[must_use]
     pub fn poll_timeout(self) -> nix::poll::PollTimeout {
         let left = self.left();
-        let millis = left.as_millis() + u128::from(left.subsec_nanos() % 1_000_000 != 0);
+        let millis = left.as_millis() + u128::from(!left.subsec_nanos().is_multiple_of(1_000_000));
         u16::try_from(millis).map_or(nix::poll::PollTimeout::MAX, nix::poll::PollTimeout::from)
     }
 }

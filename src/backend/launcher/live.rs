@@ -151,9 +151,7 @@ impl Live {
             Some(mut channel) => channel.write_all(&request(STOP, &[0])),
             None => Err(std::io::ErrorKind::BrokenPipe.into()),
         };
-        sent.map_err(|error| {
-            self.failure(Mark::Exited, format!("cannot ask it to stop: {error}"))
-        })
+        sent.map_err(|error| self.failure(Mark::Exited, format!("cannot ask it to stop: {error}")))
     }
 
     /// Kills every process of the instance and removes all of it.

@@ -6,8 +6,8 @@
 //! dies in whatever way, the launcher sees its socket close and removes
 //! everything of the run.
 
-pub mod order;
 mod live;
+pub mod order;
 mod server;
 mod template;
 mod watch;
@@ -95,10 +95,8 @@ impl Launcher {
         run_id: &str,
         interrupt: Option<OwnedFd>,
     ) -> Result<Self, LauncherError> {
-        let start = |source| LauncherError::Start {
-            executable: executable.display().to_string(),
-            source,
-        };
+        let start =
+            |source| LauncherError::Start { executable: executable.display().to_string(), source };
         let (near, far) = fdpass::message_pair().map_err(start)?;
         let child = Command::new(executable)
             .args([SUBCOMMAND, run_id])

@@ -243,4 +243,3 @@ fn check_code(live: &Live, code: Option<u8>) -> Result<(), Failure> {
     let reason = format!("it announced exit code {said:?} and ended with {code:?}");
     Err(live.failure(Mark::Exited, reason))
 }
-

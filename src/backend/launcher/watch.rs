@@ -136,11 +136,7 @@ impl Watch {
         }
         let ready = |fd: &PollFd<'_>| fd.any().unwrap_or(false);
         let sources = self.sources.len();
-        Ok((
-            fds[..sources].iter().position(ready),
-            ready(&fds[sources]),
-            ready(&fds[sources + 1]),
-        ))
+        Ok((fds[..sources].iter().position(ready), ready(&fds[sources]), ready(&fds[sources + 1])))
     }
 
     /// Reads what one source has, and stamps it.

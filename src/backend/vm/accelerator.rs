@@ -19,7 +19,9 @@ pub enum VmError {
     #[error(transparent)]
     Assets(#[from] AssetsError),
     /// There is no guest kernel.
-    #[error("no guest kernel; build it with `unladen doctor --fix-kernel` or scripts/guest/kernel.sh")]
+    #[error(
+        "no guest kernel; build it with `unladen doctor --fix-kernel` or scripts/guest/kernel.sh"
+    )]
     NoKernel(#[source] AssetsError),
     /// QEMU did not say which version it is.
     #[error("cannot read QEMU's version from `{answer}`")]

@@ -58,8 +58,8 @@ impl Vm {
             return Ok(known.clone());
         }
         let qemu = self.qemu()?;
-        let cached = accelerator::Cache::new(self.assets.cache(), &qemu, machine)
-            .map_err(unavailable)?;
+        let cached =
+            accelerator::Cache::new(self.assets.cache(), &qemu, machine).map_err(unavailable)?;
         let probe = match cached.read() {
             Some(probe) => probe,
             None => {
@@ -97,13 +97,11 @@ impl Vm {
         accelerator: Accelerator,
         deadline: Duration,
     ) -> Result<Duration, BackendError> {
-        let program = machine
-            .program(&self.assets, accelerator, &self.run_id)
-            .map_err(unavailable)?;
+        let program =
+            machine.program(&self.assets, accelerator, &self.run_id).map_err(unavailable)?;
         let (template, remarks) = self.real.prepare(Recipe::Machine(program))?;
         let accelerator = Some(accelerator);
-        let prepared =
-            Prepared { template, command: Vec::new(), remarks, accelerator, deadline };
+        let prepared = Prepared { template, command: Vec::new(), remarks, accelerator, deadline };
         let instance = self.real.launch(&prepared, Until::Gone)?;
         let taken = instance
             .timeline()
@@ -124,10 +122,7 @@ impl Backend for Vm {
 
     fn versions(&mut self) -> Result<Vec<Version>, BackendError> {
         let qemu = self.qemu()?;
-        Ok(vec![
-            own_version("unladen"),
-            Version { name: "qemu".to_owned(), version: qemu.version },
-        ])
+        Ok(vec![own_version("unladen"), Version { name: "qemu".to_owned(), version: qemu.version }])
     }
 
     fn artefacts(&self) -> Vec<ArtefactFact> {
@@ -147,9 +142,8 @@ impl Backend for Vm {
                 self.artefacts.push(fact);
             }
         }
-        let program = machine
-            .program(&self.assets, accelerator, &self.run_id)
-            .map_err(unavailable)?;
+        let program =
+            machine.program(&self.assets, accelerator, &self.run_id).map_err(unavailable)?;
         let command = program.argv.clone();
         let (template, remarks) = self.real.prepare(Recipe::Machine(program))?;
         let accelerator = Some(accelerator);
