@@ -87,8 +87,11 @@ fn startup(summary: &Summary) -> Vec<String> {
     if let Some((cell, values)) = container {
         let beside = process.map(|(null, _)| versus(summary, cell, null, "the plain process"));
         sentences.push(format!(
-            "A container ({}) was ready in {}{}.",
-            cell.label,
+            "A container{} was ready in {}{}.",
+            cell.label
+                .strip_prefix("container")
+                .filter(|rest| !rest.is_empty())
+                .map_or(String::new(), |rest| format!(" ({})", rest.trim_start())),
             with_interval(values, Unit::Nanoseconds),
             beside.unwrap_or_default()
         ));
@@ -126,7 +129,7 @@ fn versus(summary: &Summary, cell: &CellSummary, other: &CellSummary, name: &str
         let end = |value| Unit::Count.human(value);
         format!(" (95 % interval {} to {})", end(interval.low), end(interval.high))
     });
-    format!(", {times} times {name}{interval}{}", caveat(comparison))
+    format!(", {times} times as long as {name}{interval}{}", caveat(comparison))
 }
 
 fn caveat(comparison: &Comparison) -> String {

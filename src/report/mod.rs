@@ -4,6 +4,7 @@
 //! deleted and made again. Files are replaced whole or not at all.
 
 mod headline;
+mod overview;
 mod page;
 mod table;
 

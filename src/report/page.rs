@@ -6,6 +6,7 @@ use minijinja::value::Serde;
 use serde::Serialize;
 
 use super::headline::{headline, main_workload};
+use super::overview::{Overview, overviews};
 use crate::chart::Figure;
 use crate::record::{Experiment, HostFact, Manifest, Outcome};
 use crate::stats::{
@@ -40,6 +41,7 @@ struct Page<'a> {
     comparisons: Vec<Row>,
     verdict_rule: String,
     controls: Vec<Row>,
+    overviews: Vec<Overview>,
     tables: Vec<Table>,
     timeline: String,
     host: Vec<HostRow>,
@@ -115,6 +117,7 @@ impl<'a> Page<'a> {
             comparisons: summary.comparisons.iter().map(comparison).collect(),
             verdict_rule: verdict_rule(),
             controls: controls(summary),
+            overviews: overviews(summary),
             tables: tables(summary),
             timeline: timeline(summary),
             host: host(&manifest.host_before, &manifest.host_after),

@@ -84,10 +84,8 @@ fn the_page_has_its_parts_in_order() {
         "unladen-payload exit",
         "slower: ",
         "memory.marginal.cgroup",
-        "the first trial",
     ] {
-        let expected = needed != "the first trial";
-        assert_eq!(html.contains(needed), expected, "{needed}");
+        assert!(html.contains(needed), "{needed}");
     }
 }
 
@@ -126,8 +124,11 @@ fn the_headline_says_what_the_numbers_say() {
     let summary = Summary::build(&manifest, &samples);
     let sentences = headline(&manifest, &summary);
     let container = &sentences[1];
-    assert!(container.starts_with("A container (container) was ready in 1.1"), "{container}");
-    assert!(container.contains("times the plain process (95 % interval "), "{container}");
+    assert!(container.starts_with("A container was ready in 1.1"), "{container}");
+    assert!(
+        container.contains("times as long as the plain process (95 % interval "),
+        "{container}"
+    );
     let machine = &sentences[2];
     assert!(machine.starts_with("The fastest virtual machine (vm tcg tuned microvm)"), "{machine}");
     assert!(machine.contains("under software emulation (TCG)"), "{machine}");

@@ -208,10 +208,7 @@ fn verdict_of(control: Option<Vec<f64>>, container: &[f64]) -> Comparison {
 #[test]
 fn a_clear_difference_is_named() {
     let slower = verdict_of(Some(turned(100.0)), &around(300.0));
-    assert_eq!(
-        (slower.verdict, slower.text.as_str()),
-        (Verdict::Slower, "slower: 3 times, 200 % more")
-    );
+    assert_eq!((slower.verdict, slower.text.as_str()), (Verdict::Slower, "slower: 3 times"));
     let faster = verdict_of(Some(turned(100.0)), &around(80.0));
     assert_eq!(faster.verdict, Verdict::Faster);
     assert_eq!(faster.text, "faster: 1.25 times, 20.0 % less");

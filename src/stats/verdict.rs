@@ -341,6 +341,10 @@ fn words(comparison: &Comparison) -> String {
         (Verdict::NoDifference { smallest }, _) => {
             format!("no difference shown; {} could have been", percent(100.0 * (smallest - 1.0)))
         }
+        // Beyond twice as much, per cent are harder to read than times.
+        (_, Some(difference)) if difference.percent > 100.0 => {
+            format!("{verdict}: {} times", Unit::Count.human(difference.times))
+        }
         (_, Some(difference)) => {
             let direction = if difference.percent < 0.0 { "less" } else { "more" };
             format!(

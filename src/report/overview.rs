@@ -1,0 +1,92 @@
+//! One table per experiment: its main metrics side by side, a row per cell.
+
+use serde::Serialize;
+
+use crate::record::{Experiment, Ledger, Mark, Metric, Outcome};
+use crate::stats::{CellSummary, Interval, Summary};
+use crate::units::Unit;
+
+/// A table of texts.
+#[derive(Serialize)]
+pub(super) struct Overview {
+    title: &'static str,
+    columns: Vec<String>,
+    rows: Vec<OverviewRow>,
+}
+
+#[derive(Serialize)]
+struct OverviewRow {
+    cell: String,
+    trials: String,
+    /// Why there is no value at all; then there are no figures.
+    missing: Option<String>,
+    figures: Vec<Entry>,
+}
+
+/// A median and its interval, or a dash and nothing.
+#[derive(Serialize)]
+struct Entry {
+    value: String,
+    interval: String,
+}
+
+/// The tables of all experiments in the plan.
+pub(super) fn overviews(summary: &Summary) -> Vec<Overview> {
+    let startup = [
+        Metric::Startup(Mark::Spawned),
+        Metric::Startup(Mark::Init),
+        Metric::Startup(Mark::Ready),
+        Metric::Startup(Mark::Gone),
+        Metric::Stop(Mark::Gone),
+    ];
+    let memory = [Ledger::Pss, Ledger::Uss, Ledger::Rss, Ledger::Cgroup, Ledger::Peak];
+    let slopes = [Ledger::Pss, Ledger::Cgroup, Ledger::Host];
+    let density = std::iter::once(Metric::DensityInstances).chain(slopes.map(Metric::Marginal));
+    [
+        ("Start-up", Experiment::Startup, startup.to_vec()),
+        ("Memory of one instance", Experiment::Memory, memory.map(Metric::Memory).to_vec()),
+        ("Density", Experiment::Density, density.collect()),
+    ]
+    .into_iter()
+    .filter_map(|(title, experiment, metrics)| overview(summary, title, experiment, &metrics))
+    .collect()
+}
+
+fn overview(
+    summary: &Summary,
+    title: &'static str,
+    experiment: Experiment,
+    metrics: &[Metric],
+) -> Option<Overview> {
+    let rows: Vec<OverviewRow> = summary
+        .cells
+        .iter()
+        .filter(|cell| cell.cell.experiment == experiment)
+        .map(|cell| OverviewRow {
+            cell: format!("{} {}", cell.label, cell.cell.workload),
+            trials: format!("{}/{}", cell.tried - cell.failed, cell.tried),
+            missing: (cell.outcome != Outcome::Ok).then(|| cell.why_missing()),
+            figures: metrics.iter().map(|metric| entry(cell, *metric)).collect(),
+        })
+        .collect();
+    let columns = metrics.iter().map(ToString::to_string).collect();
+    (!rows.is_empty()).then_some(Overview { title, columns, rows })
+}
+
+fn entry(cell: &CellSummary, metric: Metric) -> Entry {
+    let found = match metric {
+        Metric::Marginal(ledger) => cell.marginal(ledger).map(|line| (line.slope, line.interval)),
+        _ => cell.values(metric).map(|values| (values.median, values.interval)),
+    };
+    let Some((value, interval)) = found else {
+        return Entry { value: "–".to_owned(), interval: String::new() };
+    };
+    let unit = metric.unit();
+    let between = |unit: Unit, found: Interval| {
+        format!("{} to {}", unit.human(found.low), unit.human(found.high))
+    };
+    Entry {
+        value: unit.human(value),
+        interval: interval.map(|found| between(unit, found)).unwrap_or_default(),
+    }
+}
