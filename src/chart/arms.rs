@@ -70,10 +70,8 @@ pub(super) fn style(summary: &Summary, key: &CellKey) -> Style {
         BackendName::Vm => &[VERMILLION, ORANGE, PURPLE],
         BackendName::Mock => &[GREEN, PURPLE, SKY, ORANGE],
     };
-    Style {
-        colour: hues[index % hues.len()],
-        marker: MARKERS[(index / hues.len() + index) % MARKERS.len()],
-    }
+    // Two or three hues and four markers: no pair returns for at least four.
+    Style { colour: hues[index % hues.len()], marker: MARKERS[index % MARKERS.len()] }
 }
 
 /// The cells of one experiment and workload, in the plan's order.

@@ -7,7 +7,7 @@ use plotters::prelude::DrawingBackend;
 use super::ChartError;
 use super::arms::{self, Style};
 use super::axis::{Log, spread};
-use super::canvas::{Anchor, Canvas, Drawn, Type, WIDTH, shortened};
+use super::canvas::{Anchor, Canvas, Drawn, Type, WIDTH, shortened, wrap};
 use super::frame::{Frame, MARGIN};
 use super::render::Draw;
 use crate::record::{Experiment, Ledger, Manifest, Metric, Workload};
@@ -15,10 +15,10 @@ use crate::stats::{CellSummary, Summary};
 use crate::units::Unit;
 
 const LEFT: f64 = 78.0;
-const PLOT_END: f64 = 560.0;
-const LABELS: f64 = 586.0;
+const PLOT_END: f64 = 520.0;
+const LABELS: f64 = 546.0;
 const PLOT: f64 = 190.0;
-const LABEL_LINE: f64 = 17.0;
+const LABEL_LINE: f64 = 14.0;
 /// Ledgers whose slopes check each other: none of them can be smaller than
 /// the one after it, if all see what they should.
 const LEDGERS: [Ledger; 3] = [Ledger::Host, Ledger::Cgroup, Ledger::Pss];
@@ -39,7 +39,8 @@ struct Panel {
 struct Curve {
     style: Style,
     points: Vec<(f64, f64)>,
-    label: String,
+    /// One line, or two.
+    label: Vec<String>,
 }
 
 impl Density {
@@ -49,17 +50,16 @@ impl Density {
         workload: Workload,
     ) -> Result<Self, ChartError> {
         let cells = arms::cells(summary, Experiment::Density, workload);
-        let panel = |title: String, metric: Metric, label: &dyn Fn(&CellSummary) -> String| Panel {
-            title,
-            unit: metric.unit(),
-            curves: cells
-                .iter()
-                .map(|cell| Curve {
+        let panel = |title: String, metric: Metric, label: &dyn Fn(&CellSummary) -> String| {
+            let curve = |cell: &&CellSummary| {
+                Ok(Curve {
                     style: arms::style(summary, &cell.cell),
                     points: points(cell, metric),
-                    label: label(cell),
+                    label: two_lines(&label(cell))?,
                 })
-                .collect(),
+            };
+            let curves = cells.iter().map(curve).collect::<Result<Vec<_>, ChartError>>()?;
+            Ok(Panel { title, unit: metric.unit(), curves })
         };
         let mut panels: Vec<Panel> = LEDGERS
             .into_iter()
@@ -67,10 +67,10 @@ impl Density {
                 let title = format!("memory of all live instances: {}", kind(ledger));
                 panel(title, Metric::Memory(ledger), &|cell| slope(cell, ledger))
             })
-            .filter(|panel| panel.curves.iter().any(|curve| !curve.points.is_empty()))
-            .collect();
+            .filter(|panel| panel.as_ref().map_or(true, Panel::has_points))
+            .collect::<Result<_, ChartError>>()?;
         let title = "time from request to ready of the newest instance".to_owned();
-        panels.push(panel(title, Metric::DensityStart, &limit));
+        panels.push(panel(title, Metric::DensityStart, &limit)?);
         let frame = Frame::new(
             format!("Many instances at once: workload {workload}"),
             manifest,
@@ -138,9 +138,31 @@ fn limit(cell: &CellSummary) -> String {
     }
 }
 
+/// A label in at most two lines.
+fn two_lines(text: &str) -> Result<Vec<String>, ChartError> {
+    let limit = WIDTH - 6.0 - LABELS;
+    let lines = wrap(text, Type::SMALL, limit)?;
+    match lines.split_first() {
+        Some((first, rest)) if !rest.is_empty() => {
+            Ok(vec![first.clone(), shortened(&rest.join(" "), Type::SMALL, limit)?])
+        }
+        _ => Ok(lines),
+    }
+}
+
 impl Panel {
+    fn has_points(&self) -> bool {
+        self.curves.iter().any(|curve| !curve.points.is_empty())
+    }
+
+    /// Distance of neighbouring labels: that of the tallest.
+    fn gap(&self) -> f64 {
+        let lines = self.curves.iter().map(|curve| curve.label.len()).max().unwrap_or(1);
+        lines as f64 * LABEL_LINE + 3.0
+    }
+
     fn plot(&self) -> f64 {
-        PLOT.max(self.curves.len() as f64 * LABEL_LINE)
+        PLOT.max(self.curves.len() as f64 * self.gap())
     }
 
     fn height(&self) -> f64 {
@@ -188,14 +210,16 @@ impl Panel {
         let end = |curve: &Curve| Some(y?.at(curve.points.last()?.1));
         let wanted: Vec<f64> =
             self.curves.iter().map(|curve| end(curve).unwrap_or(bottom)).collect();
-        let placed = spread(&wanted, LABEL_LINE, top, bottom);
+        let lowest = bottom - (self.gap() - LABEL_LINE);
+        let placed = spread(&wanted, self.gap(), top, lowest);
         for (curve, y) in self.curves.iter().zip(placed) {
-            let text = shortened(&curve.label, Type::SMALL, WIDTH - 6.0 - LABELS)?;
-            if curve.points.is_empty() {
-                canvas.text(&text, (LABELS, y), Type::NOTE, Anchor::Left)?;
-            } else {
+            let kind = if curve.points.is_empty() { Type::NOTE } else { Type::SMALL };
+            if !curve.points.is_empty() {
                 curve.style.mark(canvas, (LABELS - 9.0, y))?;
-                canvas.text(&text, (LABELS, y), Type::SMALL, Anchor::Left)?;
+            }
+            for (line, text) in curve.label.iter().enumerate() {
+                let lower = y + line as f64 * LABEL_LINE;
+                canvas.text(text, (LABELS, lower), kind, Anchor::Left)?;
             }
         }
         Ok(())

@@ -6,17 +6,18 @@ use plotters::prelude::DrawingBackend;
 use super::ChartError;
 use super::arms::{self, Style};
 use super::axis::Log;
-use super::canvas::{Anchor, BLACK, Canvas, Drawn, GREY, Type, WIDTH, shortened};
+use super::canvas::{Anchor, BLACK, Canvas, Drawn, GREY, Type, WIDTH, shortened, width};
 use super::frame::{Frame, MARGIN};
 use super::render::Draw;
 use crate::record::{Experiment, Ledger, Manifest, Metric, Workload};
 use crate::stats::{CellSummary, Interval, Summary};
 use crate::units::Unit;
 
-const LABELS: f64 = 168.0;
-/// Left edges of the two columns.
-const COLUMNS: [f64; 2] = [LABELS, 568.0];
-const BARS: f64 = 290.0;
+/// Most that the labels of cells may take.
+const LABELS: f64 = 250.0;
+/// What stands behind the end of an axis: a value in figures.
+const VALUES: f64 = 78.0;
+const COLUMNS: usize = 2;
 const ROW: f64 = 19.0;
 const HEAD: f64 = 30.0;
 const FOOT: f64 = 40.0;
@@ -27,6 +28,8 @@ pub(super) struct Memory {
     labels: Vec<(String, Style)>,
     panels: Vec<Panel>,
     values: Vec<f64>,
+    /// Left edge of the first column.
+    left: f64,
 }
 
 /// One ledger.
@@ -62,7 +65,7 @@ impl Memory {
         let labels = cells
             .iter()
             .map(|cell| {
-                let label = shortened(&cell.label, Type::SMALL, LABELS - MARGIN - 8.0)?;
+                let label = shortened(&cell.label, Type::SMALL, LABELS)?;
                 Ok((label, arms::style(summary, &cell.cell)))
             })
             .collect::<Result<Vec<_>, ChartError>>()?;
@@ -79,7 +82,16 @@ impl Memory {
             Bar::Missing(_) => None,
         });
         let values = values.collect();
-        Ok(Self { frame, labels, panels, values })
+        let mut widest: f64 = 0.0;
+        for (label, _) in &labels {
+            widest = widest.max(width(label, Type::SMALL)?);
+        }
+        Ok(Self { frame, labels, panels, values, left: MARGIN + widest + 10.0 })
+    }
+
+    /// Length of every panel's axis.
+    fn bars(&self) -> f64 {
+        (WIDTH - self.left) / COLUMNS as f64 - VALUES
     }
 
     fn panel_height(&self) -> f64 {
@@ -87,7 +99,7 @@ impl Memory {
     }
 
     fn bottom(&self) -> f64 {
-        let rows = self.panels.len().div_ceil(COLUMNS.len()).max(1);
+        let rows = self.panels.len().div_ceil(COLUMNS).max(1);
         self.frame.top() + rows as f64 * self.panel_height() - 10.0
     }
 }
@@ -126,7 +138,8 @@ impl Panel {
         DB::ErrorType: 'static,
     {
         canvas.text(self.title, (left, top + 10.0), Type::HEAD, Anchor::Left)?;
-        let axis = Log::around(memory.values.iter().copied(), Unit::Bytes, left, left + BARS);
+        let bars = memory.bars();
+        let axis = Log::around(memory.values.iter().copied(), Unit::Bytes, left, left + bars);
         let (first, last) = (top + HEAD, top + HEAD + self.bars.len() as f64 * ROW);
         if let Some(axis) = &axis {
             axis.draw_below(canvas, Unit::Bytes, (first - 6.0, last))?;
@@ -134,14 +147,14 @@ impl Panel {
         for (row, (bar, (label, style))) in self.bars.iter().zip(&memory.labels).enumerate() {
             let y = first + (row as f64 + 0.5) * ROW;
             if labelled {
-                canvas.text(label, (LABELS - 8.0, y), Type::SMALL, Anchor::Right)?;
+                canvas.text(label, (left - 8.0, y), Type::SMALL, Anchor::Right)?;
             }
             match (bar, &axis) {
                 (Bar::Measured { median, interval }, Some(axis)) => {
                     draw_bar(canvas, axis, *style, y, *median, *interval)?;
                 }
                 (Bar::Missing(reason), _) => {
-                    let text = shortened(reason, Type::NOTE, BARS + 60.0)?;
+                    let text = shortened(reason, Type::NOTE, bars + 60.0)?;
                     canvas.text(&text, (left + 4.0, y), Type::NOTE, Anchor::Left)?;
                 }
                 (Bar::Measured { .. }, None) => {
@@ -198,9 +211,10 @@ impl Draw for Memory {
             return canvas.text("nothing was measured", middle, Type::BODY, Anchor::Middle);
         }
         for (index, panel) in self.panels.iter().enumerate() {
-            let (row, column) = (index / COLUMNS.len(), index % COLUMNS.len());
+            let (row, column) = (index / COLUMNS, index % COLUMNS);
             let top = self.frame.top() + row as f64 * self.panel_height();
-            panel.draw(canvas, self, (COLUMNS[column], top), column == 0)?;
+            let left = self.left + column as f64 * (self.bars() + VALUES);
+            panel.draw(canvas, self, (left, top), column == 0)?;
         }
         Ok(())
     }

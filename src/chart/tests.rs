@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::record::{CellKey, Manifest, Sample};
-use crate::stats::testing::{at_step, failed, key, manifest, ok, realistic};
+use crate::stats::testing::{Noise, at_step, failed, key, manifest, ok, realistic};
 
 /// Figures of a run, written to the folder in `UNLADEN_SHOW_FIGURES` for a
 /// person to look at.
@@ -163,4 +163,96 @@ fn figures_of_an_exact_run_say_its_numbers() {
     said("memory-pause", "54 KiB");
     said("density-pause", "mock: 8 KiB each [8 KiB, 8 KiB]");
     said("density-pause", "mock: 16 alive, then cap of 16");
+}
+
+/// Ten arms, more than a page should have, with long names and reasons.
+fn ten_arms() -> (Manifest, Vec<Sample>) {
+    let mut noise = Noise::new(4);
+    let (mut cells, mut samples) = (Vec::new(), Vec::new());
+    let arms = [
+        ("process", "", 1.1e5),
+        ("process", "control=1", 1.1e5),
+        ("container", "", 9e5),
+        ("container", "net=none;userns=yes", 7e5),
+        ("container", "limits=none;userns=yes", 8e5),
+        ("vm", "accel=tcg;kernel=tuned;machine=microvm", 4e8),
+        ("vm", "accel=tcg;kernel=tuned;machine=q35", 6.9e8),
+        ("vm", "accel=tcg;kernel=distro;machine=microvm", 1.4e9),
+        ("vm", "accel=tcg;kernel=distro;machine=q35;memory=256M", 2.1e9),
+        ("vm", "kernel=tuned;machine=microvm;vcpus=4", 4.2e8),
+    ];
+    let machine =
+        [("spawned", 3e-4), ("vmm_ready", 0.1), ("kernel", 0.2), ("init", 0.95), ("ready", 1.0)];
+    for (backend, params, base) in arms {
+        let cell = |experiment: &str| key(&format!("{experiment} {backend} pause {params}"));
+        let (startup, memory, density) = (cell("startup"), cell("memory"), cell("density"));
+        for round in 1..=15 {
+            let took = base * noise.lognormal(0.1);
+            for (mark, share) in machine
+                .iter()
+                .filter(|(mark, _)| backend == "vm" || !["vmm_ready", "kernel"].contains(mark))
+            {
+                samples.push(ok(&startup, round, &format!("startup.{mark}"), took * share));
+            }
+            samples.push(ok(&startup, round, "stop.exited", 1e6));
+            samples.push(ok(&startup, round, "stop.gone", 1.5e6));
+            for ledger in ["pss", "uss", "rss", "cgroup", "peak"] {
+                samples.push(ok(&memory, round, &format!("memory.{ledger}"), took / 10.0));
+            }
+        }
+        for n in [1, 2, 4, 8, 16] {
+            let bytes = base / 10.0 * f64::from(n);
+            samples.push(at_step(&density, 1, n, "memory.pss", bytes));
+            samples.push(at_step(&density, 1, n, "memory.cgroup", bytes * 1.1));
+            samples.push(at_step(&density, 1, n, "density.start", base));
+        }
+        let detail = "memory pressure: all processes stood still for 10 % of the last ten seconds";
+        let most = at_step(&density, 1, 16, "density.instances", 16.0);
+        samples.push(Sample { detail: detail.to_owned(), ..most });
+        cells.extend([startup, memory, density]);
+    }
+    (manifest(&cells, 15), samples)
+}
+
+/// Where the texts of an SVG stand: left, right, top, bottom, text.
+fn boxes(svg: &str) -> Vec<(f64, f64, f64, f64, String)> {
+    svg.split("<text ")
+        .skip(1)
+        .map(|piece| {
+            let attribute = |name: &str| {
+                let start = piece.find(&format!("{name}=\"")).expect(name) + name.len() + 2;
+                &piece[start..start + piece[start..].find('"').expect("quoted")]
+            };
+            let number = |name: &str| attribute(name).parse::<f64>().expect(name);
+            let text = piece.split(['>', '<']).nth(1).expect("text").trim().to_owned();
+            let size = number("font-size");
+            let bold = piece.contains("font-weight=\"bold\"");
+            let kind = canvas::Type { size, bold, colour: canvas::BLACK };
+            let wide = canvas::width(&text, kind).expect("font");
+            let left = match attribute("text-anchor") {
+                "start" => number("x"),
+                "middle" => number("x") - wide / 2.0,
+                _ => number("x") - wide,
+            };
+            let middle = number("y");
+            (left, left + wide, middle - 0.45 * size, middle + 0.45 * size, text)
+        })
+        .collect()
+}
+
+#[test]
+fn no_text_lies_over_another_or_over_the_edge() {
+    let (ten, ten_samples) = ten_arms();
+    let (manifest, samples) = realistic(8);
+    for figure in drawn(&manifest, &samples).iter().chain(&drawn(&ten, &ten_samples)) {
+        let boxes = boxes(&figure.svg);
+        assert!(boxes.len() > 10);
+        for (index, a) in boxes.iter().enumerate() {
+            assert!(a.0 >= 0.0 && a.1 <= canvas::WIDTH * canvas::SCALE, "{}: {a:?}", figure.id);
+            for b in &boxes[index + 1..] {
+                let apart = a.1 <= b.0 || b.1 <= a.0 || a.3 <= b.2 || b.3 <= a.2;
+                assert!(apart, "{}: {a:?} lies over {b:?}", figure.id);
+            }
+        }
+    }
 }

@@ -28,6 +28,7 @@ const SHARE_START: f64 = 676.0;
 const RIGHT: f64 = WIDTH - MARGIN;
 const BAR: f64 = 18.0;
 const KEY_LINE: f64 = 15.0;
+const LABEL_LINE: f64 = 14.0;
 
 /// The figure of one workload.
 pub(super) struct Waterfall {
@@ -93,14 +94,15 @@ impl Row {
     fn new(cell: &CellSummary) -> Result<Self, ChartError> {
         let label = wrap(&cell.label, Type::HEAD, LEFT - MARGIN - 10.0)?;
         let key = key(&cell.phases)?;
-        let lines = key.len().max(1) as f64;
+        let below = BAR + 4.0 + key.len().max(1) as f64 * KEY_LINE;
+        let beside = BAR + (label.len() as f64 - 1.0) * LABEL_LINE;
         Ok(Self {
             label,
             phases: cell.phases.clone(),
             ready: cell.phases.iter().find(|phase| phase.to == Mark::Ready).map(|phase| phase.end),
             missing: cell.why_missing(),
             key,
-            height: BAR + 4.0 + lines * KEY_LINE + 12.0,
+            height: below.max(beside) + 12.0,
         })
     }
 
@@ -109,7 +111,7 @@ impl Row {
         DB::ErrorType: 'static,
     {
         for (line, text) in self.label.iter().enumerate() {
-            let y = top + BAR / 2.0 + line as f64 * 14.0;
+            let y = top + BAR / 2.0 + line as f64 * LABEL_LINE;
             canvas.text(text, (MARGIN, y), Type::HEAD, Anchor::Left)?;
         }
         let (Some(axis), Some(last)) = (axis, self.phases.last()) else {
