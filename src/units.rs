@@ -54,11 +54,12 @@ impl fmt::Display for Unit {
     }
 }
 
-/// Walks `value` up the list of unit names, dividing by `base` at each step.
+/// Walks `value` up the list of unit names, dividing by `base` at each step,
+/// as long as it would round to `base` or more of the smaller unit.
 fn scaled(value: f64, base: f64, names: &[&str]) -> String {
     let mut value = value;
     let mut index = 0;
-    while value.abs() >= base && index + 1 < names.len() {
+    while value.abs().round() >= base && index + 1 < names.len() {
         value /= base;
         index += 1;
     }
@@ -123,6 +124,7 @@ mod tests {
         assert_eq!(Unit::Nanoseconds.human(999.0), "999 ns");
         assert_eq!(Unit::Nanoseconds.human(1_234.0), "1.23 µs");
         assert_eq!(Unit::Nanoseconds.human(431_700_000.0), "432 ms");
+        assert_eq!(Unit::Nanoseconds.human(999_600.0), "1.00 ms");
         assert_eq!(Unit::Nanoseconds.human(75_000_000_000.0), "75 s");
         assert_eq!(Unit::Bytes.human(15.6 * 1024.0 * 1024.0), "15.6 MiB");
         assert_eq!(Unit::Count.human(64.0), "64");

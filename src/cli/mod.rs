@@ -122,6 +122,9 @@ fn show_report(dir: &Path, out: &Path) -> Result<(), CliError> {
     let run = crate::store::read_run(dir)?;
     let report = crate::report::write_run_folder(out, &run.manifest, &run.samples)?;
     print_line(&crate::report::terminal_table(&report.summary).to_string())?;
+    for line in crate::report::missing_lines(&report.summary) {
+        print_line(&line)?;
+    }
     print_line(&format!("page: {}", report.page.display()))?;
     Ok(())
 }

@@ -98,11 +98,16 @@ impl Trial<'_> {
     }
 }
 
-/// 1, 2, 4, ... and the cap itself.
+/// 1, 2, 3, 4, 6, 8, 12, 16, ... and the cap itself: the powers of two and
+/// what lies half-way, so that short ladders too have the five steps from
+/// which a slope has an interval.
 fn steps(cap: usize) -> Vec<usize> {
-    let mut steps: Vec<usize> = std::iter::successors(Some(1_usize), |step| step.checked_mul(2))
+    let powers = std::iter::successors(Some(1_usize), |step| step.checked_mul(2));
+    let mut steps: Vec<usize> = powers
+        .flat_map(|power| [power, power + power / 2])
         .take_while(|step| *step < cap)
         .collect();
+    steps.dedup();
     steps.push(cap);
     steps
 }
@@ -112,10 +117,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ladder_doubles_and_ends_at_its_cap() {
+    fn a_ladder_climbs_and_ends_at_its_cap() {
         assert_eq!(steps(1), [1]);
         assert_eq!(steps(2), [1, 2]);
-        assert_eq!(steps(8), [1, 2, 4, 8]);
-        assert_eq!(steps(10), [1, 2, 4, 8, 10]);
+        assert_eq!(steps(8), [1, 2, 3, 4, 6, 8]);
+        assert_eq!(steps(10), [1, 2, 3, 4, 6, 8, 10]);
+        assert_eq!(steps(64), [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64]);
     }
 }
