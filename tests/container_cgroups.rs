@@ -11,12 +11,14 @@ use std::time::Duration;
 
 use common::{is_root, skip as skipped};
 use lab::{LIMIT, Lab, Running};
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use unladen::container::Container;
 use unladen::container::cgroup::{
     Availability, Controller, CpuQuota, Hierarchy, Limits, find, sweep,
 };
 use unladen::sys::pidfd::Exit;
+use unladen::sys::spawn::SpawnError;
 
 const MIB: u64 = 1024 * 1024;
 
@@ -81,6 +83,29 @@ fn a_memory_hog_is_killed_and_counted() {
     assert_ne!(output.trim(), (100 * MIB).to_string(), "the hog got its memory");
     assert!(group.oom_kills().expect("counted") > 0);
     assert!(group.memory_peak().expect("peak") <= 24 * MIB);
+}
+
+#[test]
+fn a_limit_that_is_too_small_to_start_in_is_an_error() {
+    if !is_root() {
+        return skipped("containers without a user namespace need root");
+    }
+    let lab = Lab::new();
+    if lab.lacks(Controller::Memory) {
+        return;
+    }
+    let plan = lab.plan("true", Limits { memory: Some(8192), ..Limits::default() });
+    let mut group = lab.tree.create("tiny", plan.limits()).expect("group");
+    let mut container = Container::prepare(&plan).expect("ready");
+    // Where it fails is the kernel's choice, which charges in batches. The
+    // launching process, whose memory the child shares, must survive it.
+    match container.launch(&group, &[]).expect_err("no memory") {
+        SpawnError::Step { source, .. } | SpawnError::Execute { source, .. } => {
+            assert_eq!(source, Errno::ENOMEM);
+        }
+        other => panic!("{other:?}"),
+    }
+    group.remove(LIMIT).expect("nothing is left");
 }
 
 #[test]
