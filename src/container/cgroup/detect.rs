@@ -94,7 +94,7 @@ impl Hierarchy {
             tops.push(top.clone());
             let Some(line) = line else { continue };
             let Some(place) = inside(&line.pathname, &mount.root) else { continue };
-            let folder = top.join(place);
+            let folder = join(&top, &place);
             let controllers = match version {
                 Version::V1 => line.controllers.clone(),
                 Version::V2 => given(&folder)?,
@@ -177,11 +177,14 @@ fn given(folder: &Path) -> Result<Vec<String>, CgroupError> {
 /// A mount point as the caller wants it looked up.
 fn relocate(mount_point: &Path, sys_fs_cgroup: &Path) -> PathBuf {
     match mount_point.strip_prefix(USUAL_ROOT) {
-        // Joining an empty path would add a slash at the end.
-        Ok(rest) if rest.as_os_str().is_empty() => sys_fs_cgroup.to_owned(),
-        Ok(rest) => sys_fs_cgroup.join(rest),
+        Ok(rest) => join(sys_fs_cgroup, rest),
         Err(_) => mount_point.to_owned(),
     }
+}
+
+/// Joins paths; the standard library adds a slash when the second is empty.
+fn join(folder: &Path, rest: &Path) -> PathBuf {
+    if rest.as_os_str().is_empty() { folder.to_owned() } else { folder.join(rest) }
 }
 
 /// The path of a cgroup below a mount that shows the hierarchy from `root`

@@ -21,6 +21,8 @@ mod limits;
 mod location;
 mod readback;
 mod sweep;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 use std::fmt;

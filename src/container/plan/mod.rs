@@ -8,6 +8,8 @@ mod mounts;
 mod options;
 mod resources;
 mod supported;
+#[cfg(test)]
+mod tests;
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;

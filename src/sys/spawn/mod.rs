@@ -142,8 +142,9 @@ pub enum SpawnError {
         /// The kernel's error.
         source: Errno,
     },
-    /// Something killed the child before it came to its program; inside a
-    /// small memory limit the kernel itself does.
+    /// Somebody killed the child before it came to its program. The kernel
+    /// does not for lack of memory: it spares a child that shares its parent's
+    /// (`in_vfork` in mm/oom_kill.c), whose step then fails with `ENOMEM`.
     #[error("the child was killed before it could {step} (step {index})")]
     Killed {
         /// Index in the list of steps.
