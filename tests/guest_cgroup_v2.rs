@@ -171,6 +171,8 @@ fn the_runtime_works_on_pure_cgroup_v2() {
     assert!(console.contains("@@ done"), "the guest's script did not come to its end");
 
     let root = Part::of(&console, "root");
+    // Nothing was handed out before the run, and nothing is after it.
+    assert!(root.lines.iter().any(|line| line.trim() == "handed out:"), "{:?}", root.lines);
     assert_eq!(root.exit(), Some(0));
     for backend in ["process", "container"] {
         assert!(root.ok(backend, "startup.gone") >= 2, "{backend}");

@@ -25,6 +25,8 @@ struct Branch {
     folder: PathBuf,
     /// What has to be undone at the end.
     stepped_aside: Option<Aside>,
+    /// Controllers that the parent did not hand out before this run.
+    handed_out: Vec<Controller>,
 }
 
 /// Processes that left their cgroup so that it could have children.
@@ -102,6 +104,7 @@ impl RunTree {
                     controllers: Vec::new(),
                     folder: folder.clone(),
                     stepped_aside: None,
+                    handed_out: Vec::new(),
                 });
                 self.branches.len() - 1
             }
@@ -120,7 +123,10 @@ impl RunTree {
                     leaf.display()
                 ));
             }
-            self.remarks.extend(hand_out(controller, &ground.folder)?);
+            if let Some(remark) = hand_out(controller, &ground.folder)? {
+                self.remarks.push(remark);
+                branch.handed_out.push(controller);
+            }
             hand_out(controller, &folder)?;
         }
         branch.controllers.push(controller);
@@ -185,6 +191,7 @@ impl RunTree {
             if let Some(Aside { from, leaf }) = &branch.stepped_aside {
                 sweep::step_back(from, leaf)?;
             }
+            take_back(branch);
             self.branches.pop();
         }
         Ok(())
@@ -226,6 +233,22 @@ fn hand_out(controller: Controller, folder: &Path) -> Result<Option<String>, Cgr
     let value = format!("+{controller}");
     files::set(controller.as_str(), &path, &value)?;
     Ok(Some(format!("wrote {value} to {}", path.display())))
+}
+
+/// Takes back what the parent hands out only since this run, unless another
+/// run has come to rely on it.
+fn take_back(branch: &Branch) {
+    let Some(parent) = branch.folder.parent() else { return };
+    let name = |entry: fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
+    let others = fs::read_dir(parent).into_iter().flatten().flatten().map(name);
+    if others.into_iter().any(|name| name.starts_with(PREFIX)) {
+        return;
+    }
+    for controller in &branch.handed_out {
+        // The kernel refuses while somebody's cgroup uses it, and is right.
+        let path = parent.join("cgroup.subtree_control");
+        let _ = files::set(controller.as_str(), &path, &format!("-{controller}"));
+    }
 }
 
 /// Refuses what could climb out of a folder, or would look like a unit of
