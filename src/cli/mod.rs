@@ -95,7 +95,7 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
         Command::List(args) => list::list(args.json),
         Command::Run(args) => run::run(&args),
         Command::Report(args) => {
-            show_report(&args.run, args.out.as_ref().unwrap_or(&args.run))?;
+            show_report(&args.run, args.out.as_deref())?;
             Ok(Exit::Ok)
         }
         Command::Clean(args) => clean::clean(&args),
@@ -117,10 +117,15 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
     }
 }
 
-/// Makes summary, figures and page of the run in `dir`, and prints the table.
-fn show_report(dir: &Path, out: &Path) -> Result<(), CliError> {
+/// Makes summary, figures and page of the run in `dir`, there or in a folder
+/// of their own, and prints the table.
+fn show_report(dir: &Path, out: Option<&Path>) -> Result<(), CliError> {
     let run = crate::store::read_run(dir)?;
-    let report = crate::report::write_run_folder(out, &run.manifest, &run.samples)?;
+    let (manifest, samples) = (&run.manifest, &run.samples);
+    let report = match out {
+        None => crate::report::write_run_folder(dir, manifest, samples)?,
+        Some(out) => crate::report::write_report(out, out, manifest, samples)?,
+    };
     print_line(&crate::report::terminal_table(&report.summary).to_string())?;
     for line in crate::report::missing_lines(&report.summary) {
         print_line(&line)?;

@@ -13,7 +13,9 @@ use super::{CliError, say, show_report};
 use crate::backend::{Assets, Backend, Launcher, Mock, RealBackends};
 use crate::host::{self, Guard, RunId};
 use crate::plan::{self, Filters, Plan};
-use crate::record::{BackendName, HostFact, Manifest, Outcome, RunState, SCHEMA_VERSION, Sample};
+use crate::record::{
+    BackendName, CellFact, HostFact, Manifest, Outcome, RunState, SCHEMA_VERSION, Sample,
+};
 use crate::run::{Campaign, Ending, Recorder};
 use crate::spec::Spec;
 use crate::store::RunWriter;
@@ -30,7 +32,7 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, CliError> {
     let dir = session.writer.dir().to_owned();
     drop(session);
     if !args.no_report {
-        show_report(&dir, &dir)?;
+        show_report(&dir, None)?;
     }
     say(&format!("results: {}", dir.display()));
     if matches!(exit, Exit::Signal(_)) || ending == Ending::Budget {
@@ -75,13 +77,13 @@ impl Session {
             state: RunState::Running,
             started: host::utc(SystemTime::now()),
             ended: None,
-            argv: std::env::args().collect(),
+            argv: argv(),
             spec_name: spec.name.clone(),
             spec_text: spec.text.clone(),
             overrides: filters.to_overrides(),
             seed,
             labels: labels(&campaign, &host_before),
-            cells: campaign.cells(),
+            cells: published(&campaign),
             order: plan.order.clone(),
             host_before,
             host_after: Vec::new(),
@@ -197,10 +199,37 @@ fn labels(campaign: &Campaign, facts: &[HostFact]) -> Vec<String> {
     labels
 }
 
+/// This command line, to be typed anywhere: without the program's folder.
+fn argv() -> Vec<String> {
+    let mut argv: Vec<String> = std::env::args().map(|word| homely(&word)).collect();
+    if let Some(name) = argv.first_mut() {
+        "unladen".clone_into(name);
+    }
+    argv
+}
+
+/// The campaign's cells as they are published.
+fn published(campaign: &Campaign) -> Vec<CellFact> {
+    let mut cells = campaign.cells();
+    for line in cells.iter_mut().flat_map(|cell| &mut cell.command) {
+        *line = homely(line);
+    }
+    cells
+}
+
+/// Writes `~` for the user's home folder: results are sent to others, whom a
+/// user name does not concern.
+fn homely(text: &str) -> String {
+    match std::env::var("HOME") {
+        Ok(home) if home.len() > 1 => text.replace(&format!("{home}/"), "~/"),
+        _ => text.to_owned(),
+    }
+}
+
 /// What is not as it was when the run began.
 fn changes(campaign: &mut Campaign, manifest: &Manifest) -> Vec<String> {
     let mut changes = Vec::new();
-    for (now, then) in campaign.cells().iter().zip(&manifest.cells) {
+    for (now, then) in published(campaign).iter().zip(&manifest.cells) {
         if now.outcome != then.outcome {
             changes.push(format!("{}: cannot run any more: {}", now.cell, now.detail));
         }

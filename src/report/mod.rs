@@ -82,15 +82,29 @@ pub enum ReportError {
     },
 }
 
-/// Writes `summary.json`, `summary.csv`, `report/index.html` and
-/// `report/figures/*.svg` and `*.png` into `dir`, which is made if need be.
-/// Safe to repeat: each file is written beside its place and then renamed.
+/// Writes the summary into a run's own folder `dir`, and its page and figures
+/// into `dir/report`; see [`write_report`].
+///
+/// # Errors
+/// Those of [`write_report`].
+pub fn write_run_folder(
+    dir: &Path,
+    manifest: &Manifest,
+    samples: &[Sample],
+) -> Result<Report, ReportError> {
+    write_report(dir, &dir.join("report"), manifest, samples)
+}
+
+/// Writes `summary.json` and `summary.csv` into `data`, and `index.html` and
+/// `figures/*.svg` and `*.png` into `pages`; both are made if need be. Safe to
+/// repeat: each file is written beside its place and then renamed.
 ///
 /// # Errors
 /// When a summary, a figure or the page cannot be made, or a file or folder
 /// cannot be written.
-pub fn write_run_folder(
-    dir: &Path,
+pub fn write_report(
+    data: &Path,
+    pages: &Path,
     manifest: &Manifest,
     samples: &[Sample],
 ) -> Result<Report, ReportError> {
@@ -104,17 +118,19 @@ pub fn write_run_folder(
     let html = page::render(manifest, &summary, &figures)
         .map_err(|source| ReportError::Page { run_id: run_id(), source })?;
 
-    let folder = dir.join("report").join("figures");
-    fs::create_dir_all(&folder)
-        .map_err(|source| ReportError::Folder { path: folder.clone(), source })?;
-    write(&dir.join("summary.csv"), csv.as_bytes())?;
-    write(&dir.join("summary.json"), json.as_bytes())?;
+    let folder = pages.join("figures");
+    for folder in [data, &folder] {
+        fs::create_dir_all(folder)
+            .map_err(|source| ReportError::Folder { path: folder.to_owned(), source })?;
+    }
+    write(&data.join("summary.csv"), csv.as_bytes())?;
+    write(&data.join("summary.json"), json.as_bytes())?;
     for figure in &figures {
         write(&folder.join(format!("{}.svg", figure.id)), figure.svg.as_bytes())?;
         write(&folder.join(format!("{}.png", figure.id)), &figure.png)?;
     }
     // The page comes last: where it is, everything it speaks of is.
-    let page = dir.join("report").join("index.html");
+    let page = pages.join("index.html");
     write(&page, html.as_bytes())?;
     Ok(Report { summary, page })
 }
