@@ -28,6 +28,7 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 pub struct Real {
     launcher: Rc<RefCell<Launcher>>,
     counters: Rc<RefCell<Counters>>,
+    deadline: Option<Duration>,
 }
 
 #[derive(Debug, Default)]
@@ -48,12 +49,19 @@ pub struct RealBackends {
 }
 
 impl RealBackends {
-    /// Makes the backends around one launcher.
+    /// Makes the backends around one launcher. `deadline` is the time that an
+    /// instance may take until it is ready, instead of its backend's own.
     #[must_use]
-    pub fn new(launcher: Launcher, assets: &Rc<Assets>, run_id: &str) -> Self {
+    pub fn new(
+        launcher: Launcher,
+        assets: &Rc<Assets>,
+        run_id: &str,
+        deadline: Option<Duration>,
+    ) -> Self {
         let real = Real {
             launcher: Rc::new(RefCell::new(launcher)),
             counters: Rc::new(RefCell::new(Counters::default())),
+            deadline,
         };
         Self {
             process: Process::new(real.clone(), Rc::clone(assets), run_id),
@@ -97,7 +105,7 @@ impl Real {
             counters.instances += 1;
             format!("i{}", counters.instances)
         };
-        let deadline = prepared.deadline;
+        let deadline = self.deadline.unwrap_or(prepared.deadline);
         let order = Order::Launch {
             template: prepared.template,
             instance: name.clone(),
@@ -187,7 +195,9 @@ impl RealInstance {
             std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => {
                 self.failure(format!("no answer within {} s", ANSWER_DEADLINE.as_secs()))
             }
-            std::io::ErrorKind::UnexpectedEof => {
+            std::io::ErrorKind::UnexpectedEof
+            | std::io::ErrorKind::BrokenPipe
+            | std::io::ErrorKind::ConnectionReset => {
                 self.failure("its channel is closed: the payload died".to_owned())
             }
             _ => self.failure(format!("its channel failed: {error}")),

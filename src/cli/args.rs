@@ -79,6 +79,10 @@ pub struct RunArgs {
     /// Stop at the end of the round in which this time is spent, such as 90s or 3m
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub budget: Option<Duration>,
+    /// Time that an instance may take until it is ready, such as 90s
+    /// (default: 60s for machines, 30s for everything else)
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub deadline: Option<Duration>,
     /// Seed of the order of trials (default: random, stored in the manifest)
     #[arg(long, value_name = "N", conflicts_with = "resume")]
     pub seed: Option<u64>,

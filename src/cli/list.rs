@@ -81,7 +81,7 @@ fn backends() -> Result<Vec<BackendEntry>, CliError> {
     let run_id = RunId::new(SystemTime::now())?.to_string();
     let launcher = Launcher::start(&executable, &run_id, None)?;
     let mut entries = Vec::new();
-    for mut backend in RealBackends::new(launcher, &assets, &run_id).boxed() {
+    for mut backend in RealBackends::new(launcher, &assets, &run_id, None).boxed() {
         let name = backend.name();
         let (versions, unavailable) = match backend.versions() {
             Ok(versions) => {

@@ -24,7 +24,7 @@ use crate::store::RunWriter;
 pub(super) fn run(args: &RunArgs) -> Result<Exit, CliError> {
     let signals = Signals::catch().map_err(CliError::Signals)?;
     let mut session = match &args.resume {
-        Some(dir) => Session::resume(dir, &signals)?,
+        Some(dir) => Session::resume(dir, args, &signals)?,
         None => Session::begin(args, &signals)?,
     };
     let ending = session.execute(args, &signals)?;
@@ -69,7 +69,7 @@ impl Session {
             None => host::random_u64()?,
         };
         let host_before = host::facts();
-        let mut campaign = prepare(cells.clone(), &run_id.to_string(), signals)?;
+        let mut campaign = prepare(cells.clone(), run_id.as_str(), args, signals)?;
         let plan = Plan::new(cells, &campaign.unavailable(), seed);
         let manifest = Manifest {
             schema: SCHEMA_VERSION,
@@ -97,12 +97,12 @@ impl Session {
     }
 
     /// Continues an interrupted run.
-    fn resume(dir: &Path, signals: &Signals) -> Result<Self, CliError> {
+    fn resume(dir: &Path, args: &RunArgs, signals: &Signals) -> Result<Self, CliError> {
         let resumed = RunWriter::resume(dir)?;
         let mut manifest = resumed.data.manifest;
         let plan = Plan::resume(&manifest)?;
         manifest.state = RunState::Running;
-        let mut campaign = prepare(plan.cells.clone(), &manifest.run_id, signals)?;
+        let mut campaign = prepare(plan.cells.clone(), &manifest.run_id, args, signals)?;
         for warning in changes(&mut campaign, &manifest) {
             say(&warning);
             manifest.warnings.push(warning);
@@ -173,6 +173,7 @@ fn outcome(samples: &[Sample]) -> Exit {
 fn prepare(
     cells: Vec<plan::PlannedCell>,
     run_id: &str,
+    args: &RunArgs,
     signals: &Signals,
 ) -> Result<Campaign, CliError> {
     let mock = cells.iter().any(|cell| cell.key.backend == BackendName::Mock);
@@ -183,7 +184,7 @@ fn prepare(
         let executable = std::env::current_exe().map_err(CliError::Executable)?;
         let interrupt = signals.descriptor().map_err(CliError::Signals)?;
         let launcher = Launcher::start(&executable, run_id, Some(interrupt))?;
-        RealBackends::new(launcher, &assets, run_id).boxed()
+        RealBackends::new(launcher, &assets, run_id, args.deadline).boxed()
     };
     say("preparing: the first time on a host, accelerators are probed by booting a guest");
     Ok(Campaign::prepare(cells, backends, Guard::new(Path::new("/")), signals.stop.clone())?)

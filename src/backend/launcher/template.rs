@@ -2,8 +2,8 @@
 //! for all of them, made before any timed window.
 
 use std::ffi::{CString, NulError};
-use std::fs::File;
 use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
 
 use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
@@ -17,15 +17,6 @@ use crate::sys::spawn::{self, Child, Command, CommandError, Launch, SpawnError, 
 /// Why a recipe cannot be carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum TemplateError {
-    /// The program cannot be opened.
-    #[error("cannot open `{path}`")]
-    Open {
-        /// The executable.
-        path: String,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
     /// An argument or variable holds a NUL byte.
     #[error("an argument or variable holds a NUL byte")]
     Nul(#[from] NulError),
@@ -98,17 +89,15 @@ impl Template {
     }
 }
 
-/// A child without isolation.
+/// A child without isolation, executed by its path: a machine monitor may be
+/// a wrapper's script, which cannot be executed by descriptor.
 fn plain(program: &Program) -> Result<Command, TemplateError> {
-    let file = File::open(&program.path).map_err(|source| TemplateError::Open {
-        path: program.path.display().to_string(),
-        source,
-    })?;
+    let path = CString::new(program.path.as_os_str().as_bytes())?;
     let strings = |texts: &[String]| -> Result<Vec<CString>, NulError> {
         texts.iter().map(|text| CString::new(text.as_str())).collect()
     };
     Ok(Command::new(
-        spawn::Program::File(file.into()),
+        spawn::Program::Paths(vec![path]),
         strings(&program.argv)?,
         strings(&program.env)?,
         CloneFlags::empty(),
