@@ -153,3 +153,39 @@ fn a_payload_that_is_killed_ends_its_ladder_with_that_limit() {
     assert!((1.0..32.0).contains(&alive), "{alive}");
     assert!(traces_of(&run_id(&out)).is_empty());
 }
+
+#[test]
+fn a_signal_while_an_accelerator_is_probed_leaves_nothing() {
+    let dir = tempfile::tempdir().expect("folder");
+    let spec = dir.path().join("spec.toml");
+    fs::write(&spec, SPEC.replace("params = { accel = \"tcg\" }\n", "")).expect("written");
+    let out = dir.path().join("out");
+    let marker = dir.path().join("started");
+    let body = format!("touch {}; exec sleep 1000", marker.display());
+    let mut child = unladen()
+        .env("UNLADEN_QEMU", fake_qemu(dir.path(), &body))
+        .args(["run", "--no-report", "--out"])
+        .arg(&out)
+        .arg(&spec)
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("started");
+    if !common::wait_until(Duration::from_secs(20), || marker.exists()) {
+        child.wait().expect("ended");
+        return skip("no guest kernel to probe with");
+    }
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).expect("signalled");
+    assert_eq!(child.wait().expect("ended").code(), Some(130));
+    assert!(!out.exists(), "an empty folder is left");
+    let orphans = || {
+        let all = fs::read_dir("/proc").expect("/proc").flatten();
+        all.filter(|entry| {
+            let cmdline = fs::read(entry.path().join("environ")).unwrap_or_default();
+            let needle = dir.path().display().to_string();
+            String::from_utf8_lossy(&cmdline).contains(&needle)
+        })
+        .count()
+    };
+    assert!(common::wait_until(Duration::from_secs(20), || orphans() == 0), "orphans");
+}

@@ -107,3 +107,27 @@ fn each_script_explains_itself_and_refuses_what_it_does_not_know() {
     }
     assert!(checked >= 8, "only {checked} scripts were seen");
 }
+
+#[test]
+fn the_reference_page_is_made_from_the_reference_run() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let out = tempfile::tempdir().expect("folder");
+    let output =
+        run(unladen().arg("report").arg(root.join("results/reference")).arg("-o").arg(out.path()));
+    assert_eq!(output.status.code(), Some(0), "{}", common::stderr(&output));
+    let same = |a: &Path, b: &Path| {
+        assert!(
+            fs::read(a).expect("made") == fs::read(b).expect("recorded"),
+            "{} is not what `unladen report results/reference -o report/reference` makes",
+            b.display()
+        );
+    };
+    let recorded = root.join("report/reference");
+    same(&out.path().join("index.html"), &recorded.join("index.html"));
+    for figure in fs::read_dir(out.path().join("figures")).expect("figures").flatten() {
+        same(&figure.path(), &recorded.join("figures").join(figure.file_name()));
+    }
+    for summary in ["summary.json", "summary.csv"] {
+        same(&out.path().join(summary), &root.join("results/reference").join(summary));
+    }
+}

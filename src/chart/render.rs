@@ -74,6 +74,7 @@ fn png(drawing: &impl Draw, size: (u32, u32)) -> Result<Vec<u8>, ChartError> {
     let mut encoder = png::Encoder::new(&mut file, size.0, size.1);
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
+    encoder.set_compression(png::Compression::Best);
     let mut writer = encoder.write_header().map_err(ChartError::Png)?;
     writer.write_image_data(&pixels).map_err(ChartError::Png)?;
     writer.finish().map_err(ChartError::Png)?;

@@ -54,6 +54,8 @@ enum CliError {
     Serve(#[from] ServeError),
     #[error(transparent)]
     Leftovers(#[from] crate::backend::leftovers::LeftoverError),
+    #[error("interrupted by a signal")]
+    Interrupted,
     #[error("cannot catch signals")]
     Signals(#[source] io::Error),
     #[error("cannot find this program's own file")]

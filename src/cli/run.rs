@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use super::args::RunArgs;
@@ -23,9 +24,16 @@ use crate::store::RunWriter;
 /// Runs, and says how it went.
 pub(super) fn run(args: &RunArgs) -> Result<Exit, CliError> {
     let signals = Signals::catch().map_err(CliError::Signals)?;
-    let mut session = match &args.resume {
-        Some(dir) => Session::resume(dir, args, &signals)?,
-        None => Session::begin(args, &signals)?,
+    let begun = match &args.resume {
+        Some(dir) => Session::resume(dir, args, &signals),
+        None => Session::begin(args, &signals),
+    };
+    let mut session = match begun {
+        Err(CliError::Interrupted) => {
+            say("interrupted before the first trial; nothing was measured");
+            return Ok(signals.exit());
+        }
+        other => other?,
     };
     let ending = session.execute(args, &signals)?;
     let exit = session.finish(ending, &signals)?;
@@ -69,7 +77,12 @@ impl Session {
             None => host::random_u64()?,
         };
         let host_before = host::facts();
-        let mut campaign = prepare(cells.clone(), run_id.as_str(), args, signals)?;
+        let prepared = prepare(cells.clone(), run_id.as_str(), args, signals);
+        if let Err(CliError::Interrupted) = prepared {
+            // Made above, and still empty.
+            let _ = std::fs::remove_dir(&dir);
+        }
+        let mut campaign = prepared?;
         let plan = Plan::new(cells, &campaign.unavailable(), seed);
         let manifest = Manifest {
             schema: SCHEMA_VERSION,
@@ -127,9 +140,7 @@ impl Session {
         progress.finish();
         match result {
             // A signal that reached the launcher's socket first.
-            Err(_) if signals.stop.load(std::sync::atomic::Ordering::Relaxed) => {
-                Ok(Ending::Interrupted)
-            }
+            Err(_) if signals.stop.load(Ordering::Relaxed) => Ok(Ending::Interrupted),
             other => Ok(other?),
         }
     }
@@ -187,7 +198,12 @@ fn prepare(
         RealBackends::new(launcher, &assets, run_id, args.deadline).boxed()
     };
     say("preparing: the first time on a host, accelerators are probed by booting a guest");
-    Ok(Campaign::prepare(cells, backends, Guard::new(Path::new("/")), signals.stop.clone())?)
+    let guard = Guard::new(Path::new("/"));
+    let campaign = Campaign::prepare(cells, backends, guard, signals.stop.clone());
+    if signals.stop.load(Ordering::Relaxed) {
+        return Err(CliError::Interrupted);
+    }
+    Ok(campaign?)
 }
 
 /// Conditions that every chart must carry.
