@@ -49,9 +49,7 @@ fn respond(request: &[u8]) -> (&'static str, &'static str) {
     match (complete, words.next(), words.next(), words.next()) {
         (true, Some(b"GET"), Some(b"/"), Some(b"HTTP/1.1")) => ("200 OK", HTTP_BODY),
         (true, Some(b"GET"), Some(_), Some(b"HTTP/1.1")) => ("404 Not Found", "not found\n"),
-        (true, Some(_), Some(_), Some(b"HTTP/1.1")) => {
-            ("405 Method Not Allowed", "only GET\n")
-        }
+        (true, Some(_), Some(_), Some(b"HTTP/1.1")) => ("405 Method Not Allowed", "only GET\n"),
         _ => ("400 Bad Request", "bad request\n"),
     }
 }

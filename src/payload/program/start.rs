@@ -48,9 +48,9 @@ impl Environment {
             // SAFETY: an entry of envp is a NUL-terminated string that lives
             // as long as the process.
             let text = unsafe { core::ffi::CStr::from_ptr(entry) }.to_bytes();
-            if let Some(value) = text.strip_prefix(name.as_bytes()).and_then(|rest| {
-                rest.strip_prefix(b"=")
-            }) {
+            if let Some(value) =
+                text.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"="))
+            {
                 return Some(value);
             }
             // SAFETY: the entry was not the terminating null.

@@ -136,9 +136,7 @@ pub fn map(len: usize) -> Option<*mut u8> {
     const READ_WRITE: usize = 1 | 2;
     const PRIVATE_ANONYMOUS: usize = 2 | 0x20;
     // SAFETY: a new anonymous mapping touches no memory in use.
-    let at = unsafe {
-        call(number::MMAP, [0, len, READ_WRITE, PRIVATE_ANONYMOUS, usize::MAX, 0])
-    };
+    let at = unsafe { call(number::MMAP, [0, len, READ_WRITE, PRIVATE_ANONYMOUS, usize::MAX, 0]) };
     // Addresses of user space are positive; an error is -1 to -4095.
     (at > 0).then_some(at as *mut u8)
 }
