@@ -108,12 +108,18 @@ impl Assets {
         self.folder.join(payload::FILE_NAME)
     }
 
+    /// Where a script, such as `vm/microvm.sh`, is unpacked.
+    #[must_use]
+    pub fn script_path(&self, name: &str) -> PathBuf {
+        self.folder.join("scripts").join(name)
+    }
+
     /// Runs a script, such as `vm/microvm.sh`, and gives what it printed.
     ///
     /// # Errors
     /// When it cannot be run or does not end with 0; the message is its own.
     pub fn script(&self, name: &str, arguments: &[String]) -> Result<String, AssetsError> {
-        let path = self.folder.join("scripts").join(name);
+        let path = self.script_path(name);
         let output: Output =
             Command::new(&path).args(arguments).stdin(Stdio::null()).output().map_err(
                 |source| AssetsError::Run { script: path.display().to_string(), source },

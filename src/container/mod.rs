@@ -24,7 +24,7 @@
 //! # }
 //! ```
 //!
-//! [`run`] does all of that once. Images, networks other than loopback,
+//! [`run()`] does all of that once. Images, networks other than loopback,
 //! seccomp filters, terminals and hooks are not here (yet); a spec that asks
 //! for them is refused.
 

@@ -19,10 +19,14 @@ pub enum VmError {
     #[error(transparent)]
     Assets(#[from] AssetsError),
     /// There is no guest kernel.
-    #[error(
-        "no guest kernel; build it with `unladen doctor --fix-kernel` or scripts/guest/kernel.sh"
-    )]
-    NoKernel(#[source] AssetsError),
+    #[error("no guest kernel; make it with {script}")]
+    NoKernel {
+        /// The script that makes it, with its flags.
+        script: String,
+        /// What the script said.
+        #[source]
+        source: AssetsError,
+    },
     /// QEMU did not say which version it is.
     #[error("cannot read QEMU's version from `{answer}`")]
     NoVersion {

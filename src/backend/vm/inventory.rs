@@ -15,7 +15,9 @@ pub fn inventory(assets: &Assets) -> Inventory {
         let mut arguments = vec!["--path".to_owned()];
         arguments.extend(more.into_iter().map(str::to_owned));
         let path = assets.script("guest/kernel.sh", &arguments);
-        (name.to_owned(), path.map(|path| path.trim().to_owned()).map_err(|e| chain(&e)))
+        let script = assets.script_path("guest/kernel.sh");
+        let reason = |error| format!("{} (the script is {})", chain(&error), script.display());
+        (name.to_owned(), path.map(|path| path.trim().to_owned()).map_err(reason))
     });
     let extra = match &qemu {
         Ok(qemu) => vec![accelerator(assets, qemu)],

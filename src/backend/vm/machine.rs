@@ -63,7 +63,11 @@ impl Machine {
         if kernel_kind == "distro" {
             arguments.push("--distro".to_owned());
         }
-        let kernel = assets.script("guest/kernel.sh", &arguments).map_err(VmError::NoKernel)?;
+        let kernel = assets.script("guest/kernel.sh", &arguments).map_err(|source| {
+            let flags = if kernel_kind == "distro" { " --distro" } else { "" };
+            let script = format!("{}{flags}", assets.script_path("guest/kernel.sh").display());
+            VmError::NoKernel { script, source }
+        })?;
         Ok(Self {
             kind: value("machine"),
             kernel_kind,

@@ -5,7 +5,7 @@
 //! controllers the caller may use and where. [`Hierarchy::prepare`] makes the
 //! folder of a run, `unladen-<run id>`, in every hierarchy that is used;
 //! [`RunTree::create`] makes one [`Group`] per instance in it. Names carry the
-//! run's id, so [`sweep`] can find and remove what a killed run left.
+//! run's id, so [`sweep()`] can find and remove what a killed run left.
 //!
 //! It neither makes processes nor moves any but the caller's own session (see
 //! [`RunTree`]): a child joins by itself, on version 1 by writing `0` into

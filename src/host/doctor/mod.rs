@@ -128,7 +128,7 @@ fn programs(inventory: &Inventory) -> Vec<Finding> {
                 &fact,
                 reason,
                 &format!("virtual machines with kernel={name} are skipped"),
-                &format!("run `scripts/guest/kernel.sh{option}`; what it makes is kept"),
+                &format!("run the script `guest/kernel.sh{option}`; what it makes is kept"),
             ),
         }
     });
