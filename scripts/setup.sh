@@ -56,10 +56,11 @@ packages_for() { # FAMILY PURPOSE
 		echo gcc glibc binutils make flex bison bc libelf perl tar xz lz4 zstd gawk diffutils util-linux curl
 		;;
 	# The browser opens the report page. Ubuntu has it as a snap only, which a script should not force on a host.
-	debian/test) echo shellcheck chromium ;;
-	ubuntu/test) echo shellcheck ;;
-	fedora/test) echo ShellCheck chromium ;;
-	arch/test) echo shellcheck chromium ;;
+	# busybox and setpriv (of util-linux) go into the guest that tests boot.
+	debian/test) echo shellcheck chromium busybox-static util-linux binutils libc-bin ;;
+	ubuntu/test) echo shellcheck busybox-static util-linux binutils libc-bin ;;
+	fedora/test) echo ShellCheck chromium busybox util-linux binutils glibc-common ;;
+	arch/test) echo shellcheck chromium busybox util-linux binutils ;;
 	esac
 }
 

@@ -30,6 +30,8 @@ done
 
 cd -- "$here/.."
 SECONDS=0
+scratch=$(mktemp -d)
+trap 'rm -rf -- "$scratch"' EXIT
 step() {
 	printf '\n== %s (at %d min %02d s)\n' "$*" $((SECONDS / 60)) $((SECONDS % 60)) >&2
 }
@@ -56,7 +58,7 @@ step "lints"
 cargo clippy --all-targets --locked -- -D warnings
 # The payload is compiled by the build script, out of cargo's sight.
 clippy-driver --edition=2024 --crate-type=bin --crate-name=unladen_payload --emit=metadata -Cpanic=abort \
-	-D warnings -D clippy::undocumented_unsafe_blocks -o "$(mktemp -d)/payload.rmeta" src/payload/program/main.rs
+	-D warnings -D clippy::undocumented_unsafe_blocks -o "$scratch/payload.rmeta" src/payload/program/main.rs
 
 step "documentation"
 RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked --document-private-items
@@ -72,9 +74,7 @@ step "benches"
 cargo bench --locked -- --test
 
 step "one whole run"
-out=$(mktemp -d)
-trap 'rm -rf -- "$out"' EXIT
-"$here/reproduce.sh" --no-setup --profile smoke --out "$out/run"
+"$here/reproduce.sh" --no-setup --profile smoke --out "$scratch/run"
 target/release/unladen clean --dry-run
 
 step "done"
