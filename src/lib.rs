@@ -4,8 +4,8 @@
 //! runtime, and in QEMU virtual machines.
 //!
 //! Modules stand in pipeline order; each uses only those before it:
-//! `units`, `errors`, `record`, `sys`, `host`, `spec`, `plan`, `payload`, `image`,
-//! `container`, `backend`, `probe`, `run`, `store`, `stats`, `claims`,
+//! `units`, `errors`, `record`, `sys`, `host`, `spec`, `plan`, `payload`,
+//! `container`, `backend`, `probe`, `run`, `store`, `stats`,
 //! `chart`, `report`, `cli`.
 
 pub mod backend;
