@@ -29,12 +29,12 @@ density = 1
 backend = "process"
 startup = ["exit"]
 density = ["pause"]
-density_cap = 48
+density_cap = 16
 [[cells]]
 backend = "container"
 startup = ["exit"]
 density = ["pause"]
-density_cap = 48
+density_cap = 16
 "#;
 
 /// A run of the ladder that is under way.
