@@ -189,3 +189,36 @@ fn a_signal_while_an_accelerator_is_probed_leaves_nothing() {
     };
     assert!(common::wait_until(Duration::from_secs(20), || orphans() == 0), "orphans");
 }
+
+#[test]
+fn a_resumed_run_tells_what_cannot_run_any_more() {
+    let dir = tempfile::tempdir().expect("folder");
+    let spec = dir.path().join("spec.toml");
+    fs::write(&spec, SPEC.replace("startup = 1", "startup = 2")).expect("written");
+    let out = dir.path().join("out");
+    let qemu = fake_qemu(dir.path(), "exit 1");
+    let first = run(unladen()
+        .env("UNLADEN_QEMU", &qemu)
+        .args(["run", "--no-report", "--budget", "1s", "--deadline", "2s", "--out"])
+        .arg(&out)
+        .arg(&spec));
+    if common::manifest(&out)["cells"].to_string().contains("no guest kernel") {
+        return skip("no guest kernel");
+    }
+    // Cut back to the header, as if nothing had been measured.
+    let path = out.join("samples.csv");
+    let text = fs::read_to_string(&path).expect("samples");
+    fs::write(&path, format!("{}\n", text.lines().next().expect("a header"))).expect("cut");
+    let second = run(unladen()
+        .env("UNLADEN_QEMU", "/nonexistent/qemu")
+        .args(["run", "--no-report", "--resume"])
+        .arg(&out));
+    assert_eq!(second.status.code(), Some(1), "{}{}", stderr(&first), stderr(&second));
+    let rows = samples(&out);
+    let lost: Vec<_> = rows.iter().filter(|row| row["backend"] == "vm").collect();
+    assert_eq!(lost.len(), 2, "each planned trial has its row");
+    for row in lost {
+        assert_eq!(row["outcome"], "failed");
+        assert!(row["detail"].contains("cannot run any more"), "{}", row["detail"]);
+    }
+}

@@ -193,7 +193,7 @@ impl Campaign {
     ) -> Result<Ending, RunError> {
         let begun = monotonic_ns();
         let mut done = done.clone();
-        self.record_skipped(&done, recorder)?;
+        self.record_skipped(plan, &done, recorder)?;
         for (round, order) in (1..).zip(&plan.order) {
             let ahead = order.iter().filter(|&&cell| !done.contains(&(round, cell)));
             let next = self.eta.estimate(ahead.map(|&cell| &self.cells[cell].key));
@@ -233,8 +233,14 @@ impl Campaign {
         round: u32,
         number: u32,
     ) -> Result<Option<Vec<Sample>>, RunError> {
-        let State::Ready { backend, prepared } = &self.states[cell] else {
-            return Ok(Some(Vec::new()));
+        let (backend, prepared) = match &self.states[cell] {
+            State::Ready { backend, prepared } => (backend, prepared),
+            // It could be run when the run began; now it is resumed.
+            State::Skipped(reason) => {
+                let reason = format!("cannot run any more: {reason}");
+                let at = (round, number);
+                return Ok(Some(vec![self.without_value(cell, at, Outcome::Failed, &reason)]));
+            }
         };
         let trial = Trial {
             cell: &self.cells[cell],
@@ -254,32 +260,44 @@ impl Campaign {
         }
     }
 
-    /// One row for each cell that cannot run.
+    /// One row for each cell of which the plan has no trial.
     fn record_skipped(
         &self,
+        plan: &Plan,
         done: &BTreeSet<(u32, usize)>,
         recorder: &mut dyn Recorder,
     ) -> Result<(), RunError> {
         for (index, state) in self.states.iter().enumerate() {
-            let State::Skipped(reason) = state else { continue };
-            if done.contains(&(0, index)) {
-                continue;
+            let planned = plan.order.iter().flatten().any(|cell| *cell == index);
+            if let (State::Skipped(reason), false) = (state, planned || done.contains(&(0, index)))
+            {
+                let sample = self.without_value(index, (0, 0), Outcome::Skipped, reason);
+                self.store(recorder, 0, index, &[sample])?;
             }
-            let cell = self.cells[index].key.clone();
-            let sample = Sample {
-                round: 0,
-                trial: 0,
-                step: None,
-                metric: headline(cell.experiment),
-                cell,
-                clock: Clock::None,
-                value: None,
-                outcome: Outcome::Skipped,
-                detail: reason.clone(),
-            };
-            self.store(recorder, 0, index, &[sample])?;
         }
         Ok(())
+    }
+
+    /// The row of a trial that could not be tried.
+    fn without_value(
+        &self,
+        cell: usize,
+        (round, trial): (u32, u32),
+        outcome: Outcome,
+        reason: &str,
+    ) -> Sample {
+        let cell = self.cells[cell].key.clone();
+        Sample {
+            round,
+            trial,
+            step: None,
+            metric: headline(cell.experiment),
+            cell,
+            clock: Clock::None,
+            value: None,
+            outcome,
+            detail: reason.to_owned(),
+        }
     }
 
     fn store(
