@@ -71,7 +71,8 @@ fi
 cargo test --locked --no-fail-fast -- --test-threads=2
 
 step "benches"
-cargo bench --locked -- --test
+# Each bench once; with the tests' profile, which is built already.
+cargo bench --locked --profile dev -- --test
 
 step "one whole run"
 "$here/reproduce.sh" --no-setup --profile smoke --out "$scratch/run"
