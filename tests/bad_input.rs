@@ -174,6 +174,9 @@ fn without_qemu_machine_cells_are_skipped_with_a_reason_and_the_rest_is_measured
     assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
     check_skipped(&out, "vm", "/nonexistent/qemu");
     assert!(!common::values(&samples(&out), "process", "startup.ready").is_empty());
+    let artefacts = manifest(&out)["artefacts"].clone();
+    let roles: Vec<_> = artefacts.as_array().expect("a list").iter().map(|a| &a["role"]).collect();
+    assert!(roles.iter().any(|role| *role == "payload"), "its hash is recorded: {artefacts}");
 }
 
 #[test]

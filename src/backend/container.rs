@@ -96,7 +96,8 @@ impl Backend for Container {
         let bundle = self.assets.cache().to_owned();
         let recipe = Recipe::Container { spec: Box::new(spec), bundle };
         let (template, remarks) = self.real.prepare(recipe)?;
-        Ok(Prepared { template, command, remarks, accelerator: None, deadline: DEADLINE })
+        let deadline = self.real.deadline(DEADLINE);
+        Ok(Prepared { template, command, remarks, accelerator: None, deadline })
     }
 
     fn launch(

@@ -4,11 +4,12 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::assets::artefact;
 use super::launcher::order::{Program, Recipe, fd};
 use super::{Assets, Backend, BackendError, Instance, Prepared, Real, Until};
 use crate::payload::FILE_NAME;
 use crate::payload::protocol::{ENV_CHANNEL, ENV_RUN, ENV_WORKLOAD};
-use crate::record::{BackendName, CellKey, Version, Workload};
+use crate::record::{ArtefactFact, BackendName, CellKey, Version, Workload};
 
 /// Time that a process or container may take until its workload is ready.
 pub(super) const DEADLINE: Duration = Duration::from_secs(30);
@@ -50,6 +51,11 @@ impl Backend for Process {
         Ok(vec![own_version("unladen")])
     }
 
+    fn artefacts(&self) -> Vec<ArtefactFact> {
+        // A payload that cannot be read cannot be launched either.
+        artefact("payload", &self.assets.payload()).into_iter().collect()
+    }
+
     fn prepare(&mut self, cell: &CellKey) -> Result<Prepared, BackendError> {
         let env = environment(cell.workload, &self.run_id);
         let program = Program {
@@ -60,7 +66,8 @@ impl Backend for Process {
         let (template, remarks) = self.real.prepare(Recipe::Process(program))?;
         let mut command = env;
         command.push(FILE_NAME.to_owned());
-        Ok(Prepared { template, command, remarks, accelerator: None, deadline: DEADLINE })
+        let deadline = self.real.deadline(DEADLINE);
+        Ok(Prepared { template, command, remarks, accelerator: None, deadline })
     }
 
     fn launch(

@@ -79,6 +79,12 @@ impl RealBackends {
 }
 
 impl Real {
+    /// How long an instance may take until it is ready: the user's word, or
+    /// the backend's `usual` time.
+    pub(super) fn deadline(&self, usual: Duration) -> Duration {
+        self.deadline.unwrap_or(usual)
+    }
+
     /// Has the launcher resolve a recipe; gives the template's number and
     /// what the host cannot give.
     pub(super) fn prepare(&self, recipe: Recipe) -> Result<(u32, Vec<String>), BackendError> {
@@ -105,7 +111,7 @@ impl Real {
             counters.instances += 1;
             format!("i{}", counters.instances)
         };
-        let deadline = self.deadline.unwrap_or(prepared.deadline);
+        let deadline = prepared.deadline;
         let order = Order::Launch {
             template: prepared.template,
             instance: name.clone(),

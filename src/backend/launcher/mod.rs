@@ -155,12 +155,6 @@ impl Launcher {
         }
         Err(LauncherError::Stuck { order: describe(order), seconds: patience.as_secs() })
     }
-
-    /// Process id of the launcher.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
 }
 
 impl Drop for Launcher {

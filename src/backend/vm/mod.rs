@@ -74,7 +74,7 @@ impl Vm {
 
     /// Boots the cell's own kernel under each accelerator, with a deadline.
     fn probe(&mut self, machine: &Machine) -> Result<accelerator::Probe, BackendError> {
-        let tcg = self.trial_boot(machine, Accelerator::Tcg, DEADLINE)?;
+        let tcg = self.trial_boot(machine, Accelerator::Tcg, self.real.deadline(DEADLINE))?;
         if let Err(reason) = accelerator::kvm_opens() {
             return Ok(accelerator::Probe::tcg(reason));
         }
@@ -147,7 +147,8 @@ impl Backend for Vm {
         let command = program.argv.clone();
         let (template, remarks) = self.real.prepare(Recipe::Machine(program))?;
         let accelerator = Some(accelerator);
-        Ok(Prepared { template, command, remarks, accelerator, deadline: DEADLINE })
+        let deadline = self.real.deadline(DEADLINE);
+        Ok(Prepared { template, command, remarks, accelerator, deadline })
     }
 
     fn launch(
