@@ -77,7 +77,9 @@ impl Density {
             &cells,
             "Medians at each number of live instances, all of which answered; both axes are \
              logarithmic. The slope of total memory over that number (Theil-Sen, with its 95 % \
-             interval) is what one more instance costs. A ladder ends at the limit named.",
+             interval) is what one more instance costs. A ladder ends at the limit named. \
+             Negative \
+             host growth (noise) is not drawn; slopes include it.",
         )?;
         Ok(Self { frame, panels })
     }
