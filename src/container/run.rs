@@ -60,7 +60,9 @@ pub struct Stdio<'a> {
 pub fn run(spec: &Spec, bundle: &Path, id: &str, stdio: &Stdio<'_>) -> Result<Exit, RunError> {
     let plan = Plan::from_spec(spec, bundle)?;
     let hierarchy = Hierarchy::detect(Path::new("/proc"), Path::new("/sys/fs/cgroup"))?;
-    let mut tree = hierarchy.prepare(id, &Controller::STANDARD)?;
+    let standard = Controller::STANDARD.into_iter();
+    let controllers: Vec<_> = standard.chain(plan.limits().controllers()).collect();
+    let mut tree = hierarchy.prepare(id, &controllers)?;
     let result = run_in(&plan, &tree, stdio);
     let removed = tree.remove();
     // What went wrong first says more.
