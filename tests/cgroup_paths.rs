@@ -60,6 +60,9 @@ fn a_path_is_made_found_again_and_removed() {
         assert!(folder.ends_with(path.strip_prefix("/").expect("absolute")), "{folder:?}");
     }
     let running = lab::plain_in(group, "echo ready; exec sleep 1000");
+    group.signal(Signal::SIGTERM).expect("sent");
+    running.finish(Exit::Signal(Signal::SIGTERM as i32));
+    let running = lab::plain_in(group, "echo ready; exec sleep 1000");
     // As another process knows it: by what was written down, and by its path.
     let record = serde_json::to_string(&group.record()).expect("JSON");
     let record: GroupRecord = serde_json::from_str(&record).expect("the same");
@@ -72,11 +75,8 @@ fn a_path_is_made_found_again_and_removed() {
     // Somebody is in it, so it can be nobody else's.
     let error = detect().group_at(&path, &limits).expect_err("in use").to_string();
     assert!(error.contains("is in use") && error.contains(&running.child.pid.to_string()));
-    found.signal(Signal::SIGTERM).expect("sent");
-    assert_eq!(again.processes().expect("read"), vec![running.child.pid], "it is frozen");
     found.kill_all().expect("killed");
     running.finish(Exit::Signal(Signal::SIGKILL as i32));
-    drop(again);
     group.remove(LIMIT).expect("removed");
     assert_eq!(traces(&path), Vec::<PathBuf>::new());
     let error = detect().open_group(&path).expect_err("gone").to_string();
