@@ -6,6 +6,7 @@
 mod identity;
 mod mounts;
 mod options;
+mod overlay;
 mod resources;
 mod supported;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use nix::sched::CloneFlags;
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 
 use self::mounts::Mounts;
+use self::overlay::Overlay;
 use super::cgroup::Limits;
 use crate::sys::spawn::{CLONE_NEWTIME, MountAttributes, Slot, Step, handle};
 
@@ -79,6 +81,7 @@ pub struct Plan {
     pub(super) environment: Vec<CString>,
     pub(super) limits: Limits,
     rootfs: CString,
+    overlay: Option<Overlay>,
     namespaces: CloneFlags,
     id_maps: Option<IdMaps>,
     oom_score_adj: Option<i32>,
@@ -136,6 +139,7 @@ impl Plan {
             environment: strings("process.env", process.env().as_deref().unwrap_or_default())?,
             limits: resources::limits(linux)?,
             rootfs: c_path("root.path", &rootfs)?,
+            overlay: None,
             namespaces,
             id_maps,
             oom_score_adj: process.oom_score_adj(),
@@ -143,6 +147,20 @@ impl Plan {
             features,
             identity: identity::steps(process, id_maps)?,
         })
+    }
+
+    /// Puts a writable layer in memory over these folders, the first one
+    /// uppermost, which together become the root; none of them is changed.
+    /// The layer ends with the container. (A spec has no field for this;
+    /// its `root.path` must exist, and is usually the first of them.)
+    ///
+    /// # Errors
+    ///
+    /// For a folder that does not exist, for none and for more than 500.
+    pub fn with_overlay(mut self, layers: &[PathBuf]) -> Result<Self, PlanError> {
+        let user_xattr = self.id_maps.is_some() || !in_first_user_namespace();
+        self.overlay = Some(Overlay::new(layers, self.mounts.slots(), user_xattr)?);
+        Ok(self)
     }
 
     /// The limits that the spec asks for.
@@ -202,20 +220,30 @@ impl Plan {
     fn pivot_steps(&self) -> Vec<Step> {
         let private =
             MountAttributes { propagation: nix::libc::MS_PRIVATE, ..MountAttributes::default() };
-        let mut steps = vec![
-            // The new namespace's mounts still belong to the host's peer
-            // groups: first of all nothing may propagate there.
-            Step::SetMount { path: c"/".into(), recursive: true, attributes: private },
-            Step::OpenTree { path: self.rootfs.clone(), recursive: true, slot: ROOT },
-            Step::SetTree { slot: ROOT, recursive: true, attributes: private },
-        ];
+        // The new namespace's mounts still belong to the host's peer groups:
+        // first of all nothing may propagate there.
+        let mut steps =
+            vec![Step::SetMount { path: c"/".into(), recursive: true, attributes: private }];
         // Sources of binds are host paths: opened while those exist.
-        steps.extend(self.mounts.open_static());
-        steps.extend([
-            Step::AttachTree { slot: ROOT, target: self.rootfs.clone() },
-            Step::EnterTree(ROOT),
-            Step::PivotRoot,
-        ]);
+        match &self.overlay {
+            Some(overlay) => {
+                steps.extend(overlay.open());
+                steps.extend(self.mounts.open_static());
+                steps.extend(overlay.enter(&self.rootfs));
+            }
+            None => {
+                steps.extend([
+                    Step::OpenTree { path: self.rootfs.clone(), recursive: true, slot: ROOT },
+                    Step::SetTree { slot: ROOT, recursive: true, attributes: private },
+                ]);
+                steps.extend(self.mounts.open_static());
+                steps.extend([
+                    Step::AttachTree { slot: ROOT, target: self.rootfs.clone() },
+                    Step::EnterTree(ROOT),
+                ]);
+            }
+        }
+        steps.push(Step::PivotRoot);
         // All mount points are looked up from here on, where neither `..`
         // nor a link of the image can lead to the host.
         steps.extend(self.mounts.attach_static());
@@ -238,12 +266,13 @@ impl Plan {
         steps
     }
 
-    /// Whether [`Plan::prepared_steps`] can work: a user namespace of an
+    /// Whether [`Plan::prepared_steps`] can work: a writable layer belongs to
+    /// one instance, a user namespace of an
     /// instance has no power over a mount namespace that is older than itself,
     /// and inside a user namespace of somebody else the host's `/proc` must
     /// stay in sight, see [`Plan::direct_steps`].
     pub(super) fn can_be_prepared(&self) -> bool {
-        self.id_maps.is_none() && in_first_user_namespace()
+        self.id_maps.is_none() && self.overlay.is_none() && in_first_user_namespace()
     }
 
     /// From birth on: what needs the host's files.
