@@ -19,9 +19,10 @@ use std::path::{Path, PathBuf};
 use nix::sched::CloneFlags;
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 
+pub(super) use self::identity::BY_NUMBER;
 use self::mounts::Mounts;
 use self::overlay::Overlay;
-use super::cgroup::Limits;
+use super::cgroup::{Controller, Limits};
 use crate::sys::spawn::{CLONE_NEWTIME, MountAttributes, Slot, Step, handle};
 
 /// Why a spec cannot be carried out.
@@ -167,6 +168,18 @@ impl Plan {
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// The controllers that a container of this plan needs: those of its
+    /// limits; and one to find its processes by, where no pid namespace ends
+    /// them together.
+    #[must_use]
+    pub fn controllers(&self) -> Vec<Controller> {
+        let alone = self.namespaces.contains(CloneFlags::CLONE_NEWPID);
+        let needed = |controller: &Controller| {
+            self.limits.wants(*controller) || (!alone && *controller == Controller::Pids)
+        };
+        Controller::ALL.into_iter().filter(needed).collect()
     }
 
     /// Whether instances get a user namespace of their own.
