@@ -38,6 +38,7 @@ use self::clone::{Stack, clone_onto};
 use self::strings::StringArray;
 use super::pidfd::PidFd;
 
+pub(super) use self::child::ignored_signals;
 pub use self::prepare::mount_namespace;
 pub use self::step::{CapabilitySets, Handle, MountAttributes, Slot, Step};
 
@@ -230,7 +231,7 @@ impl Command {
             handles: Vec::new(),
             slots,
             traced: false,
-            ignored_signals: child::ignored_signals(),
+            ignored_signals: ignored_signals(),
             stack: Stack::new().map_err(CommandError::Stack)?,
             parent: None,
         })
