@@ -19,15 +19,25 @@ use nix::sched::CloneFlags;
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 
 use self::mounts::Mounts;
+pub(super) use self::supported::check as check_fields;
 use super::cgroup::Limits;
 use crate::sys::spawn::{CLONE_NEWTIME, MountAttributes, Slot, Step, handle};
 
 /// Why a spec cannot be carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
-    /// The runtime does not have this feature (yet).
+    /// The runtime does not have this feature.
     #[error("`{field}` is not supported by this runtime")]
     Unsupported {
+        /// Path of the field in `config.json`.
+        field: String,
+    },
+    /// The specification has no such field, as far as this runtime knows.
+    #[error(
+        "`{field}` is not a field of the OCI runtime specification that this runtime knows; \
+         free metadata belongs in `annotations`"
+    )]
+    Unknown {
         /// Path of the field in `config.json`.
         field: String,
     },
