@@ -13,7 +13,7 @@ pub use self::args::{ContainerArgs, ContainerCommand, RunArgs};
 use self::relay::Listener;
 use self::request::Request;
 use super::{Exit, print_line};
-use crate::container::{InstanceId, PlanError, RunError, Stdio, UserError, start};
+use crate::container::{BundleError, InstanceId, PlanError, RunError, Stdio, UserError, start};
 use crate::errors::chain;
 use crate::sys::pidfd;
 use crate::sys::spawn::SpawnError;
@@ -29,8 +29,8 @@ enum ContainerError {
     EnvironmentLine { path: std::path::PathBuf, line: usize, text: String },
     #[error("there is no command to run: write it behind the options")]
     NoCommand,
-    #[error("cannot read the bundle {}", path.display())]
-    Bundle { path: std::path::PathBuf, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
     #[error(transparent)]
     User(#[from] UserError),
     #[error("cannot use the container's configuration")]

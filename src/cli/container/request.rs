@@ -9,7 +9,7 @@ use super::args::{CapabilityArg, RunArgs};
 use super::environment::environment;
 use crate::container::cgroup::Limits;
 use crate::container::{
-    CapabilityChange, Identity, Plan, StandardOptions, find_user, standard_spec,
+    Bundle, CapabilityChange, Identity, Plan, StandardOptions, find_user, standard_spec,
 };
 use crate::units::Bytes;
 
@@ -20,8 +20,8 @@ pub(super) struct Request {
     pub(super) spec: Spec,
     /// Where its relative paths start.
     bundle: PathBuf,
-    /// Folders under a writable layer, or none without one.
-    layers: Vec<PathBuf>,
+    /// Whether changes of the root filesystem are dropped at the end.
+    scratch: bool,
 }
 
 impl Request {
@@ -38,10 +38,9 @@ impl Request {
     }
 
     fn of_bundle(bundle: &Path) -> Result<Self, ContainerError> {
-        let spec = Spec::load(bundle.join("config.json")).map_err(|source| {
-            ContainerError::Bundle { path: bundle.to_owned(), source: Box::new(source) }
-        })?;
-        Ok(Self { spec, bundle: bundle.to_owned(), layers: Vec::new() })
+        let bundle = Bundle::load(bundle)?;
+        let (spec, folder) = (bundle.spec().clone(), bundle.folder().to_owned());
+        Ok(Self { spec, bundle: folder, scratch: false })
     }
 
     fn of_rootfs(args: &RunArgs, rootfs: PathBuf) -> Result<Self, ContainerError> {
@@ -60,7 +59,6 @@ impl Request {
             None => find_user(&rootfs, "0:0").unwrap_or_else(|_| Identity::default()),
         };
         let environment = environment(args, &[], identity.home.as_deref())?;
-        let layers = if args.overlay { vec![rootfs.clone()] } else { Vec::new() };
         let options = StandardOptions {
             rootfs: std::path::absolute(&rootfs).unwrap_or(rootfs),
             readonly: args.readonly,
@@ -80,16 +78,17 @@ impl Request {
             seccomp: None,
             terminal: args.tty,
         };
-        Ok(Self { spec: standard_spec(&options), bundle: PathBuf::from("/"), layers })
+        Ok(Self {
+            spec: standard_spec(&options),
+            bundle: PathBuf::from("/"),
+            scratch: args.overlay,
+        })
     }
 
     /// The steps that carry it out.
     pub(super) fn plan(&self) -> Result<Plan, ContainerError> {
         let plan = Plan::from_spec(&self.spec, &self.bundle)?;
-        if self.layers.is_empty() {
-            return Ok(plan);
-        }
-        Ok(plan.with_overlay(&self.layers)?)
+        Ok(if self.scratch { plan.with_scratch_layer()? } else { plan })
     }
 }
 

@@ -6,8 +6,8 @@
 mod identity;
 mod mounts;
 mod options;
-mod overlay;
 mod resources;
+mod scratch;
 mod supported;
 #[cfg(test)]
 mod tests;
@@ -21,16 +21,26 @@ use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 
 pub(super) use self::identity::BY_NUMBER;
 use self::mounts::Mounts;
-use self::overlay::Overlay;
+use self::scratch::Scratch;
+pub(super) use self::supported::check as check_fields;
 use super::cgroup::{Controller, Limits};
 use crate::sys::spawn::{CLONE_NEWTIME, MountAttributes, Slot, Step, handle};
 
 /// Why a spec cannot be carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
-    /// The runtime does not have this feature (yet).
+    /// The runtime does not have this feature.
     #[error("`{field}` is not supported by this runtime")]
     Unsupported {
+        /// Path of the field in `config.json`.
+        field: String,
+    },
+    /// The specification has no such field, as far as this runtime knows.
+    #[error(
+        "`{field}` is not a field of the OCI runtime specification that this runtime knows; \
+         free metadata belongs in `annotations`"
+    )]
+    Unknown {
         /// Path of the field in `config.json`.
         field: String,
     },
@@ -82,7 +92,8 @@ pub struct Plan {
     pub(super) environment: Vec<CString>,
     pub(super) limits: Limits,
     rootfs: CString,
-    overlay: Option<Overlay>,
+    /// A writable layer over it.
+    scratch: Option<Scratch>,
     namespaces: CloneFlags,
     id_maps: Option<IdMaps>,
     oom_score_adj: Option<i32>,
@@ -140,7 +151,7 @@ impl Plan {
             environment: strings("process.env", process.env().as_deref().unwrap_or_default())?,
             limits: resources::limits(linux)?,
             rootfs: c_path("root.path", &rootfs)?,
-            overlay: None,
+            scratch: None,
             namespaces,
             id_maps,
             oom_score_adj: process.oom_score_adj(),
@@ -148,20 +159,6 @@ impl Plan {
             features,
             identity: identity::steps(process, id_maps)?,
         })
-    }
-
-    /// Puts a writable layer in memory over these folders, the first one
-    /// uppermost, which together become the root; none of them is changed.
-    /// The layer ends with the container. (A spec has no field for this;
-    /// its `root.path` must exist, and is usually the first of them.)
-    ///
-    /// # Errors
-    ///
-    /// For a folder that does not exist, for none and for more than 500.
-    pub fn with_overlay(mut self, layers: &[PathBuf]) -> Result<Self, PlanError> {
-        let user_xattr = self.id_maps.is_some() || !in_first_user_namespace();
-        self.overlay = Some(Overlay::new(layers, self.mounts.slots(), user_xattr)?);
-        Ok(self)
     }
 
     /// The limits that the spec asks for.
@@ -238,11 +235,11 @@ impl Plan {
         let mut steps =
             vec![Step::SetMount { path: c"/".into(), recursive: true, attributes: private }];
         // Sources of binds are host paths: opened while those exist.
-        match &self.overlay {
-            Some(overlay) => {
-                steps.extend(overlay.open());
+        match &self.scratch {
+            Some(scratch) => {
+                steps.extend(scratch.open(&self.rootfs));
                 steps.extend(self.mounts.open_static());
-                steps.extend(overlay.enter(&self.rootfs));
+                steps.extend(scratch.enter(&self.rootfs));
             }
             None => {
                 steps.extend([
@@ -285,7 +282,7 @@ impl Plan {
     /// and inside a user namespace of somebody else the host's `/proc` must
     /// stay in sight, see [`Plan::direct_steps`].
     pub(super) fn can_be_prepared(&self) -> bool {
-        self.id_maps.is_none() && self.overlay.is_none() && in_first_user_namespace()
+        self.id_maps.is_none() && self.scratch.is_none() && in_first_user_namespace()
     }
 
     /// From birth on: what needs the host's files.

@@ -233,26 +233,22 @@ fn programs_without_a_slash_are_looked_for_in_path() {
 }
 
 #[test]
-fn an_overlay_is_put_together_out_of_sight_of_the_host() {
+fn a_scratch_layer_is_put_together_out_of_sight_of_the_host() {
     let (folder, plan) = cell(false, |_| {});
-    let layers = [folder.path().to_owned(), folder.path().join("tmp")];
-    let plan = plan.with_overlay(&layers).expect("there");
+    let plan = plan.with_scratch_layer().expect("there");
     assert!(!plan.can_be_prepared());
     let list = words(&plan.direct_steps(), &folder);
     let order: Vec<usize> = [
         "change the mount /",
         "open ROOTFS to bind it",
-        "open ROOTFS/tmp to bind it",
         "open /dev/null to bind it",
         "mount tmpfs at ROOTFS with `mode=755`",
         "change to the directory ROOTFS",
-        "make the directory 0",
-        "bind at 0",
-        "make the directory 1",
-        "bind at 1",
+        "make the directory lower",
+        "bind at lower",
         "make the directory upper",
-        "mount overlay at merged with `lowerdir=0:1,upperdir=upper,workdir=work,volatile`",
-        "change to the directory merged",
+        "mount overlay at root with `lowerdir=lower,upperdir=upper,workdir=work,volatile`",
+        "change to the directory root",
         "make it the root (pivot_root)",
         "detach the old root",
     ]
@@ -261,10 +257,6 @@ fn an_overlay_is_put_together_out_of_sight_of_the_host() {
     .collect();
     assert!(order.is_sorted(), "{list:?}");
     let (folder, plan) = cell(true, |_| {});
-    let plan = plan.with_overlay(&layers[..0]).map(drop).expect_err("no layer").to_string();
-    assert_eq!(plan, "`layers` cannot be `0`: an overlay has 1 to 500 layers");
-    let (_, plan) = cell(true, |_| {});
-    let list =
-        words(&plan.with_overlay(&[folder.path().into()]).expect("a plan").direct_steps(), &folder);
+    let list = words(&plan.with_scratch_layer().expect("there").direct_steps(), &folder);
     assert!(list.iter().any(|step| step.ends_with("volatile,userxattr`")), "{list:?}");
 }
