@@ -5,7 +5,7 @@ use std::os::fd::{BorrowedFd, RawFd};
 use super::cgroup::{Group, Limits};
 use super::plan::Plan;
 use crate::sys::spawn::{
-    Child, Command, CommandError, Launch, Program, SpawnError, Step, mount_namespace,
+    Child, Command, CommandError, Launch, Program, SpawnError, Step, Terminal, mount_namespace,
 };
 
 /// Why a container could not be made ready.
@@ -105,5 +105,24 @@ impl Container {
         let join = group.join_fds();
         let into_cgroup = group.into_cgroup();
         self.command.spawn(&Launch { fds, join: &join, into_cgroup, ..Launch::default() })
+    }
+
+    /// Launches an instance whose spec asks for a terminal.
+    ///
+    /// # Errors
+    ///
+    /// As [`Container::launch`].
+    pub fn launch_with_terminal(
+        &mut self,
+        group: &Group,
+        terminal: &Terminal<'_>,
+    ) -> Result<Child, SpawnError> {
+        let join = group.join_fds();
+        self.command.spawn(&Launch {
+            join: &join,
+            into_cgroup: group.into_cgroup(),
+            terminal: Some(*terminal),
+            ..Launch::default()
+        })
     }
 }

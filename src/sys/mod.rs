@@ -11,3 +11,4 @@ pub mod pidfd;
 mod raw;
 pub mod signals;
 pub mod spawn;
+pub mod terminal;

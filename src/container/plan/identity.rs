@@ -60,8 +60,14 @@ pub(in crate::container) const BY_NUMBER: [Capability; 41] = [
 
 /// The steps from the arrangement of descriptors to the end.
 pub(super) fn steps(process: &Process, maps: Option<IdMaps>) -> Result<Vec<Step>, PlanError> {
+    let mut steps = Vec::new();
+    if process.terminal() == Some(true) {
+        // In the container's own /dev/pts, and before its user is one who
+        // may not give it away.
+        steps.push(Step::Terminal { owner: process.user().uid(), console: false });
+    }
     // Before the limit on open files could be in the way.
-    let mut steps = vec![Step::MapDescriptors];
+    steps.push(Step::MapDescriptors);
     // Raising a hard limit needs a capability that is about to go.
     steps.extend(limits(process));
     if process.no_new_privileges() == Some(true) {

@@ -179,6 +179,12 @@ impl Plan {
         Controller::ALL.into_iter().filter(needed).collect()
     }
 
+    /// Whether the process gets a terminal of its own.
+    #[must_use]
+    pub fn has_terminal(&self) -> bool {
+        self.identity.iter().any(|step| matches!(step, Step::Terminal { .. }))
+    }
+
     /// Whether instances get a user namespace of their own.
     #[must_use]
     pub fn has_user_namespace(&self) -> bool {
