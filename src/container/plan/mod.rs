@@ -6,6 +6,7 @@
 mod identity;
 mod mounts;
 mod options;
+mod overlay;
 mod resources;
 mod supported;
 #[cfg(test)]
@@ -79,6 +80,8 @@ pub struct Plan {
     pub(super) environment: Vec<CString>,
     pub(super) limits: Limits,
     rootfs: CString,
+    /// Layers to mount over `rootfs`, which is a mount point only, then.
+    overlay: Option<overlay::Layers>,
     namespaces: CloneFlags,
     id_maps: Option<IdMaps>,
     oom_score_adj: Option<i32>,
@@ -136,6 +139,7 @@ impl Plan {
             environment: strings("process.env", process.env().as_deref().unwrap_or_default())?,
             limits: resources::limits(linux)?,
             rootfs: c_path("root.path", &rootfs)?,
+            overlay: None,
             namespaces,
             id_maps,
             oom_score_adj: process.oom_score_adj(),
@@ -206,16 +210,24 @@ impl Plan {
             // The new namespace's mounts still belong to the host's peer
             // groups: first of all nothing may propagate there.
             Step::SetMount { path: c"/".into(), recursive: true, attributes: private },
-            Step::OpenTree { path: self.rootfs.clone(), recursive: true, slot: ROOT },
-            Step::SetTree { slot: ROOT, recursive: true, attributes: private },
         ];
+        if self.overlay.is_none() {
+            steps.extend([
+                Step::OpenTree { path: self.rootfs.clone(), recursive: true, slot: ROOT },
+                Step::SetTree { slot: ROOT, recursive: true, attributes: private },
+            ]);
+        }
         // Sources of binds are host paths: opened while those exist.
         steps.extend(self.mounts.open_static());
-        steps.extend([
-            Step::AttachTree { slot: ROOT, target: self.rootfs.clone() },
-            Step::EnterTree(ROOT),
-            Step::PivotRoot,
-        ]);
+        match &self.overlay {
+            Some(layers) => steps.extend(layers.enter()),
+            None => steps.extend([
+                Step::AttachTree { slot: ROOT, target: self.rootfs.clone() },
+                Step::EnterTree(ROOT),
+            ]),
+        }
+        steps.push(Step::PivotRoot);
+        steps.extend(self.overlay.iter().flat_map(overlay::Layers::folders));
         // All mount points are looked up from here on, where neither `..`
         // nor a link of the image can lead to the host.
         steps.extend(self.mounts.attach_static());
@@ -243,7 +255,11 @@ impl Plan {
     /// and inside a user namespace of somebody else the host's `/proc` must
     /// stay in sight, see [`Plan::direct_steps`].
     pub(super) fn can_be_prepared(&self) -> bool {
-        self.id_maps.is_none() && in_first_user_namespace()
+        let shared = self.overlay.as_ref().is_none_or(|layers| {
+            // What one instance writes no other may see.
+            !layers.is_writable() || self.mounts.root_is_sealed()
+        });
+        shared && self.id_maps.is_none() && in_first_user_namespace()
     }
 
     /// From birth on: what needs the host's files.
