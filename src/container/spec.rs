@@ -156,7 +156,8 @@ fn resources(limits: &Limits) -> LinuxResources {
         cpu.set_quota(Some(number(quota_us)));
         cpu.set_period(Some(period_us));
     }
-    cpu.set_shares(limits.cpu_weight.map(super::cgroup::weight_to_shares));
+    let shares = limits.cpu_weight.map(super::cgroup::weight_to_shares).or(limits.cpu_shares);
+    cpu.set_shares(shares);
     resources.set_cpu(Some(cpu));
     resources
 }
