@@ -4,6 +4,7 @@
 //! refused by the field's name, never left out.
 
 mod identity;
+mod limits;
 mod mounts;
 mod options;
 mod overlay;
@@ -152,7 +153,7 @@ impl Plan {
             program: identity::program(process)?,
             arguments: strings("process.args", process.args().as_deref().unwrap_or_default())?,
             environment: strings("process.env", process.env().as_deref().unwrap_or_default())?,
-            limits: resources::limits(linux)?,
+            limits: limits::limits(linux)?,
             rootfs: c_path("root.path", &rootfs)?,
             overlay: None,
             scratch: None,
