@@ -17,13 +17,15 @@ mod timeline;
 mod verdict;
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
 pub use compare::{
-    Difference, Pair, RESAMPLES, Ratio, difference, holm, permutation_p, ratio_of_medians,
-    rounds_needed,
+    Difference, MOST_MEANS, Pair, RESAMPLES, Ratio, difference, hodges_lehmann, holm,
+    permutation_p, ratio_of_medians, rounds_needed,
 };
 pub use export::COLUMNS;
 pub use flags::{Flag, OUTLIER_Z, flags};
