@@ -6,6 +6,7 @@
 
 mod args;
 mod clean;
+mod compare;
 mod doctor;
 mod exit;
 mod list;
@@ -54,6 +55,8 @@ enum CliError {
     Serve(#[from] ServeError),
     #[error(transparent)]
     Leftovers(#[from] crate::backend::leftovers::LeftoverError),
+    #[error(transparent)]
+    Compare(#[from] compare::CompareError),
     #[error("interrupted by a signal")]
     Interrupted,
     #[error("cannot catch signals")]
@@ -68,7 +71,7 @@ impl CliError {
     /// The exit code that says whose fault it is.
     fn exit(&self) -> Exit {
         match self {
-            Self::Spec(_) | Self::Plan(_) => Exit::Usage,
+            Self::Spec(_) | Self::Plan(_) | Self::Compare(_) => Exit::Usage,
             Self::Store(error) if error.is_input() => Exit::Usage,
             Self::Assets(_) | Self::Serve(_) => Exit::HostLacks,
             _ => Exit::Broken,
@@ -100,6 +103,7 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
             show_report(&args.run, args.out.as_deref())?;
             Ok(Exit::Ok)
         }
+        Command::Compare(args) => compare::compare(&args),
         Command::Clean(args) => clean::clean(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -163,7 +163,7 @@ fn resampled(
 
 /// An index below `n`: the high half of a 64-bit product. With n under a
 /// thousand its bias is below 3e-7 per index.
-fn below(rng: &mut ChaCha8Rng, n: usize) -> usize {
+pub(super) fn below(rng: &mut ChaCha8Rng, n: usize) -> usize {
     let product = u64::from(rng.next_u32()) * n as u64;
     usize::try_from(product >> 32).unwrap_or(0)
 }

@@ -4,6 +4,7 @@
 //! own seed. No value is ever dropped, filled in or taken for zero: what was
 //! not measured stays absent, with its reason.
 
+mod across;
 mod build;
 mod compare;
 mod export;
@@ -11,6 +12,7 @@ mod flags;
 mod group;
 mod moments;
 mod order;
+mod rank_sum;
 mod slope;
 mod summary;
 mod timeline;
@@ -23,6 +25,9 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use across::{
+    Change, DifferingFact, RunComparison, RunRef, compare_arms, compare_runs, same_cells,
+};
 pub use compare::{
     Difference, MOST_MEANS, Pair, RESAMPLES, Ratio, difference, hodges_lehmann, holm,
     permutation_p, ratio_of_medians, rounds_needed,
@@ -33,6 +38,7 @@ pub use moments::{lag1, mean, sample_sd};
 pub use order::{
     Interval, Percentile, Sorted, mad, median, median_interval, quantile, samples_needed,
 };
+pub use rank_sum::{rank_sum_p, ratio_between, values_needed};
 pub use slope::{Line, MAX_POINTS, theil_sen};
 pub use summary::{CellSummary, Distribution, Marginal, MetricSummary, Reason, Summary};
 pub use timeline::{Phase, TOLERANCE_NS, TimelineCheck};

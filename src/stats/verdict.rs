@@ -68,6 +68,16 @@ pub enum Verdict {
     },
 }
 
+impl Verdict {
+    /// Whether it says slower or more, certainly by more than `threshold` (a
+    /// share: 0.05 for 5 %).
+    #[must_use]
+    pub fn is_worse_by(&self, ratio: Option<Ratio>, threshold: f64) -> bool {
+        let near = ratio.and_then(|ratio| ratio.interval).map(|interval| interval.low);
+        matches!(self, Self::Slower | Self::More) && near.is_some_and(|near| near > 1.0 + threshold)
+    }
+}
+
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -118,7 +128,7 @@ pub(crate) fn is_control(key: &CellKey) -> bool {
 }
 
 /// Whether a cell is the null backend itself.
-fn is_null(key: &CellKey) -> bool {
+pub(super) fn is_null(key: &CellKey) -> bool {
     key.backend == BackendName::Process && key.params == Params::default()
 }
 
@@ -127,7 +137,7 @@ fn is_null(key: &CellKey) -> bool {
 /// is not one of them (a VMM is a program that has yet to begin by then), nor
 /// are `init` and `exited`, which lie beside `ready` and `gone`; of the ledgers
 /// those that count shared text once.
-fn is_comparable(metric: Metric) -> bool {
+pub(super) fn is_comparable(metric: Metric) -> bool {
     matches!(
         metric,
         Metric::Startup(Mark::Ready | Mark::Gone)
@@ -149,17 +159,31 @@ pub(crate) fn compare_with(
     cells: &[CellData<'_>],
     ratio: &dyn Fn(&[Pair]) -> Option<Ratio>,
 ) -> (Vec<Control>, Vec<Comparison>) {
+    let subjects = cells.iter().filter(|cell| !is_null(cell.key) && !is_control(cell.key));
+    let pairs: Vec<_> = subjects
+        .flat_map(|subject| {
+            baselines(cells, subject.key).into_iter().map(move |baseline| (subject, baseline))
+        })
+        .collect();
+    compare_pairs(cells, &pairs, ratio)
+}
+
+/// All controls of a run's cells, and the given subjects against the given
+/// baselines on every metric that both have, judged together.
+pub(crate) fn compare_pairs(
+    cells: &[CellData<'_>],
+    pairs: &[(&CellData<'_>, &CellData<'_>)],
+    ratio: &dyn Fn(&[Pair]) -> Option<Ratio>,
+) -> (Vec<Control>, Vec<Comparison>) {
     let controls = controls(cells, ratio);
     let mut comparisons = Vec::new();
     let mut failures = Vec::new();
-    for subject in cells.iter().filter(|cell| !is_null(cell.key) && !is_control(cell.key)) {
-        for baseline in baselines(cells, subject.key) {
-            let invalid = too_many_failures(subject).or_else(|| too_many_failures(baseline));
-            for metric in Metric::all().filter(|metric| is_comparable(*metric)) {
-                if !subject.values(metric).is_empty() && !baseline.values(metric).is_empty() {
-                    comparisons.push(one(subject, baseline, metric, &controls, ratio));
-                    failures.push(invalid.clone());
-                }
+    for (subject, baseline) in pairs {
+        let invalid = too_many_failures(subject).or_else(|| too_many_failures(baseline));
+        for metric in Metric::all().filter(|metric| is_comparable(*metric)) {
+            if !subject.values(metric).is_empty() && !baseline.values(metric).is_empty() {
+                comparisons.push(one(subject, baseline, metric, &controls, ratio));
+                failures.push(invalid.clone());
             }
         }
     }
@@ -270,7 +294,7 @@ fn control_for(
         .cloned()
 }
 
-fn too_many_failures(cell: &CellData<'_>) -> Option<String> {
+pub(super) fn too_many_failures(cell: &CellData<'_>) -> Option<String> {
     let share = cell.failed.len() as f64 / cell.tried.len().max(1) as f64;
     (share > MAX_FAILED_SHARE).then(|| {
         format!(
@@ -295,14 +319,41 @@ fn judge_all(comparisons: &mut [Comparison], failures: &[Option<String>]) {
     for (index, adjusted) in tested.into_iter().zip(holm(&p)) {
         comparisons[index].p_holm = Some(adjusted);
     }
-    let judge = Judge { enough: rounds_needed(LEVEL, pairs.len()), tested: p.len() };
+    let judge = Judge { tested: p.len() };
+    let enough = rounds_needed(LEVEL, pairs.len());
     for (comparison, failure) in comparisons.iter_mut().zip(failures) {
         comparison.verdict = match failure {
             Some(reason) => Verdict::Withheld { reason: reason.clone() },
-            None => judge.verdict(comparison),
+            None => judge.verdict(evidence(comparison, enough)),
         };
-        comparison.text = words(comparison);
+        let ratio = comparison.ratio;
+        comparison.text = words(&comparison.verdict, ratio, comparison.pairs, "rounds");
     }
+}
+
+/// What is known about a comparison within a run; with `enough` rounds any
+/// comparison would be tested.
+fn evidence(comparison: &Comparison, enough: usize) -> Evidence {
+    let rounds = comparison.pairs;
+    Evidence {
+        unit: comparison.metric.unit(),
+        ratio: comparison.ratio,
+        p: comparison
+            .p_holm
+            .ok_or_else(|| format!("{rounds} rounds are too few to be tested, {enough} would do")),
+        noise: floor(comparison.control.as_ref()),
+    }
+}
+
+/// As far as the null backend may differ from itself.
+fn floor(control: Option<&Control>) -> Result<f64, String> {
+    let control = control.ok_or("no A/A control of this metric was measured")?;
+    let interval = control.ratio.and_then(|ratio| ratio.interval);
+    let interval = interval.ok_or("the A/A control has too few rounds for an interval")?;
+    if interval.excludes(1.0) {
+        return Err("the null backend differs from itself: the run was not stable enough".into());
+    }
+    Ok(interval.furthest())
 }
 
 /// The fewest rounds with which a comparison is tested: the smallest k such
@@ -313,40 +364,34 @@ fn rounds_to_be_tested(pairs: &[usize]) -> usize {
 }
 
 /// The rules at the head of this module.
-struct Judge {
-    /// With so many rounds any comparison would be tested.
-    enough: usize,
+pub(super) struct Judge {
     /// Comparisons tested together.
-    tested: usize,
+    pub(super) tested: usize,
+}
+
+/// What a verdict is given on; what is missing, with its reason.
+pub(super) struct Evidence {
+    pub(super) unit: Unit,
+    pub(super) ratio: Option<Ratio>,
+    /// The adjusted p-value.
+    pub(super) p: Result<f64, String>,
+    /// How far, as the logarithm of a ratio, identical things differ here.
+    pub(super) noise: Result<f64, String>,
 }
 
 impl Judge {
-    fn verdict(&self, comparison: &Comparison) -> Verdict {
-        let withheld = |reason: &str| Verdict::Withheld { reason: reason.to_owned() };
-        let Some(p) = comparison.p_holm else {
-            let (rounds, enough) = (comparison.pairs, self.enough);
-            return withheld(&format!(
-                "{rounds} rounds are too few to be tested, {enough} would do"
-            ));
+    pub(super) fn verdict(&self, evidence: Evidence) -> Verdict {
+        let (p, noise) = match (evidence.p, evidence.noise) {
+            (Ok(p), Ok(noise)) => (p, noise.max(LEAST_RATIO.ln())),
+            (Err(reason), _) | (_, Err(reason)) => return Verdict::Withheld { reason },
         };
-        let Some(control) = &comparison.control else {
-            return withheld("no A/A control of this metric was measured");
-        };
-        let Some(floor) = control.ratio.and_then(|ratio| ratio.interval) else {
-            return withheld("the A/A control has too few rounds for an interval");
-        };
-        if floor.excludes(1.0) {
-            return withheld("the null backend differs from itself: the run was not stable enough");
-        }
         let Some((ratio, interval)) =
-            comparison.ratio.and_then(|ratio| Some((ratio, ratio.interval?)))
+            evidence.ratio.and_then(|ratio| Some((ratio, ratio.interval?)))
         else {
-            return withheld("a median of zero has no ratio");
+            return Verdict::Withheld { reason: "a median of zero has no ratio".to_owned() };
         };
-        // As far as the null backend may differ from itself.
-        let noise = floor.high.ln().max(-floor.low.ln()).max(LEAST_RATIO.ln());
         if interval.excludes(1.0) && ratio.ratio.ln().abs() > noise && p < LEVEL {
-            return named(comparison.metric.unit(), ratio.ratio < 1.0);
+            return named(evidence.unit, ratio.ratio < 1.0);
         }
         let smallest = self.detectable(noise, ratio.half_width().unwrap_or(0.0));
         Verdict::NoDifference { smallest }
@@ -379,15 +424,14 @@ fn named(unit: Unit, smaller: bool) -> Verdict {
 }
 
 /// The verdict in words.
-fn words(comparison: &Comparison) -> String {
-    let verdict = &comparison.verdict;
-    match (verdict, comparison.ratio.and_then(|ratio| ratio.interval)) {
+pub(super) fn words(verdict: &Verdict, ratio: Option<Ratio>, n: usize, of: &str) -> String {
+    match (verdict, ratio.and_then(|ratio| ratio.interval)) {
         (Verdict::Withheld { reason }, _) => format!("withheld: {reason}"),
         (Verdict::NoDifference { smallest }, _) => {
             let shown = percent(100.0 * (smallest - 1.0));
             format!(
                 "no difference shown; could have shown {shown}{}",
-                more_rounds(comparison, *smallest)
+                more_needed(*smallest, n, of)
             )
         }
         (_, Some(interval)) => format!("{verdict} by {}", by_how_much(interval)),
@@ -395,16 +439,16 @@ fn words(comparison: &Comparison) -> String {
     }
 }
 
-/// How many rounds it would take to show [`WORTH_SHOWING`], when these could
-/// not: errors shrink with the square root of the rounds.
-fn more_rounds(comparison: &Comparison, smallest: f64) -> String {
+/// How many values it would take to show [`WORTH_SHOWING`], when these could
+/// not: errors shrink with the square root of their number.
+fn more_needed(smallest: f64, n: usize, of: &str) -> String {
     let share = smallest.ln() / WORTH_SHOWING.ln();
     if share <= 1.0 || !share.is_finite() {
         return String::new();
     }
-    let rounds = comparison.pairs as f64 * share * share;
+    let n = (n as f64 * share * share).ceil();
     let worth = percent(100.0 * (WORTH_SHOWING - 1.0));
-    format!(", {worth} would take about {} rounds", Unit::Count.human(rounds.ceil()))
+    format!(", {worth} would take about {} {of}", Unit::Count.human(n))
 }
 
 /// The interval of a ratio as people say it: per cent where they are easy to
