@@ -80,7 +80,9 @@ fn unlike_runs_are_refused_and_can_be_insisted_on() {
     let other = changed(&dir.path().join("other"), "nothing", 1.0);
     let mut manifest = common::manifest(&other);
     let cells = manifest["cells"].as_array_mut().expect("cells");
-    let mut more = cells[0].clone();
+    let mut more = cells.last().expect("cells").clone();
+    more["cell"] = cells[0]["cell"].clone();
+    more["cell"]["backend"] = "container".into();
     more["cell"]["workload"] = "touch=7".into();
     cells.push(more);
     fs::write(other.join("manifest.json"), manifest.to_string()).expect("written");
