@@ -6,6 +6,7 @@
 
 mod args;
 mod clean;
+mod compare;
 mod container;
 mod doctor;
 mod exit;
@@ -55,6 +56,8 @@ enum CliError {
     Serve(#[from] ServeError),
     #[error(transparent)]
     Leftovers(#[from] crate::backend::leftovers::LeftoverError),
+    #[error(transparent)]
+    Compare(#[from] compare::CompareError),
     #[error("interrupted by a signal")]
     Interrupted,
     #[error("cannot catch signals")]
@@ -69,7 +72,7 @@ impl CliError {
     /// The exit code that says whose fault it is.
     fn exit(&self) -> Exit {
         match self {
-            Self::Spec(_) | Self::Plan(_) => Exit::Usage,
+            Self::Spec(_) | Self::Plan(_) | Self::Compare(_) => Exit::Usage,
             Self::Store(error) if error.is_input() => Exit::Usage,
             Self::Assets(_) | Self::Serve(_) => Exit::HostLacks,
             _ => Exit::Broken,
@@ -117,6 +120,7 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
             Ok(Exit::Ok)
         }
         Command::Container(args) => Ok(container::container(&args)),
+        Command::Compare(args) => compare::compare(&args),
         Command::Clean(args) => clean::clean(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();

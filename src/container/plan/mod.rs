@@ -4,8 +4,10 @@
 //! refused by the field's name, never left out.
 
 mod identity;
+mod limits;
 mod mounts;
 mod options;
+mod overlay;
 mod resources;
 mod scratch;
 mod supported;
@@ -92,6 +94,8 @@ pub struct Plan {
     pub(super) environment: Vec<CString>,
     pub(super) limits: Limits,
     rootfs: CString,
+    /// Layers of an image over it; it is a mount point only, then.
+    overlay: Option<overlay::Layers>,
     /// A writable layer over it.
     scratch: Option<Scratch>,
     namespaces: CloneFlags,
@@ -149,8 +153,9 @@ impl Plan {
             program: identity::program(process)?,
             arguments: strings("process.args", process.args().as_deref().unwrap_or_default())?,
             environment: strings("process.env", process.env().as_deref().unwrap_or_default())?,
-            limits: resources::limits(linux)?,
+            limits: limits::limits(linux)?,
             rootfs: c_path("root.path", &rootfs)?,
+            overlay: None,
             scratch: None,
             namespaces,
             id_maps,
@@ -241,13 +246,17 @@ impl Plan {
         let mut steps =
             vec![Step::SetMount { path: c"/".into(), recursive: true, attributes: private }];
         // Sources of binds are host paths: opened while those exist.
-        match &self.scratch {
-            Some(scratch) => {
+        match (&self.overlay, &self.scratch) {
+            (Some(layers), _) => {
+                steps.extend(self.mounts.open_static());
+                steps.extend(layers.enter());
+            }
+            (None, Some(scratch)) => {
                 steps.extend(scratch.open(&self.rootfs));
                 steps.extend(self.mounts.open_static());
                 steps.extend(scratch.enter(&self.rootfs));
             }
-            None => {
+            (None, None) => {
                 steps.extend([
                     Step::OpenTree { path: self.rootfs.clone(), recursive: true, slot: ROOT },
                     Step::SetTree { slot: ROOT, recursive: true, attributes: private },
@@ -260,6 +269,7 @@ impl Plan {
             }
         }
         steps.push(Step::PivotRoot);
+        steps.extend(self.overlay.iter().flat_map(overlay::Layers::folders));
         // All mount points are looked up from here on, where neither `..`
         // nor a link of the image can lead to the host.
         steps.extend(self.mounts.attach_static());
@@ -288,7 +298,11 @@ impl Plan {
     /// and inside a user namespace of somebody else the host's `/proc` must
     /// stay in sight, see [`Plan::direct_steps`].
     pub(super) fn can_be_prepared(&self) -> bool {
-        self.id_maps.is_none() && self.scratch.is_none() && in_first_user_namespace()
+        // What one instance writes no other may see.
+        let writable = self.overlay.as_ref().is_some_and(overlay::Layers::is_writable)
+            && !self.mounts.root_is_sealed();
+        let shared = self.scratch.is_none() && !writable;
+        shared && self.id_maps.is_none() && in_first_user_namespace()
     }
 
     /// From birth on: what needs the host's files.

@@ -91,6 +91,11 @@ impl Mounts {
         self.own_devices
     }
 
+    /// Whether instances cannot write to the root.
+    pub(super) fn root_is_sealed(&self) -> bool {
+        self.seal_root.is_some()
+    }
+
     pub(super) fn open_static(&self) -> Vec<Step> {
         self.collect(true, |mount| &mount.open)
     }
