@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::container::ContainerArgs;
 use super::exit::Exit;
+use super::image::ImageArgs;
 use crate::record::{BackendName, Experiment, Workload};
 
 /// What do a virtual machine and a container really cost on this machine?
@@ -35,6 +36,8 @@ pub enum Command {
     Report(ReportArgs),
     /// Run commands in containers of this program's own runtime
     Container(ContainerArgs),
+    /// Keep images for containers: import, list, remove
+    Image(ImageArgs),
     /// Remove what a killed run may have left behind
     Clean(CleanArgs),
     /// Print a shell completion script

@@ -9,6 +9,7 @@ mod clean;
 mod container;
 mod doctor;
 mod exit;
+mod image;
 mod list;
 mod progress;
 mod run;
@@ -55,6 +56,8 @@ enum CliError {
     Serve(#[from] ServeError),
     #[error(transparent)]
     Leftovers(#[from] crate::backend::leftovers::LeftoverError),
+    #[error(transparent)]
+    Image(#[from] crate::image::ImageError),
     #[error("interrupted by a signal")]
     Interrupted,
     #[error("cannot catch signals")]
@@ -70,6 +73,7 @@ impl CliError {
     fn exit(&self) -> Exit {
         match self {
             Self::Spec(_) | Self::Plan(_) => Exit::Usage,
+            Self::Image(error) if error.is_input() => Exit::Usage,
             Self::Store(error) if error.is_input() => Exit::Usage,
             Self::Assets(_) | Self::Serve(_) => Exit::HostLacks,
             _ => Exit::Broken,
@@ -117,6 +121,7 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
             Ok(Exit::Ok)
         }
         Command::Container(args) => Ok(container::container(&args)),
+        Command::Image(args) => image::image(&args.command),
         Command::Clean(args) => clean::clean(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
