@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::container::ContainerArgs;
 use super::exit::Exit;
+use super::image::ImageArgs;
 use crate::record::{BackendName, Experiment, Workload};
 
 /// What do a virtual machine and a container really cost on this machine?
@@ -37,6 +38,8 @@ pub enum Command {
     Container(ContainerArgs),
     /// Compare two runs, two sets of runs, or two arms of one run
     Compare(CompareArgs),
+    /// Keep images for containers: import, list, remove
+    Image(ImageArgs),
     /// Remove what a killed run may have left behind
     Clean(CleanArgs),
     /// Print a shell completion script

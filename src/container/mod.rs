@@ -43,5 +43,6 @@ pub use self::run::{InstanceId, RunError, Running, Stdio, Streams, run, start};
 pub use self::runtime::{Container, PrepareError};
 pub use self::spec::{
     CapabilityChange, CellOptions, DEFAULT_PATH, Identity, Network, StandardOptions, UserError,
-    capability, default_cell_spec, find_user, resource_limit, standard_spec, temporary, volume,
+    capability, default_cell_spec, find_user, identify, resource_limit, standard_spec, temporary,
+    volume,
 };

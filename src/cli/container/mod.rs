@@ -38,6 +38,8 @@ enum ContainerError {
     #[error("there is no command to run: write it behind the options")]
     NoCommand,
     #[error(transparent)]
+    Image(#[from] crate::image::ImageError),
+    #[error(transparent)]
     Bundle(#[from] BundleError),
     #[error(transparent)]
     User(#[from] UserError),
