@@ -24,11 +24,12 @@
 //! # }
 //! ```
 //!
-//! [`run()`] does all of that once. Images, networks other than loopback,
+//! [`run()`] does all of that once. Images,
 //! seccomp filters, terminals and hooks are not here (yet); a spec that asks
 //! for them is refused.
 
 pub mod cgroup;
+pub mod network;
 mod plan;
 mod rootfs;
 mod run;
@@ -38,5 +39,5 @@ mod spec;
 pub use self::plan::{Plan, PlanError};
 pub use self::rootfs::{PAYLOAD_PATH, RootfsError, minimal_rootfs};
 pub use self::run::{RunError, Stdio, run};
-pub use self::runtime::{Container, PrepareError};
+pub use self::runtime::{Container, LaunchError, NetworkedContainer, PrepareError};
 pub use self::spec::{CellOptions, default_cell_spec};
