@@ -13,7 +13,9 @@ use std::time::Duration;
 use common::{is_root, skip as skipped};
 use lab::{LIMIT, Lab, Running};
 use unladen::container::cgroup::Limits;
-use unladen::container::network::{Attachment, Bridge, Netns, NetworkError, find, remove_links};
+use unladen::container::network::{
+    Attachment, Bridge, Marked, Netns, NetworkError, Witness, find, remove_links,
+};
 use unladen::container::{NetworkedContainer, PrepareError};
 use unladen::sys::pidfd::Exit;
 
@@ -178,4 +180,81 @@ fn a_user_namespace_and_a_given_network_are_refused_together() {
     options.user_namespace = true;
     let error = NetworkedContainer::prepare(&lab.plan_from(&options)).expect_err("refused");
     assert!(matches!(error, PrepareError::UserNamespace), "{error}");
+}
+
+/// In a user namespace with a limit, one more network namespace can be made
+/// exactly when another is destroyed: the kernel counts it until the very end.
+#[test]
+fn a_witness_knows_when_a_network_namespace_is_destroyed() {
+    if !is_root() {
+        return skipped("networks need root");
+    }
+    if std::env::var_os("UNLADEN_TEST_INNER").is_some() {
+        return witness_in_user_namespace();
+    }
+    let name = "a_witness_knows_when_a_network_namespace_is_destroyed";
+    let test = std::env::current_exe().expect("own path");
+    let script = format!("UNLADEN_TEST_INNER=1 exec {} --exact {name} --nocapture", test.display());
+    let arguments = ["unshare", "--user", "--map-root-user", "--net", "sh", "-c", &script];
+    let (exit, output) =
+        lab::host_program("/usr/bin/unshare", arguments.iter().map(|text| (*text).to_owned()));
+    assert_eq!(exit, Exit::Code(0), "{output}");
+    assert!(output.contains("1 passed"), "{output}");
+}
+
+/// How many network namespaces may exist.
+fn limit_namespaces(count: u32) {
+    std::fs::write("/proc/sys/user/max_net_namespaces", count.to_string()).expect("limited");
+}
+
+fn witness_in_user_namespace() {
+    let mut witness = Witness::new().expect("a witness");
+    for _ in 0..30 {
+        // This process's own and the sentinel; everything else is destroyed
+        // once there is room for a third.
+        limit_namespaces(3);
+        let patience = std::time::Instant::now() + LIMIT;
+        let one = loop {
+            match Netns::fresh() {
+                Ok(one) => break one,
+                Err(error) => assert!(std::time::Instant::now() < patience, "{error}"),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        limit_namespaces(4);
+        let two = Netns::fresh().expect("a fourth");
+        Netns::fresh().expect_err("the limit is reached");
+        let (mut child, marked) = sleeper(&one, &mut witness);
+        child.kill().expect("killed");
+        child.wait().expect("reaped");
+        limit_namespaces(5);
+        drop(one);
+        witness.wait(marked, LIMIT).expect("it ends");
+        // The own one, the second one, and a sentinel in the worker's hands.
+        limit_namespaces(4);
+        drop(Netns::fresh().expect("the first one is destroyed"));
+        drop(two);
+        limit_namespaces(9);
+        witness.renew().expect("a new sentinel");
+    }
+    // Nothing is let go of a namespace that lives: the wait ends at its limit.
+    let one = Netns::fresh().expect("made");
+    let (mut child, marked) = sleeper(&one, &mut witness);
+    let error = witness.wait(marked, Duration::from_millis(100)).expect_err("it lives");
+    assert!(matches!(error, NetworkError::Remains { .. }), "{error}");
+    child.kill().expect("killed");
+    child.wait().expect("reaped");
+    let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
+    assert_eq!(witness.mark(pid).expect("no error"), None, "it has ended");
+}
+
+/// A process in a network namespace, marked.
+fn sleeper(netns: &Netns, witness: &mut Witness) -> (std::process::Child, Marked) {
+    let away = netns.enter().expect("entered");
+    let child = std::process::Command::new("/bin/sleep").arg("60").spawn();
+    drop(away);
+    let child = child.expect("a child");
+    let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
+    let marked = witness.mark(pid).expect("asked").expect("it lives");
+    (child, marked)
 }

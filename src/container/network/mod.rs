@@ -38,6 +38,7 @@ mod namespace;
 mod netlink;
 mod subnet;
 mod sweep;
+mod witness;
 
 use std::io;
 
@@ -45,6 +46,7 @@ pub use self::bridge::{Attachment, Bridge, Lease};
 pub use self::namespace::{Inside, Netns};
 pub use self::subnet::Subnet;
 pub use self::sweep::{find, remove_links};
+pub use self::witness::{Marked, Witness};
 
 /// Why a network could not be had.
 #[derive(Debug, thiserror::Error)]

@@ -32,18 +32,21 @@ impl Netns {
         Self::with_connection().map(|(namespace, _)| namespace)
     }
 
+    /// Makes one of which not even the loopback interface is up.
+    pub(super) fn empty() -> Result<Self, NetworkError> {
+        let away = Inside::anew()?;
+        let namespace = Self::own();
+        drop(away);
+        namespace
+    }
+
     /// Makes one, and a connection into it.
     pub(super) fn with_connection() -> Result<(Self, Connection), NetworkError> {
         let refused = |operation: &str| {
             let operation = operation.to_owned();
             move |source| NetworkError::Netlink { operation, source }
         };
-        let home = Self::own()?;
-        unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| NetworkError::Namespace {
-            operation: "make a network namespace",
-            source: errno.into(),
-        })?;
-        let away = Inside::new(home);
+        let away = Inside::anew()?;
         let namespace = Self::own()?;
         let inside = Connection::open();
         drop(away);
@@ -100,6 +103,16 @@ pub struct Inside {
 impl Inside {
     fn new(home: Netns) -> Self {
         Self { home, here: PhantomData }
+    }
+
+    /// Moves the calling thread into a new network namespace.
+    fn anew() -> Result<Self, NetworkError> {
+        let home = Netns::own()?;
+        unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| NetworkError::Namespace {
+            operation: "make a network namespace",
+            source: errno.into(),
+        })?;
+        Ok(Self::new(home))
     }
 }
 
