@@ -161,7 +161,7 @@ impl Running {
         Self::with(|fds| container.launch(group, fds).expect("launched"))
     }
 
-    fn with(launch: impl FnOnce(&[(std::os::fd::BorrowedFd<'_>, i32)]) -> Child) -> Self {
+    pub fn with(launch: impl FnOnce(&[(std::os::fd::BorrowedFd<'_>, i32)]) -> Child) -> Self {
         let (reader, input) = std::io::pipe().expect("pipe");
         let (output, writer) = std::io::pipe().expect("pipe");
         let stderr = std::io::stderr();

@@ -196,6 +196,21 @@ impl Plan {
         self.id_maps.is_some()
     }
 
+    /// Whether instances get a network namespace of their own.
+    #[must_use]
+    pub fn has_network_namespace(&self) -> bool {
+        self.namespaces.contains(CloneFlags::CLONE_NEWNET)
+    }
+
+    /// The same plan for instances whose network namespace is made for them,
+    /// with the loopback interface up.
+    pub(super) fn in_given_network(&self) -> Self {
+        let mut plan = self.clone();
+        plan.namespaces -= CloneFlags::CLONE_NEWNET;
+        plan.features.retain(|step| *step != Step::LoopbackUp);
+        plan
+    }
+
     /// Namespaces that a child is born into when it sets up everything
     /// itself. The cgroup namespace is entered later.
     pub(super) fn birth(&self) -> CloneFlags {
