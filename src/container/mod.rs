@@ -25,14 +25,14 @@
 //! ```
 //!
 //! [`run()`] does all of that once. Images, networks other than loopback,
-//! seccomp filters, terminals and hooks are not here (yet); a spec that asks
-//! for them is refused.
+//! terminals and hooks are not here (yet); a spec that asks for them is refused.
 
 pub mod cgroup;
 mod plan;
 mod rootfs;
 mod run;
 mod runtime;
+pub mod seccomp;
 mod spec;
 
 pub use self::plan::{Plan, PlanError};

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{
     Capabilities, Linux, LinuxCapabilities, LinuxCpu, LinuxIdMappingBuilder, LinuxMemory,
-    LinuxNamespace, LinuxNamespaceType, LinuxPids, LinuxResources, Mount, Process, Root, Spec,
-    User,
+    LinuxNamespace, LinuxNamespaceType, LinuxPids, LinuxResources, LinuxSeccomp, Mount, Process,
+    Root, Spec, User,
 };
 
 use super::cgroup::{CpuQuota, Limits};
@@ -39,6 +39,8 @@ pub struct CellOptions<'a> {
     pub arguments: Vec<String>,
     /// Limits, which the group of each instance gets.
     pub limits: Limits,
+    /// Its system-call filter, if any.
+    pub seccomp: Option<LinuxSeccomp>,
     /// A user namespace with the caller as its root. Without privileges
     /// there is no container without one.
     pub user_namespace: bool,
@@ -47,7 +49,7 @@ pub struct CellOptions<'a> {
 /// The spec of the suite's own minimal container: a read-only root, `/proc`
 /// with the usual parts hidden, a minimal `/dev`, an empty `/tmp`, namespaces
 /// for pids, mounts, names, inter-process communication, network and control
-/// groups, no capability, no way to gain one.
+/// groups, no capability, no way to gain one, and the filter of the options.
 #[must_use]
 pub fn default_cell_spec(options: &CellOptions<'_>) -> Spec {
     let mut root = Root::default();
@@ -130,7 +132,7 @@ fn linux(options: &CellOptions<'_>) -> Linux {
     linux.set_masked_paths(texts(&MASKED));
     linux.set_readonly_paths(texts(&READ_ONLY));
     linux.set_devices(None);
-    linux.set_seccomp(None);
+    linux.set_seccomp(options.seccomp.clone());
     linux.set_resources(Some(resources(&options.limits)));
     linux
 }

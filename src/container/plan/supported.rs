@@ -38,6 +38,14 @@ const SUPPORTED: &[&str] = &[
     "linux.rootfsPropagation",
     "linux.maskedPaths[]",
     "linux.readonlyPaths[]",
+    "linux.seccomp.defaultAction",
+    "linux.seccomp.defaultErrnoRet",
+    "linux.seccomp.architectures[]",
+    "linux.seccomp.flags[]",
+    "linux.seccomp.syscalls[].names[]",
+    "linux.seccomp.syscalls[].action",
+    "linux.seccomp.syscalls[].errnoRet",
+    "linux.seccomp.syscalls[].args[].*",
     "linux.resources.memory.limit",
     "linux.resources.memory.swap",
     "linux.resources.pids.limit",
@@ -123,11 +131,7 @@ mod tests {
         for (key, value, field) in [
             ("process", json!({"terminal": true}), "process.terminal"),
             ("hooks", json!({"poststop": [{"path": "/x"}]}), "hooks.poststop[0].path"),
-            (
-                "linux",
-                json!({"seccomp": {"defaultAction": "SCMP_ACT_ERRNO"}}),
-                "linux.seccomp.defaultAction",
-            ),
+            ("linux", json!({"seccomp": {"listenerPath": "/x"}}), "linux.seccomp.listenerPath"),
             (
                 "linux",
                 json!({"namespaces": [{"type": "net", "path": "/x"}]}),

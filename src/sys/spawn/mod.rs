@@ -39,7 +39,7 @@ use self::strings::StringArray;
 use super::pidfd::PidFd;
 
 pub use self::prepare::mount_namespace;
-pub use self::step::{CapabilitySets, Handle, MountAttributes, Slot, Step};
+pub use self::step::{CapabilitySets, Filter, Handle, Instruction, MountAttributes, Slot, Step};
 
 /// `CLONE_NEWTIME`, which the `nix` crate does not name. A child that shares
 /// memory enters the time namespace when it executes its program.
