@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::container::ContainerArgs;
 use super::exit::Exit;
 use crate::record::{BackendName, Experiment, Workload};
 
@@ -32,6 +33,8 @@ pub enum Command {
     Run(RunArgs),
     /// Make summary, figures and page again from a run's folder
     Report(ReportArgs),
+    /// Run commands in containers of this program's own runtime
+    Container(ContainerArgs),
     /// Remove what a killed run may have left behind
     Clean(CleanArgs),
     /// Print a shell completion script

@@ -6,6 +6,7 @@
 
 mod args;
 mod clean;
+mod container;
 mod doctor;
 mod exit;
 mod list;
@@ -79,7 +80,10 @@ impl CliError {
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> Exit {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
     match dispatch(cli.command) {
         Ok(exit) => exit,
         // A reader that has seen enough, such as `head`, is not an error.
@@ -88,6 +92,18 @@ pub fn main() -> Exit {
             eprintln!("error: {}", chain(&error));
             error.exit()
         }
+    }
+}
+
+/// Prints what is wrong with the command line, or the help that was asked for.
+fn refuse(error: &clap::Error) -> Exit {
+    // Who cannot be told anything still gets the code.
+    let _ = error.print();
+    match (error.use_stderr(), std::env::args_os().nth(1)) {
+        (false, _) => Exit::Ok,
+        // Here 2 could be the command's own.
+        (true, Some(command)) if command == "container" => Exit::Container(Exit::CONTAINER_FAILED),
+        (true, _) => Exit::Usage,
     }
 }
 
@@ -100,6 +116,7 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
             show_report(&args.run, args.out.as_deref())?;
             Ok(Exit::Ok)
         }
+        Command::Container(args) => Ok(container::container(&args)),
         Command::Clean(args) => clean::clean(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -222,7 +222,8 @@ pub fn plain_in(group: &Group, script: &str) -> Running {
     let mut command = plain("/bin/sh", arguments);
     let join = group.join_fds();
     Running::with(|fds| {
-        let launch = Launch { fds, join: &join, into_cgroup: group.into_cgroup() };
+        let into_cgroup = group.into_cgroup();
+        let launch = Launch { fds, join: &join, into_cgroup, ..Launch::default() };
         command.spawn(&launch).expect("launched")
     })
 }

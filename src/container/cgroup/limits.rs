@@ -50,7 +50,7 @@ const NO_SWAP_ACCOUNT: &str =
 
 impl Limits {
     /// Whether any limit belongs to this controller.
-    pub(super) fn wants(&self, controller: Controller) -> bool {
+    pub(in crate::container) fn wants(&self, controller: Controller) -> bool {
         match controller {
             Controller::Memory => self.memory.is_some() || self.swap.is_some(),
             Controller::Pids => self.pids.is_some(),

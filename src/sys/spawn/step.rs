@@ -224,12 +224,6 @@ pub enum Step {
     SetCapabilities(CapabilitySets),
     /// Clears the ambient set, then raises these.
     SetAmbient(u64),
-    /// Makes the memory and descriptors of this process invisible to others
-    /// until it executes its program: it still has the launching process's
-    /// (`PR_SET_DUMPABLE` of prctl(2), which also makes its `/proc` files
-    /// root's own). Also keeps kernels before 5.16 from ending the launching
-    /// process with a child that a filter kills.
-    HideMemory,
     /// Promises that no `execve` will ever grant privileges (prctl(2),
     /// `PR_SET_NO_NEW_PRIVS`).
     NoNewPrivileges,
@@ -243,10 +237,40 @@ pub enum Step {
     /// Asks the kernel to send this signal when the launching thread ends.
     /// Must follow every change of credentials, since those clear it.
     ParentDeathSignal(Signal),
-    /// Puts [`Launch::fds`](super::Launch::fds) in their places and marks every other
+    /// Puts [`Launch::fds`](super::Launch::fds) in their places, the terminal
+    /// of [`Step::Terminal`] on 0, 1 and 2, and marks every other
     /// descriptor to be closed by `execve`. Slots, handles and cgroups cannot
     /// be used after it.
     MapDescriptors,
+    /// Makes a pseudo-terminal in the `/dev/pts` that the child sees now,
+    /// makes it the child's controlling terminal and, with
+    /// [`Step::MapDescriptors`], its standard streams, and sends the master
+    /// over [`Launch::terminal`](super::Launch::terminal). Needs
+    /// [`Step::NewSession`] before it.
+    Terminal {
+        /// The user inside who gets it.
+        owner: u32,
+        /// Whether it is bound at `/dev/console`, where a file must exist.
+        console: bool,
+    },
+    /// Takes away the right of others to trace the child and to look at its
+    /// memory, program file and descriptors through `/proc`, as long as it
+    /// has not executed its program (prctl(2), `PR_SET_DUMPABLE`). Its own
+    /// files in `/proc` are then root's. Also keeps kernels before 5.16 from
+    /// ending the launching process together with a child that a filter kills.
+    Hide,
+    /// Tells the launching process that this point is reached, and waits for
+    /// its answer. Only for [`Command::spawn_apart`](super::Command::spawn_apart).
+    Pause(u8),
+    /// Fails when there is no program that the child, as it now is, may
+    /// execute. It is only looked for: what [`Step::AwaitStart`] would
+    /// otherwise find out too late.
+    FindProgram,
+    /// Tells the launching process that everything is set up, and waits,
+    /// for as long as it takes, for a byte from
+    /// [`Launch::hold`](super::Launch::hold). Only for
+    /// [`Command::spawn_apart`](super::Command::spawn_apart).
+    AwaitStart,
     /// Gives up if the launching process has ended: then
     /// [`Step::ParentDeathSignal`] may have come too late.
     CheckParent,
@@ -264,7 +288,13 @@ impl Step {
                 | Self::SetTree { .. }
                 | Self::AttachTree { .. }
                 | Self::EnterTree(_)
+                | Self::Terminal { .. }
         )
+    }
+
+    /// Whether the step waits for an answer of somebody else.
+    pub(super) fn waits(&self) -> bool {
+        matches!(self, Self::Pause(_) | Self::AwaitStart)
     }
 
     /// The slot that the step uses.
@@ -319,7 +349,6 @@ impl fmt::Display for Step {
             Self::SetUser { uid, gid } => write!(f, "become user {uid} and group {gid}"),
             Self::SetCapabilities(sets) => write!(f, "set the capabilities {:#x}", sets.effective),
             Self::SetAmbient(set) => write!(f, "set the ambient set to {set:#x}"),
-            Self::HideMemory => f.write_str("hide the launching process's memory"),
             Self::NoNewPrivileges => f.write_str("set no_new_privs"),
             Self::Seccomp(filter) => {
                 write!(f, "load the seccomp filter ({} instructions)", filter.instructions.len())
@@ -329,6 +358,11 @@ impl fmt::Display for Step {
             Self::ParentDeathSignal(signal) => write!(f, "set the parent-death signal {signal}"),
             Self::MapDescriptors => f.write_str("arrange the descriptors"),
             Self::CheckParent => f.write_str("find the launching process alive"),
+            Self::Terminal { .. } => f.write_str("make a terminal in /dev/pts"),
+            Self::Hide => f.write_str("hide from other processes"),
+            Self::Pause(number) => write!(f, "wait for the launching process at point {number}"),
+            Self::FindProgram => f.write_str("find the program"),
+            Self::AwaitStart => f.write_str("wait to be started"),
         }
     }
 }
