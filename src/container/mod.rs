@@ -24,8 +24,7 @@
 //! # }
 //! ```
 //!
-//! [`run()`] does all of that once. Images,
-//! seccomp filters, terminals and hooks are not here (yet); a spec that asks
+//! [`run()`] does all of that once. Hooks are not here (yet); a spec that asks
 //! for them is refused.
 
 mod bundle;
@@ -35,6 +34,7 @@ mod plan;
 mod rootfs;
 mod run;
 mod runtime;
+pub mod seccomp;
 mod spec;
 
 pub use self::bundle::{Bundle, BundleError, parse_config, read_config};

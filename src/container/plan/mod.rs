@@ -26,6 +26,7 @@ use self::mounts::Mounts;
 use self::scratch::Scratch;
 pub(super) use self::supported::check as check_fields;
 use super::cgroup::{Controller, Limits};
+use super::seccomp::{self, SeccompError};
 use crate::sys::spawn::{CLONE_NEWTIME, MountAttributes, Slot, Step, handle};
 
 /// Why a spec cannot be carried out.
@@ -80,6 +81,9 @@ pub enum PlanError {
         /// The cause.
         source: std::io::Error,
     },
+    /// The system-call filter.
+    #[error(transparent)]
+    Seccomp(#[from] SeccompError),
     /// The spec could not be looked through.
     #[error("cannot look through the spec")]
     Json(#[from] serde_json::Error),
@@ -147,6 +151,7 @@ impl Plan {
         })?;
         let readonly = root.readonly().unwrap_or(false);
         let list = spec.mounts().as_deref().unwrap_or_default();
+        let filter = linux.seccomp().as_ref().map(seccomp::compile).transpose()?;
         let mounts = Mounts::plan(list, &rootfs, bundle, readonly)?;
         let features = features(spec, linux, namespaces, &mounts)?;
         Ok(Self {
@@ -162,7 +167,7 @@ impl Plan {
             oom_score_adj: process.oom_score_adj(),
             mounts,
             features,
-            identity: identity::steps(process, id_maps)?,
+            identity: identity::steps(process, id_maps, filter)?,
         })
     }
 
@@ -342,6 +347,9 @@ impl Plan {
             let data = value.to_string().into_bytes();
             steps.push(Step::WriteFile { path: c"/proc/self/oom_score_adj".into(), data });
         }
+        // Before it is where others could look at it, and after the last file
+        // of its own in /proc, which this takes away from it.
+        steps.push(Step::Hide);
         steps
     }
 
