@@ -12,3 +12,4 @@ pub mod pidfd;
 mod raw;
 pub mod signals;
 pub mod spawn;
+pub mod terminal;
