@@ -40,7 +40,7 @@ mod spec;
 pub use self::bundle::{Bundle, BundleError, parse_config, read_config};
 pub use self::plan::{Plan, PlanError};
 pub use self::rootfs::{PAYLOAD_PATH, RootfsError, minimal_rootfs};
-pub use self::run::{InstanceId, RunError, Running, Stdio, Streams, run, start};
+pub use self::run::{Ended, InstanceId, RunError, Running, Stdio, Streams, run, start};
 pub use self::runtime::{Container, LaunchError, NetworkedContainer, PrepareError};
 pub use self::spec::{
     CapabilityChange, CellOptions, DEFAULT_PATH, Identity, Network, StandardOptions, UserError,

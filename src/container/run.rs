@@ -2,6 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 use std::path::Path;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
@@ -114,6 +115,9 @@ fn started(process: &str) -> Option<u64> {
     fields.nth(18)?.parse().ok()
 }
 
+/// How long the kernel may hold on to a control group whose processes ended.
+const REMOVAL_LIMIT: Duration = Duration::from_secs(30);
+
 /// A container that runs.
 ///
 /// Dropping it leaves the container running and its control groups there; it
@@ -121,7 +125,17 @@ fn started(process: &str) -> Option<u64> {
 #[derive(Debug)]
 pub struct Running {
     child: Child,
+    group: Group,
     tree: Option<RunTree>,
+}
+
+/// How a container ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Its first process.
+    pub exit: Exit,
+    /// Whether the kernel killed any of its processes for its memory limit.
+    pub killed_for_memory: bool,
 }
 
 impl Running {
@@ -142,17 +156,32 @@ impl Running {
     /// # Errors
     ///
     /// When it cannot be waited for, or a control group cannot be removed.
-    pub fn wait(mut self) -> Result<Exit, RunError> {
+    pub fn wait(self) -> Result<Exit, RunError> {
+        self.finish().map(|ended| ended.exit)
+    }
+
+    /// As [`Running::wait`], and says whether memory was why.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be waited for, or a control group cannot be removed.
+    pub fn finish(mut self) -> Result<Ended, RunError> {
         let ended = loop {
             // Without a limit, so it returns only with an end.
             if let Some(ended) = self.child.pidfd.wait(None).map_err(RunError::Wait)? {
                 break ended;
             }
         };
-        if let Some(tree) = &mut self.tree {
-            tree.remove()?;
+        let killed_for_memory = self.group.was_killed_for_memory();
+        match &mut self.tree {
+            Some(tree) => tree.remove()?,
+            // At a path of the spec's own, or nowhere.
+            None => {
+                self.group.kill_all()?;
+                self.group.remove(REMOVAL_LIMIT)?;
+            }
         }
-        Ok(ended.exit)
+        Ok(Ended { exit: ended.exit, killed_for_memory })
     }
 }
 
@@ -168,25 +197,43 @@ impl Running {
 /// cell of a run, a limit that cannot be set is an error here: who asked for it
 /// relies on it.
 pub fn start(plan: &Plan, id: &str, streams: &Streams<'_>) -> Result<Running, RunError> {
+    let detect = || Hierarchy::detect(Path::new("/proc"), Path::new("/sys/fs/cgroup"));
+    if let Some(path) = plan.cgroups_path() {
+        let group = detect()?.group_at(path, plan.limits())?;
+        return start_in(plan, group, None, streams);
+    }
     let controllers = plan.controllers();
     if controllers.is_empty() {
-        let group = Group::none("no limit was asked for");
-        return Ok(Running { child: launch(plan, &group, streams)?, tree: None });
+        return start_in(plan, Group::none("no limit was asked for"), None, streams);
     }
-    let hierarchy = Hierarchy::detect(Path::new("/proc"), Path::new("/sys/fs/cgroup"))?;
-    let mut tree = hierarchy.prepare(id, &controllers)?;
-    let child =
-        tree.create("container", plan.limits()).map_err(RunError::from).and_then(
-            |group| match group.remarks().first() {
-                Some(remark) => Err(RunError::Limit(remark.clone())),
-                None => launch(plan, &group, streams),
-            },
-        );
-    match child {
-        Ok(child) => Ok(Running { child, tree: Some(tree) }),
+    let mut tree = detect()?.prepare(id, &controllers)?;
+    match tree.create("container", plan.limits()) {
+        Ok(group) => start_in(plan, group, Some(tree), streams),
         Err(error) => {
             // What went wrong first says more.
             let _ = tree.remove();
+            Err(error.into())
+        }
+    }
+}
+
+/// Starts it in its group, which is removed when that fails.
+fn start_in(
+    plan: &Plan,
+    mut group: Group,
+    tree: Option<RunTree>,
+    streams: &Streams<'_>,
+) -> Result<Running, RunError> {
+    let child = match group.remarks().first() {
+        Some(remark) => Err(RunError::Limit(remark.clone())),
+        None => launch(plan, &group, streams),
+    };
+    match child {
+        Ok(child) => Ok(Running { child, group, tree }),
+        Err(error) => {
+            // What went wrong first says more.
+            let _ = group.remove(REMOVAL_LIMIT);
+            let _ = tree.map(|mut tree| tree.remove());
             Err(error)
         }
     }

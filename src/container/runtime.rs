@@ -1,6 +1,6 @@
 //! A plan made ready, and its instances.
 
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
 use super::cgroup::{Group, Limits};
 use super::network::{Netns, NetworkError};
@@ -18,6 +18,9 @@ pub enum PrepareError {
     /// Its steps cannot work.
     #[error("cannot prepare the container's process")]
     Command(#[from] CommandError),
+    /// The caller's own cgroup namespace could not be opened.
+    #[error("cannot open {CGROUP_NAMESPACE}")]
+    CgroupNamespace(#[source] std::io::Error),
     /// Its network namespace would belong to somebody else.
     #[error("a container with a user namespace of its own cannot be given a network namespace")]
     UserNamespace,
@@ -83,6 +86,10 @@ impl Container {
             plan.birth(),
             plan.direct_steps(),
         )?;
+        let command = match plan.borrows_cgroup_namespace() {
+            true => command.with_handles(vec![own_cgroup_namespace()?]),
+            false => command,
+        };
         Ok(Self { command, limits: plan.limits.clone() })
     }
 
@@ -198,4 +205,12 @@ impl NetworkedContainer {
         drop(away);
         Ok(child?)
     }
+}
+
+/// The cgroup namespace that children are born into.
+const CGROUP_NAMESPACE: &str = "/proc/self/ns/cgroup";
+
+fn own_cgroup_namespace() -> Result<OwnedFd, PrepareError> {
+    let file = std::fs::File::open(CGROUP_NAMESPACE).map_err(PrepareError::CgroupNamespace)?;
+    Ok(file.into())
 }

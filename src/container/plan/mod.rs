@@ -3,6 +3,7 @@
 //! A plan is pure data; nothing is made here. What the suite cannot do is
 //! refused by the field's name, never left out.
 
+mod cgroup_mounts;
 mod identity;
 mod limits;
 mod mounts;
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 use nix::sched::CloneFlags;
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 
+use self::cgroup_mounts::View;
 pub(super) use self::identity::BY_NUMBER;
 use self::mounts::Mounts;
 use self::scratch::Scratch;
@@ -97,6 +99,7 @@ pub struct Plan {
     pub(super) arguments: Vec<CString>,
     pub(super) environment: Vec<CString>,
     pub(super) limits: Limits,
+    cgroups_path: Option<PathBuf>,
     rootfs: CString,
     /// Layers of an image over it; it is a mount point only, then.
     overlay: Option<overlay::Layers>,
@@ -152,13 +155,14 @@ impl Plan {
         let readonly = root.readonly().unwrap_or(false);
         let list = spec.mounts().as_deref().unwrap_or_default();
         let filter = linux.seccomp().as_ref().map(seccomp::compile).transpose()?;
-        let mounts = Mounts::plan(list, &rootfs, bundle, readonly)?;
+        let mounts = Mounts::plan(list, &rootfs, bundle, readonly, View::of(namespaces))?;
         let features = features(spec, linux, namespaces, &mounts)?;
         Ok(Self {
             program: identity::program(process)?,
             arguments: strings("process.args", process.args().as_deref().unwrap_or_default())?,
             environment: strings("process.env", process.env().as_deref().unwrap_or_default())?,
             limits: limits::limits(linux)?,
+            cgroups_path: linux.cgroups_path().clone().filter(|path| !path.as_os_str().is_empty()),
             rootfs: c_path("root.path", &rootfs)?,
             overlay: None,
             scratch: None,
@@ -169,6 +173,13 @@ impl Plan {
             features,
             identity: identity::steps(process, id_maps, filter)?,
         })
+    }
+
+    /// Where the spec wants the container's control groups, for
+    /// [`Hierarchy::group_at`](super::cgroup::Hierarchy::group_at).
+    #[must_use]
+    pub fn cgroups_path(&self) -> Option<&Path> {
+        self.cgroups_path.as_deref()
     }
 
     /// The limits that the spec asks for.
@@ -321,8 +332,14 @@ impl Plan {
         // What one instance writes no other may see.
         let writable = self.overlay.as_ref().is_some_and(overlay::Layers::is_writable)
             && !self.mounts.root_is_sealed();
-        let shared = self.scratch.is_none() && !writable;
+        let shared = self.scratch.is_none() && !writable && !self.borrows_cgroup_namespace();
         shared && self.id_maps.is_none() && in_first_user_namespace()
+    }
+
+    /// Whether the first handle of the command must be the cgroup namespace
+    /// into which the child is born: it leaves it for a while.
+    pub(super) fn borrows_cgroup_namespace(&self) -> bool {
+        self.mounts.borrow_cgroup_namespace()
     }
 
     /// From birth on: what needs the host's files.

@@ -10,6 +10,7 @@ use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::Mount;
 
+use super::cgroup_mounts::{self, View};
 use super::options::{Options, READ_ONLY};
 use super::{PlanError, c_path, c_string};
 use crate::sys::spawn::{MountAttributes, Slot, Step};
@@ -51,6 +52,7 @@ pub(super) struct Mounts {
     seal_root: Option<Step>,
     own_devices: bool,
     slots: usize,
+    borrow_cgroup_namespace: bool,
 }
 
 /// Reads mounts one after the other.
@@ -60,6 +62,8 @@ struct Reader<'a> {
     next_slot: usize,
     list: Vec<Planned>,
     own_devices: bool,
+    view: View,
+    borrow_cgroup_namespace: bool,
 }
 
 impl Mounts {
@@ -69,16 +73,29 @@ impl Mounts {
         rootfs: &Path,
         bundle: &Path,
         readonly: bool,
+        view: View,
     ) -> Result<Self, PlanError> {
         // Slot 0 is the root.
-        let mut reader =
-            Reader { rootfs, bundle, next_slot: 1, list: Vec::new(), own_devices: false };
+        let mut reader = Reader {
+            rootfs,
+            bundle,
+            next_slot: 1,
+            list: Vec::new(),
+            own_devices: false,
+            view,
+            borrow_cgroup_namespace: false,
+        };
         for (index, mount) in mounts.iter().enumerate() {
             reader.read(mount, &format!("mounts[{index}]"))?;
         }
         let seal_root = readonly.then(|| seal(c"/".into()));
-        let Reader { list, own_devices, next_slot: slots, .. } = reader;
-        Ok(Self { list, seal_root, own_devices, slots })
+        let Reader { list, own_devices, next_slot: slots, borrow_cgroup_namespace, .. } = reader;
+        Ok(Self { list, seal_root, own_devices, slots, borrow_cgroup_namespace })
+    }
+
+    /// See [`View::Borrowed`].
+    pub(super) fn borrow_cgroup_namespace(&self) -> bool {
+        self.borrow_cgroup_namespace
     }
 
     /// The first slot that no mount uses.
@@ -150,6 +167,9 @@ impl Reader<'_> {
         let planned = match options.bind {
             Some(recursive) => self.bind(mount, &destination, &options, recursive, field)?,
             None if kind == "bind" => self.bind(mount, &destination, &options, true, field)?,
+            None if kind == "cgroup" && cgroup_mounts::are_needed() => {
+                self.hierarchies(&destination, &options, field)?
+            }
             None => self.filesystem(mount, kind, &destination, &options, field)?,
         };
         self.list.push(planned);
@@ -244,6 +264,25 @@ impl Reader<'_> {
         })
     }
 
+    /// The host's hierarchies of control groups, as version 1 has them.
+    fn hierarchies(
+        &mut self,
+        destination: &Path,
+        options: &Options,
+        field: &str,
+    ) -> Result<Planned, PlanError> {
+        self.borrow_cgroup_namespace |= self.view == View::Borrowed;
+        Ok(Planned {
+            destination: destination.to_owned(),
+            open: Vec::new(),
+            point: self.point(destination, true)?,
+            attach: cgroup_mounts::steps(destination, options, self.view, field)?,
+            seal: options.read_only().then(|| c_path(field, destination).map(seal)).transpose()?,
+            shared: false,
+            point_is_shared: self.point_is_shared(destination),
+        })
+    }
+
     /// Device nodes are binds of the host's: making nodes needs a privilege
     /// that user namespaces do not give.
     fn fill_devices(
@@ -325,7 +364,7 @@ fn mountable<'a>(kind: &'a str, field: &str) -> Result<&'a str, PlanError> {
         "cgroup" | "cgroup2" => Err(PlanError::Value {
             field: format!("{field}.type"),
             value: kind.to_owned(),
-            reason: "this runtime mounts control groups only where the host has version 2 alone",
+            reason: "this runtime has version 2 of control groups only where the host has it alone; use type `cgroup`",
         }),
         known if KINDS.contains(&known) => Ok(known),
         other => Err(PlanError::Value {

@@ -56,6 +56,7 @@ const SUPPORTED: &[&str] = &[
     "linux.seccomp.syscalls[].action",
     "linux.seccomp.syscalls[].errnoRet",
     "linux.seccomp.syscalls[].args[].*",
+    "linux.cgroupsPath",
     // Not: the kernel memory of version 1, which newer kernels ignore.
     "linux.resources.memory.limit",
     "linux.resources.memory.reservation",
@@ -120,7 +121,6 @@ const NOT_CARRIED_OUT: &[&str] = &[
     "process.user.username",
     "mounts[].uidMappings.*",
     "mounts[].gidMappings.*",
-    "linux.cgroupsPath",
     "linux.devices.*",
     "linux.intelRdt.*",
     "linux.memoryPolicy.*",
