@@ -14,6 +14,7 @@ mod image;
 mod list;
 mod progress;
 mod run;
+mod scope;
 mod signals;
 
 use std::io::{self, Write};
