@@ -391,10 +391,6 @@ impl Talking {
         self.lines.next().expect("more").expect("text")
     }
 
-    fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     fn end(mut self) -> Output {
         let status = self.child.wait().expect("waited");
         Output { status, stdout: Vec::new(), stderr: Vec::new() }

@@ -230,12 +230,12 @@ fn in_groups(
     let hierarchy = Hierarchy::detect(Path::new("/proc"), Path::new("/sys/fs/cgroup"))?;
     let mut tree = hierarchy.prepare(id, &controllers)?;
     let child =
-        tree.create("container", plan.limits()).map_err(RunError::from).and_then(
-            |group| match group.remarks().first() {
+        tree.create_only(plan.limits()).map_err(RunError::from).and_then(|group| {
+            match group.remarks().first() {
                 Some(remark) => Err(RunError::Limit(remark.clone())),
                 None => launch(&group),
-            },
-        );
+            }
+        });
     match child {
         Ok(child) => Ok((child, Some(tree))),
         Err(error) => {
