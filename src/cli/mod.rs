@@ -59,6 +59,7 @@ enum CliError {
     Leftovers(#[from] crate::backend::leftovers::LeftoverError),
     #[error(transparent)]
     Compare(#[from] compare::CompareError),
+    #[error(transparent)]
     Image(#[from] crate::image::ImageError),
     #[error("interrupted by a signal")]
     Interrupted,
