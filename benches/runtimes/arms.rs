@@ -158,7 +158,7 @@ impl Arm {
         let bundle = bundles.bundle(job).display().to_string();
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
         let mut command: Vec<String> = match self.way {
-            Way::Ours => words(&[&program, "__run", &bundle]),
+            Way::Ours => words(&[&program, "container", "run", "--bundle", &bundle]),
             Way::Oci => {
                 let state = bundles.state(self.name).display().to_string();
                 words(&[&program, "--root", &state, "run", "--bundle", &bundle, id])

@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Mount, Spec};
+use oci_spec::runtime::Spec;
 use unladen::container::cgroup::{CpuQuota, Limits};
-use unladen::container::{CellOptions, default_cell_spec};
+use unladen::container::{StandardOptions, standard_spec};
 
 use crate::program;
 
@@ -110,68 +110,20 @@ pub fn busybox() -> Option<PathBuf> {
     (!dynamic).then_some(path)
 }
 
-/// The container: namespaces, mounts, masks and read-only paths of the
-/// suite's own cell plus what `runc spec` mounts besides, Docker's default
-/// capabilities, limits on memory, processes and processor time.
+/// An ordinary container, as `container run` makes it by default: the
+/// filesystems, devices, hidden and protected paths that the OCI runtime
+/// specification asks for, few capabilities, loopback; and limits on memory,
+/// processes and processor time.
 fn spec(rootfs: &Path, arguments: Vec<String>) -> Spec {
-    let options = CellOptions { rootfs, arguments, limits: limits(), user_namespace: false };
-    let mut spec = default_cell_spec(&options);
-    spec.set_mounts(Some(mounts()));
-    if let Some(process) = spec.process_mut() {
-        process.set_capabilities(Some(capabilities()));
-        process.set_env(Some(vec!["PATH=/".to_owned()]));
-    }
-    spec
-}
-
-/// The mounts of `runc spec`, but for that of the cgroups, which a hybrid host
-/// shows in a way of its own in each runtime.
-fn mounts() -> Vec<Mount> {
-    let list: [(&str, &str, &[&str]); 7] = [
-        ("/proc", "proc", &["nosuid", "noexec", "nodev"]),
-        ("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        ("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]),
-        ("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
-        ("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
-        ("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
-        ("/tmp", "tmpfs", &["nosuid", "nodev", "mode=1777"]),
-    ];
-    list.map(|(destination, kind, options)| {
-        let mut mount = Mount::default();
-        mount.set_destination(PathBuf::from(destination));
-        mount.set_typ(Some(kind.to_owned()));
-        mount.set_source(Some(PathBuf::from(kind)));
-        mount.set_options(Some(options.iter().map(|option| (*option).to_owned()).collect()));
-        mount
+    standard_spec(&StandardOptions {
+        rootfs: rootfs.to_owned(),
+        readonly: true,
+        arguments,
+        environment: vec!["PATH=/".to_owned(), "HOME=/".to_owned()],
+        working_directory: PathBuf::from("/"),
+        hostname: "unladen".to_owned(),
+        no_new_privileges: true,
+        limits: limits(),
+        ..StandardOptions::default()
     })
-    .to_vec()
-}
-
-/// Docker's default set
-/// (<https://docs.docker.com/engine/containers/run/#runtime-privilege-and-linux-capabilities>).
-fn capabilities() -> LinuxCapabilities {
-    let set: Capabilities = [
-        Capability::AuditWrite,
-        Capability::Chown,
-        Capability::DacOverride,
-        Capability::Fowner,
-        Capability::Fsetid,
-        Capability::Kill,
-        Capability::Mknod,
-        Capability::NetBindService,
-        Capability::NetRaw,
-        Capability::Setfcap,
-        Capability::Setgid,
-        Capability::Setpcap,
-        Capability::Setuid,
-        Capability::SysChroot,
-    ]
-    .into();
-    let mut all = LinuxCapabilities::default();
-    all.set_bounding(Some(set.clone()));
-    all.set_effective(Some(set.clone()));
-    all.set_permitted(Some(set));
-    all.set_inheritable(Some(Capabilities::new()));
-    all.set_ambient(Some(Capabilities::new()));
-    all
 }

@@ -80,12 +80,6 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().collect();
-    if let [_, command, bundle] = &arguments[..]
-        && command == "__run"
-    {
-        return run_bundle(Path::new(bundle));
-    }
     let options = Options::parse();
     if options.filter.as_ref().is_some_and(|filter| !"runtimes".contains(filter.as_str())) {
         return ExitCode::SUCCESS;
@@ -97,7 +91,7 @@ fn main() -> ExitCode {
     let rounds = if options.test { 1 } else { options.rounds };
     let run_id = RunId::new(SystemTime::now()).expect("random bytes").to_string();
     let seed = options.seed.unwrap_or_else(|| unladen::host::random_u64().expect("random bytes"));
-    let (mut arms, missing) = arms::all(&std::env::current_exe().expect("own path"));
+    let (mut arms, missing) = arms::all(Path::new(env!("CARGO_BIN_EXE_unladen")));
     if !options.only.is_empty() {
         let always = [OURS, CONTROL, SPAWN, SPAWN_NAP];
         arms.retain(|arm| {
@@ -315,25 +309,4 @@ fn slug(name: &str) -> String {
 
 fn list(names: &[String]) -> String {
     if names.is_empty() { "none".to_owned() } else { names.join(" ") }
-}
-
-/// Until the command has it.
-fn run_bundle(bundle: &Path) -> ExitCode {
-    use std::os::fd::AsFd;
-    let spec = oci_spec::runtime::Spec::load(bundle.join("config.json")).expect("a spec");
-    let id = format!("oneshot-{}", std::process::id());
-    let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-    let stdio = unladen::container::Stdio {
-        input: input.as_fd(),
-        output: output.as_fd(),
-        error: error.as_fd(),
-    };
-    match unladen::container::run(&spec, bundle, &id, &stdio) {
-        Ok(exit) if exit.success() => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("{}", floor::start::chain(&error));
-            ExitCode::FAILURE
-        }
-    }
 }

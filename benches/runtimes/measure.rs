@@ -73,7 +73,7 @@ impl External {
         let (null, output) = (self.null.as_fd(), self.output.as_fd());
         let fds = [(null, 0), (output, 1), (output, 2)];
         self.command
-            .spawn(&Launch { fds: &fds, join: &[], into_cgroup: None, ..Launch::default() })
+            .spawn(&Launch { fds: &fds, ..Launch::default() })
             .map_err(|error| chain(&error))
     }
 

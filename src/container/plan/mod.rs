@@ -4,6 +4,7 @@
 //! refused by the field's name, never left out.
 
 mod identity;
+mod limits;
 mod mounts;
 mod options;
 mod overlay;
@@ -25,6 +26,7 @@ use self::mounts::Mounts;
 use self::scratch::Scratch;
 pub(super) use self::supported::check as check_fields;
 use super::cgroup::{Controller, Limits};
+use super::seccomp::{self, SeccompError};
 use crate::sys::spawn::{CLONE_NEWTIME, MountAttributes, Slot, Step, handle};
 
 /// Why a spec cannot be carried out.
@@ -79,6 +81,9 @@ pub enum PlanError {
         /// The cause.
         source: std::io::Error,
     },
+    /// The system-call filter.
+    #[error(transparent)]
+    Seccomp(#[from] SeccompError),
     /// The spec could not be looked through.
     #[error("cannot look through the spec")]
     Json(#[from] serde_json::Error),
@@ -146,13 +151,14 @@ impl Plan {
         })?;
         let readonly = root.readonly().unwrap_or(false);
         let list = spec.mounts().as_deref().unwrap_or_default();
+        let filter = linux.seccomp().as_ref().map(seccomp::compile).transpose()?;
         let mounts = Mounts::plan(list, &rootfs, bundle, readonly)?;
         let features = features(spec, linux, namespaces, &mounts)?;
         Ok(Self {
             program: identity::program(process)?,
             arguments: strings("process.args", process.args().as_deref().unwrap_or_default())?,
             environment: strings("process.env", process.env().as_deref().unwrap_or_default())?,
-            limits: resources::limits(linux)?,
+            limits: limits::limits(linux)?,
             rootfs: c_path("root.path", &rootfs)?,
             overlay: None,
             scratch: None,
@@ -161,7 +167,7 @@ impl Plan {
             oom_score_adj: process.oom_score_adj(),
             mounts,
             features,
-            identity: identity::steps(process, id_maps)?,
+            identity: identity::steps(process, id_maps, filter)?,
         })
     }
 
@@ -183,10 +189,31 @@ impl Plan {
         Controller::ALL.into_iter().filter(needed).collect()
     }
 
+    /// Whether the process gets a terminal of its own.
+    #[must_use]
+    pub fn has_terminal(&self) -> bool {
+        self.identity.iter().any(|step| matches!(step, Step::Terminal { .. }))
+    }
+
     /// Whether instances get a user namespace of their own.
     #[must_use]
     pub fn has_user_namespace(&self) -> bool {
         self.id_maps.is_some()
+    }
+
+    /// Whether instances get a network namespace of their own.
+    #[must_use]
+    pub fn has_network_namespace(&self) -> bool {
+        self.namespaces.contains(CloneFlags::CLONE_NEWNET)
+    }
+
+    /// The same plan for instances whose network namespace is made for them,
+    /// with the loopback interface up.
+    pub(super) fn in_given_network(&self) -> Self {
+        let mut plan = self.clone();
+        plan.namespaces -= CloneFlags::CLONE_NEWNET;
+        plan.features.retain(|step| *step != Step::LoopbackUp);
+        plan
     }
 
     /// Namespaces that a child is born into when it sets up everything
@@ -320,6 +347,9 @@ impl Plan {
             let data = value.to_string().into_bytes();
             steps.push(Step::WriteFile { path: c"/proc/self/oom_score_adj".into(), data });
         }
+        // Before it is where others could look at it, and after the last file
+        // of its own in /proc, which this takes away from it.
+        steps.push(Step::Hide);
         steps
     }
 

@@ -9,7 +9,10 @@ use nix::errno::Errno;
 use nix::libc::{self, c_long};
 
 use super::child::{Context, prctl};
-use super::{CapabilitySets, Handle, MountAttributes, Program, Slot, Step, terminal, wait};
+use super::{
+    CapabilitySets, Filter, Handle, Instruction, MountAttributes, Program, Slot, Step, terminal,
+    wait,
+};
 use crate::sys::raw::{call, signed, small, word};
 
 const OPEN_TREE_CLONE: u32 = 1;
@@ -80,6 +83,7 @@ fn identity_step(step: &Step, context: &Context<'_>) -> Result<(), Errno> {
         Step::SetCapabilities(sets) => set_capabilities(sets),
         Step::SetAmbient(set) => set_ambient(*set),
         Step::NoNewPrivileges => prctl(libc::PR_SET_NO_NEW_PRIVS, 1).map(drop),
+        Step::Seccomp(filter) => load_filter(filter),
         Step::Umask(mask) => simple(libc::SYS_umask, [word(*mask), 0, 0]),
         Step::WorkingDirectory(path) => working_directory(path),
         Step::ParentDeathSignal(signal) => {
@@ -344,6 +348,27 @@ fn set_ambient(set: u64) -> Result<(), Errno> {
         ambient(libc::PR_CAP_AMBIENT_RAISE, word(number))?;
     }
     Ok(())
+}
+
+/// The kernel's `struct sock_fprog`.
+#[repr(C)]
+struct FilterProgram {
+    length: u16,
+    instructions: *const Instruction,
+}
+
+fn load_filter(filter: &Filter) -> Result<(), Errno> {
+    let length = u16::try_from(filter.instructions.len()).map_err(|_| Errno::EINVAL)?;
+    let program = FilterProgram { length, instructions: filter.instructions.as_ptr() };
+    let program = std::ptr::from_ref(&program) as usize;
+    let mode = word(libc::SECCOMP_SET_MODE_FILTER);
+    let arguments = [mode, word(filter.flags), program, 0, 0, 0];
+    // SAFETY: `program` names `length` instructions that the parent keeps.
+    match unsafe { call(libc::SYS_seccomp, arguments)? } {
+        0 => Ok(()),
+        // With TSYNC: the number of a thread that could not follow.
+        _ => Err(Errno::ESRCH),
+    }
 }
 
 /// Fails when the launching process has ended. By `getppid` one cannot tell
