@@ -174,7 +174,7 @@ pub enum SpawnError {
     /// The program could not be executed.
     #[error("cannot execute {program}")]
     Execute {
-        /// The path, or the first of several.
+        /// The path, or the name that was looked for in several folders.
         program: String,
         /// The kernel's error.
         source: Errno,
@@ -466,8 +466,9 @@ impl Command {
     /// The program for a message.
     fn program_name(&self) -> String {
         let name = match &self.program {
-            Program::Paths(paths) => paths.first(),
-            Program::File(_) => self.arguments.strings().first(),
+            Program::Paths(paths) if paths.len() == 1 => paths.first(),
+            // Looked for in several folders: by the name alone.
+            Program::Paths(_) | Program::File(_) => self.arguments.strings().first(),
         };
         name.map_or_else(String::new, |name| name.to_string_lossy().into_owned())
     }
