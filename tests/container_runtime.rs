@@ -40,6 +40,7 @@ fn limits() -> Limits {
         pids: Some(32),
         cpu_quota: Some(CpuQuota { quota_us: 50_000, period_us: 100_000 }),
         cpu_weight: Some(200),
+        ..Limits::default()
     }
 }
 

@@ -3,6 +3,7 @@
 use super::args::CleanArgs;
 use super::{CliError, Exit, print_line, say};
 use crate::backend::leftovers::{Leftover, leftovers, remove};
+use crate::image::Store;
 
 /// Removes leftovers, and says what they were.
 pub(super) fn clean(args: &CleanArgs) -> Result<Exit, CliError> {
@@ -20,6 +21,14 @@ pub(super) fn clean(args: &CleanArgs) -> Result<Exit, CliError> {
         removed += 1;
         if !args.dry_run {
             remove(id, leftover)?;
+        }
+    }
+    // Drafts of killed imports carry no run's id.
+    if args.run_id.is_none() && !args.dry_run {
+        let drafts = Store::open()?.sweep()?;
+        if drafts > 0 {
+            print_line(&format!("image store: {drafts} drafts of killed imports"))?;
+            removed += 1;
         }
     }
     if removed == 0 {

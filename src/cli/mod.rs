@@ -6,9 +6,11 @@
 
 mod args;
 mod clean;
+mod compare;
 mod container;
 mod doctor;
 mod exit;
+mod image;
 mod list;
 mod progress;
 mod run;
@@ -55,6 +57,10 @@ enum CliError {
     Serve(#[from] ServeError),
     #[error(transparent)]
     Leftovers(#[from] crate::backend::leftovers::LeftoverError),
+    #[error(transparent)]
+    Compare(#[from] compare::CompareError),
+    #[error(transparent)]
+    Image(#[from] crate::image::ImageError),
     #[error("interrupted by a signal")]
     Interrupted,
     #[error("cannot catch signals")]
@@ -69,7 +75,8 @@ impl CliError {
     /// The exit code that says whose fault it is.
     fn exit(&self) -> Exit {
         match self {
-            Self::Spec(_) | Self::Plan(_) => Exit::Usage,
+            Self::Spec(_) | Self::Plan(_) | Self::Compare(_) => Exit::Usage,
+            Self::Image(error) if error.is_input() => Exit::Usage,
             Self::Store(error) if error.is_input() => Exit::Usage,
             Self::Assets(_) | Self::Serve(_) => Exit::HostLacks,
             _ => Exit::Broken,
@@ -117,6 +124,8 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
             Ok(Exit::Ok)
         }
         Command::Container(args) => Ok(container::container(&args)),
+        Command::Compare(args) => compare::compare(&args),
+        Command::Image(args) => image::image(&args.command),
         Command::Clean(args) => clean::clean(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();

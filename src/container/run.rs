@@ -11,7 +11,7 @@ use super::cgroup::{CgroupError, Group, Hierarchy, RunTree};
 use super::plan::{Plan, PlanError};
 use super::runtime::{Container, PrepareError};
 use crate::sys::pidfd::{Exit, PidFd};
-use crate::sys::spawn::{Child, SpawnError};
+use crate::sys::spawn::{Child, SpawnError, Terminal};
 
 /// Why a container did not run.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +48,15 @@ pub struct Stdio<'a> {
     pub output: BorrowedFd<'a>,
     /// Number 2.
     pub error: BorrowedFd<'a>,
+}
+
+/// What a container's standard streams are.
+#[derive(Clone, Copy, Debug)]
+pub enum Streams<'a> {
+    /// Descriptors of the caller's.
+    Given(Stdio<'a>),
+    /// A terminal that the container makes, for a spec that asks for one.
+    Terminal(Terminal<'a>),
 }
 
 /// The id of a container that is run by itself: it says which process runs it
@@ -158,11 +167,11 @@ impl Running {
 /// See [`RunError`]. Nothing of the container is left in any case. Unlike a
 /// cell of a run, a limit that cannot be set is an error here: who asked for it
 /// relies on it.
-pub fn start(plan: &Plan, id: &str, stdio: &Stdio<'_>) -> Result<Running, RunError> {
+pub fn start(plan: &Plan, id: &str, streams: &Streams<'_>) -> Result<Running, RunError> {
     let controllers = plan.controllers();
     if controllers.is_empty() {
         let group = Group::none("no limit was asked for");
-        return Ok(Running { child: launch(plan, &group, stdio)?, tree: None });
+        return Ok(Running { child: launch(plan, &group, streams)?, tree: None });
     }
     let hierarchy = Hierarchy::detect(Path::new("/proc"), Path::new("/sys/fs/cgroup"))?;
     let mut tree = hierarchy.prepare(id, &controllers)?;
@@ -170,7 +179,7 @@ pub fn start(plan: &Plan, id: &str, stdio: &Stdio<'_>) -> Result<Running, RunErr
         tree.create("container", plan.limits()).map_err(RunError::from).and_then(
             |group| match group.remarks().first() {
                 Some(remark) => Err(RunError::Limit(remark.clone())),
-                None => launch(plan, &group, stdio),
+                None => launch(plan, &group, streams),
             },
         );
     match child {
@@ -183,10 +192,14 @@ pub fn start(plan: &Plan, id: &str, stdio: &Stdio<'_>) -> Result<Running, RunErr
     }
 }
 
-fn launch(plan: &Plan, group: &Group, stdio: &Stdio<'_>) -> Result<Child, RunError> {
+fn launch(plan: &Plan, group: &Group, streams: &Streams<'_>) -> Result<Child, RunError> {
     let mut container = Container::prepare_direct(plan)?;
-    let fds = [(stdio.input, 0), (stdio.output, 1), (stdio.error, 2)];
-    Ok(container.launch(group, &fds)?)
+    Ok(match streams {
+        Streams::Given(Stdio { input, output, error }) => {
+            container.launch(group, &[(*input, 0), (*output, 1), (*error, 2)])?
+        }
+        Streams::Terminal(terminal) => container.launch_with_terminal(group, terminal)?,
+    })
 }
 
 /// Runs a container to its end and returns how it ended. `id` names its
@@ -199,7 +212,7 @@ fn launch(plan: &Plan, group: &Group, stdio: &Stdio<'_>) -> Result<Child, RunErr
 ///
 /// As [`start`] and [`Running::wait`].
 pub fn run(spec: &Spec, bundle: &Path, id: &str, stdio: &Stdio<'_>) -> Result<Exit, RunError> {
-    start(&Plan::from_spec(spec, bundle)?, id, stdio)?.wait()
+    start(&Plan::from_spec(spec, bundle)?, id, &Streams::Given(*stdio))?.wait()
 }
 
 #[cfg(test)]

@@ -425,9 +425,14 @@ impl Work<'_> {
     fn hide_all(&mut self, name: &Name) -> Result<(), Trouble> {
         let folder = self.parent(name)?;
         let opened = folder.try_clone().map_err(|error| Trouble::Failed("open", error))?;
-        let key = super::OPAQUE[usize::from(!self.layer.privileged)];
-        File::from(opened)
-            .set_xattr(key, b"y")
-            .map_err(|error| Trouble::Failed("mark as replaced", error))
+        let opened = File::from(opened);
+        // Both spellings where possible, so that a layer of root's serves
+        // containers with and without a user namespace.
+        for key in &super::OPAQUE[usize::from(!self.layer.privileged)..] {
+            opened
+                .set_xattr(key, b"y")
+                .map_err(|error| Trouble::Failed("mark as replaced", error))?;
+        }
+        Ok(())
     }
 }

@@ -4,6 +4,7 @@
 //! It knows nothing about containers, virtual machines or measurements: it
 //! carries out what it is told and reports which call failed.
 
+pub mod bpf;
 pub mod clock;
 pub mod executable;
 pub mod fdpass;
@@ -12,3 +13,4 @@ pub mod pidfd;
 mod raw;
 pub mod signals;
 pub mod spawn;
+pub mod terminal;

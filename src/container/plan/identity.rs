@@ -68,8 +68,14 @@ pub(super) fn steps(
     // nothing but the program. Without, it takes CAP_SYS_ADMIN.
     let locked = process.no_new_privileges() == Some(true);
     let (early, last) = if locked { (None, filter) } else { (filter, None) };
+    let mut steps = Vec::new();
+    if process.terminal() == Some(true) {
+        // In the container's own /dev/pts, and before its user is one who
+        // may not give it away.
+        steps.push(Step::Terminal { owner: process.user().uid(), console: false });
+    }
     // Before the limit on open files could be in the way.
-    let mut steps = vec![Step::MapDescriptors];
+    steps.push(Step::MapDescriptors);
     // Raising a hard limit needs a capability that is about to go.
     steps.extend(limits(process));
     if locked {

@@ -4,6 +4,7 @@
 //! refused by the field's name, never left out.
 
 mod identity;
+mod limits;
 mod mounts;
 mod options;
 mod overlay;
@@ -157,7 +158,7 @@ impl Plan {
             program: identity::program(process)?,
             arguments: strings("process.args", process.args().as_deref().unwrap_or_default())?,
             environment: strings("process.env", process.env().as_deref().unwrap_or_default())?,
-            limits: resources::limits(linux)?,
+            limits: limits::limits(linux)?,
             rootfs: c_path("root.path", &rootfs)?,
             overlay: None,
             scratch: None,
@@ -188,10 +189,31 @@ impl Plan {
         Controller::ALL.into_iter().filter(needed).collect()
     }
 
+    /// Whether the process gets a terminal of its own.
+    #[must_use]
+    pub fn has_terminal(&self) -> bool {
+        self.identity.iter().any(|step| matches!(step, Step::Terminal { .. }))
+    }
+
     /// Whether instances get a user namespace of their own.
     #[must_use]
     pub fn has_user_namespace(&self) -> bool {
         self.id_maps.is_some()
+    }
+
+    /// Whether instances get a network namespace of their own.
+    #[must_use]
+    pub fn has_network_namespace(&self) -> bool {
+        self.namespaces.contains(CloneFlags::CLONE_NEWNET)
+    }
+
+    /// The same plan for instances whose network namespace is made for them,
+    /// with the loopback interface up.
+    pub(super) fn in_given_network(&self) -> Self {
+        let mut plan = self.clone();
+        plan.namespaces -= CloneFlags::CLONE_NEWNET;
+        plan.features.retain(|step| *step != Step::LoopbackUp);
+        plan
     }
 
     /// Namespaces that a child is born into when it sets up everything

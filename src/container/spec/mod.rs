@@ -14,4 +14,4 @@ pub use self::standard::{
     CapabilityChange, DEFAULT_PATH, Network, StandardOptions, capability, resource_limit,
     standard_spec, temporary, volume,
 };
-pub use self::user::{Identity, UserError, find_user};
+pub use self::user::{Identity, UserError, find_user, identify};

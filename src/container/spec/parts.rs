@@ -125,7 +125,7 @@ fn resources(limits: &Limits) -> LinuxResources {
         cpu.set_quota(Some(number(quota_us)));
         cpu.set_period(Some(period_us));
     }
-    cpu.set_shares(limits.cpu_weight.map(weight_to_shares));
+    cpu.set_shares(limits.cpu_weight.map(weight_to_shares).or(limits.cpu_shares));
     resources.set_cpu(Some(cpu));
     resources
 }
