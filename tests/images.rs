@@ -572,6 +572,7 @@ fn plan_on(image: &Image, lab: &Lab, writable: Writable, script: &str, user: boo
         arguments,
         limits: GroupLimits::default(),
         user_namespace: user,
+        seccomp: None,
     };
     let mut spec: Spec = lab::with_programs(default_cell_spec(&options));
     let readonly = writable == Writable::No;
