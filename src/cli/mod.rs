@@ -9,6 +9,7 @@ mod clean;
 mod doctor;
 mod exit;
 mod list;
+pub mod oci;
 mod progress;
 mod run;
 mod signals;

@@ -1,5 +1,6 @@
 //! A plan made ready, and its instances.
 
+use std::ffi::CString;
 use std::os::fd::{BorrowedFd, RawFd};
 
 use super::cgroup::{Group, Limits};
@@ -14,6 +15,9 @@ pub enum PrepareError {
     /// Its root filesystem could not be prepared.
     #[error("cannot prepare the container's root filesystem")]
     Root(#[source] SpawnError),
+    /// Nobody would run its hooks.
+    #[error("cannot use `hooks`: only the commands of `unladen-oci` run them")]
+    Hooks,
     /// Its steps cannot work.
     #[error("cannot prepare the container's process")]
     Command(#[from] CommandError),
@@ -39,6 +43,9 @@ impl Container {
     ///
     /// When the root filesystem cannot be prepared, naming the step.
     pub fn prepare(plan: &Plan) -> Result<Self, PrepareError> {
+        if plan.has_hooks() {
+            return Err(PrepareError::Hooks);
+        }
         if !plan.can_be_prepared() {
             return Self::prepare_direct(plan);
         }
@@ -61,6 +68,9 @@ impl Container {
     ///
     /// When the launching process lacks memory.
     pub fn prepare_direct(plan: &Plan) -> Result<Self, PrepareError> {
+        if plan.has_hooks() {
+            return Err(PrepareError::Hooks);
+        }
         let command = Command::new(
             Program::Paths(plan.program.clone()),
             plan.arguments.clone(),
@@ -69,6 +79,26 @@ impl Container {
             plan.direct_steps(),
         )?;
         Ok(Self { command, limits: plan.limits.clone() })
+    }
+
+    /// Makes a plan ready for a process that waits until somebody starts it,
+    /// and does not end with its creator; see [`Plan::held_steps`]. It pauses
+    /// where hooks have their place if the plan has some.
+    ///
+    /// # Errors
+    ///
+    /// When the launching process lacks memory.
+    pub(super) fn prepare_held(
+        plan: &Plan,
+        keyring: Option<CString>,
+    ) -> Result<Command, PrepareError> {
+        Ok(Command::new(
+            Program::Paths(plan.program.clone()),
+            plan.arguments.clone(),
+            plan.environment.clone(),
+            plan.birth(),
+            plan.held_steps(keyring),
+        )?)
     }
 
     /// Makes each child stamp the end of each step, see

@@ -3,6 +3,7 @@
 //! A plan is pure data; nothing is made here. What the suite cannot do is
 //! refused by the field's name, never left out.
 
+mod held;
 mod identity;
 mod limits;
 mod mounts;
@@ -19,7 +20,11 @@ use std::path::{Path, PathBuf};
 use nix::sched::CloneFlags;
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 
+pub(super) use self::held::{BEFORE_PIVOT, Joining, SET_UP};
+pub(super) use self::identity::BY_NUMBER;
+pub(super) use self::limits::limits as limits_of;
 use self::mounts::Mounts;
+pub(super) use self::options::names as mount_options;
 pub(super) use self::supported::check as check_fields;
 use super::cgroup::Limits;
 use crate::sys::spawn::{CLONE_NEWTIME, MountAttributes, Slot, Step, handle};
@@ -93,6 +98,9 @@ pub struct Plan {
     namespaces: CloneFlags,
     id_maps: Option<IdMaps>,
     oom_score_adj: Option<i32>,
+    /// Whose terminal is made, if one is.
+    terminal: Option<u32>,
+    hooks: bool,
     mounts: Mounts,
     /// Names, loopback, masks: after all mounts.
     features: Vec<Step>,
@@ -139,7 +147,8 @@ impl Plan {
         })?;
         let readonly = root.readonly().unwrap_or(false);
         let list = spec.mounts().as_deref().unwrap_or_default();
-        let mounts = Mounts::plan(list, &rootfs, bundle, readonly)?;
+        let terminal = process.terminal().unwrap_or(false).then(|| process.user().uid());
+        let mounts = Mounts::plan(list, &rootfs, bundle, readonly, terminal.is_some())?;
         let features = features(spec, linux, namespaces, &mounts)?;
         Ok(Self {
             program: identity::program(process)?,
@@ -150,6 +159,8 @@ impl Plan {
             namespaces,
             id_maps,
             oom_score_adj: process.oom_score_adj(),
+            terminal,
+            hooks: held::has_hooks(spec),
             mounts,
             features,
             identity: identity::steps(process, id_maps)?,
@@ -284,7 +295,8 @@ impl Plan {
 
     /// From the last mount to the end.
     fn closing_steps(&self) -> Vec<Step> {
-        let mut steps = self.features.clone();
+        let mut steps = self.terminal_steps();
+        steps.extend(self.features.iter().cloned());
         steps.extend(self.identity.iter().cloned());
         steps
     }

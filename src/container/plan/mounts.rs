@@ -59,6 +59,8 @@ struct Reader<'a> {
     next_slot: usize,
     list: Vec<Planned>,
     own_devices: bool,
+    /// Whether something will be bound at `/dev/console`.
+    console: bool,
 }
 
 impl Mounts {
@@ -68,10 +70,11 @@ impl Mounts {
         rootfs: &Path,
         bundle: &Path,
         readonly: bool,
+        console: bool,
     ) -> Result<Self, PlanError> {
         // Slot 0 is the root.
         let mut reader =
-            Reader { rootfs, bundle, next_slot: 1, list: Vec::new(), own_devices: false };
+            Reader { rootfs, bundle, next_slot: 1, list: Vec::new(), own_devices: false, console };
         for (index, mount) in mounts.iter().enumerate() {
             reader.read(mount, &format!("mounts[{index}]"))?;
         }
@@ -251,6 +254,9 @@ impl Reader<'_> {
                 target: c_string("/dev", target)?,
                 path: c_string("/dev", &format!("/dev/{name}"))?,
             });
+        }
+        if self.console {
+            attach.push(Step::MakeFile { path: c"/dev/console".into() });
         }
         self.own_devices = true;
         Ok(())

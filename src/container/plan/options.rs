@@ -44,6 +44,14 @@ const WORDS: &[Word] = &[
     unword("diratime", libc::MS_NODIRATIME, 0x80),
 ];
 
+/// The words that are known, besides those of filesystems.
+pub(in crate::container) fn names() -> Vec<&'static str> {
+    let mut names = vec!["bind", "defaults", "private", "rbind", "rprivate"];
+    names.extend(WORDS.iter().map(|word| word.name));
+    names.sort_unstable();
+    names
+}
+
 /// The options of one mount.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Options {

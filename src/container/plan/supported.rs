@@ -21,6 +21,12 @@ const SUPPORTED: &[&str] = &[
     "mounts[].type",
     "mounts[].source",
     "mounts[].options[]",
+    // Of the paths and arguments of programs; who carries them out is
+    // `lifecycle`, others refuse them.
+    "hooks.*",
+    "process.terminal",
+    "process.consoleSize.height",
+    "process.consoleSize.width",
     "process.args[]",
     "process.env[]",
     "process.cwd",
@@ -45,6 +51,8 @@ const SUPPORTED: &[&str] = &[
     "linux.gidMappings[].containerID",
     "linux.gidMappings[].hostID",
     "linux.gidMappings[].size",
+    // Where `lifecycle` makes its cgroups; others choose themselves.
+    "linux.cgroupsPath",
     "linux.rootfsPropagation",
     "linux.maskedPaths[]",
     "linux.readonlyPaths[]",
@@ -96,13 +104,10 @@ const SUPPORTED: &[&str] = &[
 /// this runtime does not carry out. Without a value, or with one that says what
 /// is the case anyway (`false`, an empty text or list), they are no harm.
 const NOT_CARRIED_OUT: &[&str] = &[
-    "hooks.*",
     "solaris.*",
     "windows.*",
     "vm.*",
     "zos.*",
-    "process.terminal",
-    "process.consoleSize.*",
     "process.commandLine",
     "process.apparmorProfile",
     "process.selinuxLabel",
@@ -112,7 +117,6 @@ const NOT_CARRIED_OUT: &[&str] = &[
     "process.user.username",
     "mounts[].uidMappings.*",
     "mounts[].gidMappings.*",
-    "linux.cgroupsPath",
     "linux.devices.*",
     "linux.intelRdt.*",
     "linux.memoryPolicy.*",
@@ -226,7 +230,6 @@ mod tests {
     #[test]
     fn what_is_not_supported_is_named() {
         for (key, value, field) in [
-            ("hooks", json!({"poststop": [{"path": "/x"}]}), "hooks.poststop[0].path"),
             ("linux", json!({"intelRdt": {"closID": "x"}}), "linux.intelRdt.closID"),
             ("windows", json!({"layerFolders": ["x"]}), "windows.layerFolders[0]"),
             ("vm", json!({"kernel": {"path": "/x"}}), "vm.kernel.path"),

@@ -17,6 +17,8 @@ const OPEN_TREE_CLOEXEC: u32 = libc::O_CLOEXEC.cast_unsigned();
 const AT_RECURSIVE: u32 = 0x8000;
 const AT_EMPTY_PATH: u32 = libc::AT_EMPTY_PATH.cast_unsigned();
 const MOVE_MOUNT_F_EMPTY_PATH: u32 = 4;
+/// `KEYCTL_JOIN_SESSION_KEYRING` of linux/keyctl.h.
+const JOIN_SESSION_KEYRING: usize = 1;
 const MOUNT_ATTR_RDONLY: u64 = 1;
 
 /// Carries out one step.
@@ -88,6 +90,10 @@ fn identity_step(step: &Step, context: &Context<'_>) -> Result<(), Errno> {
         Step::MapDescriptors => map_descriptors(context),
         Step::CheckParent => check_parent(context),
         Step::Terminal { owner, console } => terminal::make(context, *owner, *console),
+        Step::SessionKeyring(name) => absent_ok(
+            simple(libc::SYS_keyctl, [JOIN_SESSION_KEYRING, pointer(name), 0]),
+            Errno::ENOSYS,
+        ),
         Step::Hide => prctl(libc::PR_SET_DUMPABLE, 0).map(drop),
         Step::Pause(number) => wait::pause(context, *number),
         Step::FindProgram => find_program(context),

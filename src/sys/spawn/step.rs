@@ -221,6 +221,10 @@ pub enum Step {
         /// Whether it is bound at `/dev/console`, where a file must exist.
         console: bool,
     },
+    /// Joins the session keyring of this name, a new one if there is none
+    /// (keyctl(2)), so that the child does not have the keys of who made it.
+    /// Kernels without keyrings have nothing to leave.
+    SessionKeyring(CString),
     /// Takes away the right of others to trace the child and to look at its
     /// memory, program file and descriptors through `/proc`, as long as it
     /// has not executed its program (prctl(2), `PR_SET_DUMPABLE`).
@@ -322,6 +326,7 @@ impl fmt::Display for Step {
             Self::MapDescriptors => f.write_str("arrange the descriptors"),
             Self::CheckParent => f.write_str("find the launching process alive"),
             Self::Terminal { .. } => f.write_str("make a terminal in /dev/pts"),
+            Self::SessionKeyring(name) => write!(f, "join the session keyring {}", text(name)),
             Self::Hide => f.write_str("hide from other processes"),
             Self::Pause(number) => write!(f, "wait for the launching process at point {number}"),
             Self::FindProgram => f.write_str("find the program"),
