@@ -89,16 +89,16 @@ impl PidFd {
     ///
     /// `ESRCH` when the process was already reaped.
     pub fn kill(&self, signal: Signal) -> Result<(), Errno> {
-        self.signal(signal as i32)
+        self.send(signal as i32)
     }
 
-    /// Sends a signal by number, so that those for real time can be sent, too;
-    /// 0 only asks whether one could.
+    /// Sends a signal by number, which may be a real-time one.
     ///
     /// # Errors
     ///
-    /// `ESRCH` when the process was already reaped, `EINVAL` for no signal.
-    pub fn signal(&self, number: i32) -> Result<(), Errno> {
+    /// `ESRCH` when the process was already reaped, `EINVAL` for a number that
+    /// is no signal.
+    pub fn send(&self, number: i32) -> Result<(), Errno> {
         let fd = signed(self.0.as_raw_fd());
         // SAFETY: no pointers but a null `siginfo`, which the call allows.
         unsafe { call(libc::SYS_pidfd_send_signal, [fd, signed(number), 0, 0, 0, 0]).map(drop) }

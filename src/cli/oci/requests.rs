@@ -118,7 +118,7 @@ fn wait(child: &Child) -> Result<Exit, OciError> {
         scope.spawn(|| {
             for signal in signals.forever() {
                 // One that has ended needs none.
-                let _ = child.pidfd.signal(signal);
+                let _ = child.pidfd.send(signal);
             }
         });
         let ended = loop {

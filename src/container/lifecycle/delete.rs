@@ -69,7 +69,7 @@ fn destroy(entry: Entry, record: &Record) -> Result<Warnings, LifecycleError> {
 fn kill_first(id: &str, record: &Record) -> Result<(), LifecycleError> {
     let Some(pidfd) = record.live_process() else { return Ok(()) };
     let pid = record.process.map_or(0, |process| process.pid);
-    match pidfd.signal(libc::SIGKILL) {
+    match pidfd.send(libc::SIGKILL) {
         Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
         Err(source) => return Err(LifecycleError::Process { action: "kill", pid, source }),
     }

@@ -44,7 +44,7 @@ impl Lifecycle {
         let pidfd = record.live_process().ok_or_else(stopped)?;
         let waits = status == Status::Created && ENDING.contains(&signal);
         let signal = if waits { libc::SIGKILL } else { signal };
-        match pidfd.signal(signal) {
+        match pidfd.send(signal) {
             Err(nix::errno::Errno::ESRCH) => return Err(stopped()),
             other => other.map_err(|source| LifecycleError::Process {
                 action: "signal",
@@ -94,7 +94,7 @@ fn kill_all(record: &Record, signal: i32, status: Status) -> Result<(), Lifecycl
     let group = group(record)?;
     if group.folders().is_empty() || !group.exists() {
         return match record.live_process() {
-            Some(pidfd) => pidfd.signal(signal).map_err(|source| LifecycleError::Process {
+            Some(pidfd) => pidfd.send(signal).map_err(|source| LifecycleError::Process {
                 action: "signal",
                 pid: record.process.map_or(0, |process| process.pid),
                 source,

@@ -38,7 +38,7 @@ impl Lifecycle {
         });
         if result.is_err() {
             // Its end is all that is wanted; `delete` does the rest.
-            let _ = pidfd.signal(libc::SIGKILL);
+            let _ = pidfd.send(libc::SIGKILL);
         }
         for name in [START_FIFO, STARTED_FIFO] {
             // Nobody needs them any more, and `delete` removes what stays.

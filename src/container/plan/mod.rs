@@ -8,7 +8,9 @@ mod identity;
 mod limits;
 mod mounts;
 mod options;
+mod overlay;
 mod resources;
+mod scratch;
 mod supported;
 #[cfg(test)]
 mod tests;
@@ -25,8 +27,9 @@ pub(super) use self::identity::BY_NUMBER;
 pub(super) use self::limits::limits as limits_of;
 use self::mounts::Mounts;
 pub(super) use self::options::names as mount_options;
+use self::scratch::Scratch;
 pub(super) use self::supported::check as check_fields;
-use super::cgroup::Limits;
+use super::cgroup::{Controller, Limits};
 use crate::sys::spawn::{CLONE_NEWTIME, MountAttributes, Slot, Step, handle};
 
 /// Why a spec cannot be carried out.
@@ -95,6 +98,10 @@ pub struct Plan {
     pub(super) environment: Vec<CString>,
     pub(super) limits: Limits,
     rootfs: CString,
+    /// Layers of an image over it; it is a mount point only, then.
+    overlay: Option<overlay::Layers>,
+    /// A writable layer over it.
+    scratch: Option<Scratch>,
     namespaces: CloneFlags,
     id_maps: Option<IdMaps>,
     oom_score_adj: Option<i32>,
@@ -156,6 +163,8 @@ impl Plan {
             environment: strings("process.env", process.env().as_deref().unwrap_or_default())?,
             limits: limits::limits(linux)?,
             rootfs: c_path("root.path", &rootfs)?,
+            overlay: None,
+            scratch: None,
             namespaces,
             id_maps,
             oom_score_adj: process.oom_score_adj(),
@@ -171,6 +180,18 @@ impl Plan {
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// The controllers that a container of this plan needs: those of its
+    /// limits; and one to find its processes by, where no pid namespace ends
+    /// them together.
+    #[must_use]
+    pub fn controllers(&self) -> Vec<Controller> {
+        let alone = self.namespaces.contains(CloneFlags::CLONE_NEWPID);
+        let needed = |controller: &Controller| {
+            self.limits.wants(*controller) || (!alone && *controller == Controller::Pids)
+        };
+        Controller::ALL.into_iter().filter(needed).collect()
     }
 
     /// Whether instances get a user namespace of their own.
@@ -224,20 +245,35 @@ impl Plan {
     fn pivot_steps(&self) -> Vec<Step> {
         let private =
             MountAttributes { propagation: nix::libc::MS_PRIVATE, ..MountAttributes::default() };
-        let mut steps = vec![
-            // The new namespace's mounts still belong to the host's peer
-            // groups: first of all nothing may propagate there.
-            Step::SetMount { path: c"/".into(), recursive: true, attributes: private },
-            Step::OpenTree { path: self.rootfs.clone(), recursive: true, slot: ROOT },
-            Step::SetTree { slot: ROOT, recursive: true, attributes: private },
-        ];
+        // The new namespace's mounts still belong to the host's peer groups:
+        // first of all nothing may propagate there.
+        let mut steps =
+            vec![Step::SetMount { path: c"/".into(), recursive: true, attributes: private }];
         // Sources of binds are host paths: opened while those exist.
-        steps.extend(self.mounts.open_static());
-        steps.extend([
-            Step::AttachTree { slot: ROOT, target: self.rootfs.clone() },
-            Step::EnterTree(ROOT),
-            Step::PivotRoot,
-        ]);
+        match (&self.overlay, &self.scratch) {
+            (Some(layers), _) => {
+                steps.extend(self.mounts.open_static());
+                steps.extend(layers.enter());
+            }
+            (None, Some(scratch)) => {
+                steps.extend(scratch.open(&self.rootfs));
+                steps.extend(self.mounts.open_static());
+                steps.extend(scratch.enter(&self.rootfs));
+            }
+            (None, None) => {
+                steps.extend([
+                    Step::OpenTree { path: self.rootfs.clone(), recursive: true, slot: ROOT },
+                    Step::SetTree { slot: ROOT, recursive: true, attributes: private },
+                ]);
+                steps.extend(self.mounts.open_static());
+                steps.extend([
+                    Step::AttachTree { slot: ROOT, target: self.rootfs.clone() },
+                    Step::EnterTree(ROOT),
+                ]);
+            }
+        }
+        steps.push(Step::PivotRoot);
+        steps.extend(self.overlay.iter().flat_map(overlay::Layers::folders));
         // All mount points are looked up from here on, where neither `..`
         // nor a link of the image can lead to the host.
         steps.extend(self.mounts.attach_static());
@@ -260,12 +296,17 @@ impl Plan {
         steps
     }
 
-    /// Whether [`Plan::prepared_steps`] can work: a user namespace of an
+    /// Whether [`Plan::prepared_steps`] can work: a writable layer belongs to
+    /// one instance, a user namespace of an
     /// instance has no power over a mount namespace that is older than itself,
     /// and inside a user namespace of somebody else the host's `/proc` must
     /// stay in sight, see [`Plan::direct_steps`].
     pub(super) fn can_be_prepared(&self) -> bool {
-        self.id_maps.is_none() && in_first_user_namespace()
+        // What one instance writes no other may see.
+        let writable = self.overlay.as_ref().is_some_and(overlay::Layers::is_writable)
+            && !self.mounts.root_is_sealed();
+        let shared = self.scratch.is_none() && !writable;
+        shared && self.id_maps.is_none() && in_first_user_namespace()
     }
 
     /// From birth on: what needs the host's files.

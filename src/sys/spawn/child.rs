@@ -152,7 +152,7 @@ fn default_signals(ignored: u64) {
 }
 
 /// The signals that this process ignores, as bits (bit 0 is signal 1).
-pub(super) fn ignored_signals() -> u64 {
+pub(in crate::sys) fn ignored_signals() -> u64 {
     (1..=64_usize)
         .filter(|number| {
             let mut action = DEFAULT_ACTION;

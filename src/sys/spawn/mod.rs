@@ -46,6 +46,7 @@ use self::strings::StringArray;
 use super::pidfd::PidFd;
 
 pub use self::apart::StartFailure;
+pub(super) use self::child::ignored_signals;
 pub use self::prepare::mount_namespace;
 pub use self::step::{CapabilitySets, Handle, MountAttributes, Slot, Step};
 
@@ -277,7 +278,7 @@ impl Command {
             handles: Vec::new(),
             slots,
             traced: false,
-            ignored_signals: child::ignored_signals(),
+            ignored_signals: ignored_signals(),
             stack: Stack::new().map_err(CommandError::Stack)?,
             parent: None,
         })
