@@ -25,8 +25,7 @@
 //! ```
 //!
 //! [`run()`] does all of that once. Images, networks other than loopback,
-//! seccomp filters, terminals and hooks are not here (yet); a spec that asks
-//! for them is refused.
+//! terminals and hooks are not here (yet); a spec that asks for them is refused.
 
 mod bundle;
 pub mod cgroup;
@@ -35,6 +34,7 @@ mod plan;
 mod rootfs;
 mod run;
 mod runtime;
+pub mod seccomp;
 mod spec;
 
 /// The capabilities that a spec may name, in the order of their numbers.

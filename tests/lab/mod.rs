@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
-use oci_spec::runtime::{Mount, Spec};
+use oci_spec::runtime::{Capabilities, Mount, Spec};
 use unladen::container::cgroup::{Controller, Group, Hierarchy, Limits, RunTree};
+use unladen::container::seccomp::{Machine, default_profile};
 use unladen::container::{CellOptions, Container, Plan, default_cell_spec};
 use unladen::sys::pidfd::Exit;
 use unladen::sys::spawn::{Child, Command, Launch, Program, Step};
@@ -60,7 +61,14 @@ impl Lab {
     /// A cell that runs a script in one of the host's shells.
     pub fn options(&self, shell: &str, script: &str, limits: Limits) -> CellOptions<'_> {
         let arguments = [&format!("/bin/{shell}"), "-c", script].map(str::to_owned).to_vec();
-        CellOptions { rootfs: &self.rootfs, arguments, limits, user_namespace: false }
+        let seccomp = default_profile(&Capabilities::new(), Machine::native()).expect("resolved");
+        CellOptions {
+            rootfs: &self.rootfs,
+            arguments,
+            limits,
+            seccomp: Some(seccomp),
+            user_namespace: false,
+        }
     }
 
     /// The plan of a cell, with the host's programs.

@@ -64,19 +64,22 @@ impl Plan {
                 // the host's: where hooks find both ("createRuntime" and
                 // "createContainer" of config.md).
                 Step::PivotRoot if self.hooks => steps.push(Step::Pause(BEFORE_PIVOT)),
-                // All files of its own in /proc are written by now. It may
-                // wait long in a pid namespace that is not its own.
-                Step::MapDescriptors => {
-                    steps.push(Step::Hide);
-                }
                 _ => {}
             }
             steps.push(step);
         }
         // With the final user, root and limits.
-        steps.extend([Step::FindProgram, Step::Pause(SET_UP), Step::AwaitStart]);
-        steps
+        before_last_filter(steps, [Step::FindProgram, Step::Pause(SET_UP), Step::AwaitStart])
     }
+}
+
+/// Adds steps at the end, but before a filter there, which is made for the
+/// program. (One that must be loaded earlier must allow what they need.)
+fn before_last_filter<const N: usize>(mut steps: Vec<Step>, more: [Step; N]) -> Vec<Step> {
+    let filter = steps.pop_if(|step| matches!(step, Step::Seccomp(_)));
+    steps.extend(more);
+    steps.extend(filter);
+    steps
 }
 
 /// The program and the steps of one more process in a container that runs:
@@ -101,9 +104,10 @@ impl Joining {
         let maps = super::resources::id_maps(linux, namespaces)?;
         let owner = process.user().uid();
         let terminal = process.terminal().unwrap_or(false);
-        let mut identity = identity::steps(process, maps)?;
+        let filter = linux.seccomp().as_ref().map(super::seccomp::compile).transpose()?;
+        let mut identity = identity::steps(process, maps, filter)?;
         identity.retain(|step| !matches!(step, Step::ParentDeathSignal(_) | Step::CheckParent));
-        identity.push(Step::FindProgram);
+        let identity = before_last_filter(identity, [Step::FindProgram]);
         let arguments = process.args().as_deref().unwrap_or_default();
         Ok(Self {
             program: identity::program(process)?,

@@ -30,6 +30,7 @@ pub(super) use self::options::names as mount_options;
 use self::scratch::Scratch;
 pub(super) use self::supported::check as check_fields;
 use super::cgroup::{Controller, Limits};
+use super::seccomp::{self, SeccompError};
 use crate::sys::spawn::{CLONE_NEWTIME, MountAttributes, Slot, Step, handle};
 
 /// Why a spec cannot be carried out.
@@ -84,6 +85,9 @@ pub enum PlanError {
         /// The cause.
         source: std::io::Error,
     },
+    /// The system-call filter.
+    #[error(transparent)]
+    Seccomp(#[from] SeccompError),
     /// The spec could not be looked through.
     #[error("cannot look through the spec")]
     Json(#[from] serde_json::Error),
@@ -154,6 +158,7 @@ impl Plan {
         })?;
         let readonly = root.readonly().unwrap_or(false);
         let list = spec.mounts().as_deref().unwrap_or_default();
+        let filter = linux.seccomp().as_ref().map(seccomp::compile).transpose()?;
         let terminal = process.terminal().unwrap_or(false).then(|| process.user().uid());
         let mounts = Mounts::plan(list, &rootfs, bundle, readonly, terminal.is_some())?;
         let features = features(spec, linux, namespaces, &mounts)?;
@@ -172,7 +177,7 @@ impl Plan {
             hooks: held::has_hooks(spec),
             mounts,
             features,
-            identity: identity::steps(process, id_maps)?,
+            identity: identity::steps(process, id_maps, filter)?,
         })
     }
 
@@ -331,6 +336,9 @@ impl Plan {
             let data = value.to_string().into_bytes();
             steps.push(Step::WriteFile { path: c"/proc/self/oom_score_adj".into(), data });
         }
+        // Before it is where others could look at it, and after the last file
+        // of its own in /proc, which this takes away from it.
+        steps.push(Step::HideMemory);
         steps
     }
 

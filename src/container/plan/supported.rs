@@ -56,6 +56,14 @@ const SUPPORTED: &[&str] = &[
     "linux.rootfsPropagation",
     "linux.maskedPaths[]",
     "linux.readonlyPaths[]",
+    "linux.seccomp.defaultAction",
+    "linux.seccomp.defaultErrnoRet",
+    "linux.seccomp.architectures[]",
+    "linux.seccomp.flags[]",
+    "linux.seccomp.syscalls[].names[]",
+    "linux.seccomp.syscalls[].action",
+    "linux.seccomp.syscalls[].errnoRet",
+    "linux.seccomp.syscalls[].args[].*",
     // Not: the kernel memory of version 1, which newer kernels ignore.
     "linux.resources.memory.limit",
     "linux.resources.memory.reservation",
@@ -234,6 +242,7 @@ mod tests {
             ("windows", json!({"layerFolders": ["x"]}), "windows.layerFolders[0]"),
             ("vm", json!({"kernel": {"path": "/x"}}), "vm.kernel.path"),
             ("solaris", json!({"milestone": "x"}), "solaris.milestone"),
+            ("linux", json!({"seccomp": {"listenerPath": "/x"}}), "linux.seccomp.listenerPath"),
         ] {
             let error = refused(&with(key, value));
             assert_eq!(error, format!("`{field}` is not supported by this runtime"));

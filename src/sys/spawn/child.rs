@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::libc::{self, c_long};
 
 use super::descriptors::Places;
-use super::{Launch, Program, Step, perform, wait};
+use super::{Filter, Launch, Program, Step, perform, wait};
 use crate::sys::raw::{call, signed};
 
 /// What the child tells its parent: the step that it began last (the number
@@ -58,29 +58,65 @@ pub(super) extern "C" fn run(context: *const c_void) -> ! {
     // atomics, until this child has left the shared memory.
     let context = unsafe { &*context.cast::<Context<'_>>() };
     context.report.begun.store(now(), Relaxed);
+    let mut filter: Option<&Filter> = None;
     for (index, step) in context.steps.iter().enumerate() {
         context.report.step.store(index, Relaxed);
+        if let Step::Seccomp(next) = step {
+            // A filter may forbid whatever the program does not need: before
+            // it all is done that is not a step.
+            default_signals(context.ignored_signals);
+            context.report.set_up.store(now(), Relaxed);
+            filter = Some(next);
+        }
         if let Err(error) = perform::step(step, context) {
             give_up(context, error);
         }
         if let Some(end) = context.trace.get(index) {
-            end.store(now(), Relaxed);
+            end.store(stamp(context, filter), Relaxed);
         }
     }
     context.report.step.store(context.steps.len(), Relaxed);
-    default_signals(context.ignored_signals);
-    context.report.set_up.store(now(), Relaxed);
+    if filter.is_none() {
+        default_signals(context.ignored_signals);
+    }
+    context.report.set_up.store(stamp(context, filter), Relaxed);
     let error = execute(context);
     give_up(context, error)
+}
+
+/// The time; under a filter that does not permit the clock the time just
+/// before the filter.
+fn stamp(context: &Context<'_>, filter: Option<&Filter>) -> u64 {
+    if filter.is_none_or(|filter| filter.permits_clock) {
+        now()
+    } else {
+        context.report.set_up.load(Relaxed)
+    }
 }
 
 /// Reports an error and ends the child.
 fn give_up(context: &Context<'_>, error: Errno) -> ! {
     context.report.errno.store(error as i32, Relaxed);
     wait::say_failure(context, error);
+    // SAFETY: both end this process only; no destructor runs.
+    unsafe {
+        let _ = call(libc::SYS_exit_group, [127, 0, 0, 0, 0, 0]);
+        let _ = call(libc::SYS_exit, [127, 0, 0, 0, 0, 0]);
+    }
+    // A filter forbids both. The parent waits for this child's end, so it
+    // must end.
     loop {
-        // SAFETY: ends this process only; no destructor runs.
-        let _ = unsafe { call(libc::SYS_exit_group, [127, 0, 0, 0, 0, 0]) };
+        // SAFETY: an instruction that is defined to be undefined: the kernel
+        // kills the process for it.
+        #[cfg(target_arch = "x86_64")]
+        unsafe {
+            std::arch::asm!("ud2");
+        }
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        unsafe {
+            std::arch::asm!("udf #0");
+        }
     }
 }
 

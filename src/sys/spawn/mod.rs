@@ -48,7 +48,7 @@ use super::pidfd::PidFd;
 pub use self::apart::StartFailure;
 pub(super) use self::child::ignored_signals;
 pub use self::prepare::mount_namespace;
-pub use self::step::{CapabilitySets, Handle, MountAttributes, Slot, Step};
+pub use self::step::{CapabilitySets, Filter, Handle, Instruction, MountAttributes, Slot, Step};
 
 /// `CLONE_NEWTIME`, which the `nix` crate does not name. A child that shares
 /// memory enters the time namespace when it executes its program.

@@ -9,7 +9,10 @@ use nix::errno::Errno;
 use nix::libc::{self, c_long};
 
 use super::child::{Context, prctl};
-use super::{CapabilitySets, Handle, MountAttributes, Program, Slot, Step, terminal, wait};
+use super::{
+    CapabilitySets, Filter, Handle, Instruction, MountAttributes, Program, Slot, Step, terminal,
+    wait,
+};
 use crate::sys::raw::{call, signed, small, word};
 
 const OPEN_TREE_CLONE: u32 = 1;
@@ -81,7 +84,9 @@ fn identity_step(step: &Step, context: &Context<'_>) -> Result<(), Errno> {
         }
         Step::SetCapabilities(sets) => set_capabilities(sets),
         Step::SetAmbient(set) => set_ambient(*set),
+        Step::HideMemory => prctl(libc::PR_SET_DUMPABLE, 0).map(drop),
         Step::NoNewPrivileges => prctl(libc::PR_SET_NO_NEW_PRIVS, 1).map(drop),
+        Step::Seccomp(filter) => load_filter(filter),
         Step::Umask(mask) => simple(libc::SYS_umask, [word(*mask), 0, 0]),
         Step::WorkingDirectory(path) => working_directory(path),
         Step::ParentDeathSignal(signal) => {
@@ -94,7 +99,6 @@ fn identity_step(step: &Step, context: &Context<'_>) -> Result<(), Errno> {
             simple(libc::SYS_keyctl, [JOIN_SESSION_KEYRING, pointer(name), 0]),
             Errno::ENOSYS,
         ),
-        Step::Hide => prctl(libc::PR_SET_DUMPABLE, 0).map(drop),
         Step::Pause(number) => wait::pause(context, *number),
         Step::FindProgram => find_program(context),
         Step::AwaitStart => wait::await_start(context),
@@ -303,7 +307,11 @@ fn executable(path: &CStr) -> Result<(), Errno> {
     let effective = signed(libc::AT_EACCESS);
     let arguments = [signed(libc::AT_FDCWD), pointer(path), signed(libc::X_OK), effective, 0, 0];
     // SAFETY: the path is a valid string.
-    unsafe { call(libc::SYS_faccessat2, arguments).map(drop) }
+    match unsafe { call(libc::SYS_faccessat2, arguments) } {
+        // Older than the call, or a filter that is: the execution will tell.
+        Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),
+        other => other.map(drop),
+    }
 }
 
 /// `sethostname` and its like take a length.
@@ -350,6 +358,27 @@ fn set_ambient(set: u64) -> Result<(), Errno> {
         ambient(libc::PR_CAP_AMBIENT_RAISE, word(number))?;
     }
     Ok(())
+}
+
+/// The kernel's `struct sock_fprog`.
+#[repr(C)]
+struct FilterProgram {
+    length: u16,
+    instructions: *const Instruction,
+}
+
+fn load_filter(filter: &Filter) -> Result<(), Errno> {
+    let length = u16::try_from(filter.instructions.len()).map_err(|_| Errno::EINVAL)?;
+    let program = FilterProgram { length, instructions: filter.instructions.as_ptr() };
+    let program = std::ptr::from_ref(&program) as usize;
+    let mode = word(libc::SECCOMP_SET_MODE_FILTER);
+    let arguments = [mode, word(filter.flags), program, 0, 0, 0];
+    // SAFETY: `program` names `length` instructions that the parent keeps.
+    match unsafe { call(libc::SYS_seccomp, arguments)? } {
+        0 => Ok(()),
+        // With TSYNC: the number of a thread that could not follow.
+        _ => Err(Errno::ESRCH),
+    }
 }
 
 /// Fails when the launching process has ended. By `getppid` one cannot tell

@@ -42,6 +42,35 @@ pub struct MountAttributes {
     pub propagation: u64,
 }
 
+/// One instruction of a classic BPF program (`struct sock_filter`,
+/// include/uapi/linux/filter.h).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Instruction {
+    /// Operation.
+    pub code: u16,
+    /// Instructions to skip when a comparison holds.
+    pub jt: u8,
+    /// Instructions to skip when it does not.
+    pub jf: u8,
+    /// Operand.
+    pub k: u32,
+}
+
+/// A system-call filter, ready to be loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filter {
+    /// Its program, at most 4096 instructions.
+    pub instructions: Vec<Instruction>,
+    /// `SECCOMP_FILTER_FLAG_*` of seccomp(2).
+    pub flags: u32,
+    /// Whether the clock may be read afterwards. If not, the time at which
+    /// set-up was done is taken just before.
+    pub permits_clock: bool,
+    /// Whether [`Program::Guarded`](super::Program) can work under it.
+    pub permits_guard: bool,
+}
+
 /// One thing that a child does to itself before it executes its program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -195,9 +224,18 @@ pub enum Step {
     SetCapabilities(CapabilitySets),
     /// Clears the ambient set, then raises these.
     SetAmbient(u64),
+    /// Makes the memory and descriptors of this process invisible to others
+    /// until it executes its program: it still has the launching process's
+    /// (`PR_SET_DUMPABLE` of prctl(2), which also makes its `/proc` files
+    /// root's own). Also keeps kernels before 5.16 from ending the launching
+    /// process with a child that a filter kills.
+    HideMemory,
     /// Promises that no `execve` will ever grant privileges (prctl(2),
     /// `PR_SET_NO_NEW_PRIVS`).
     NoNewPrivileges,
+    /// Loads a system-call filter. Without [`Step::NoNewPrivileges`] it takes
+    /// `CAP_SYS_ADMIN` in the user namespace.
+    Seccomp(Filter),
     /// Sets the file mode creation mask.
     Umask(u32),
     /// Changes the working directory.
@@ -225,10 +263,6 @@ pub enum Step {
     /// (keyctl(2)), so that the child does not have the keys of who made it.
     /// Kernels without keyrings have nothing to leave.
     SessionKeyring(CString),
-    /// Takes away the right of others to trace the child and to look at its
-    /// memory, program file and descriptors through `/proc`, as long as it
-    /// has not executed its program (prctl(2), `PR_SET_DUMPABLE`).
-    Hide,
     /// Tells the launching process that this point is reached, and waits for
     /// its answer. Only for [`Command::spawn_apart`](super::Command::spawn_apart).
     Pause(u8),
@@ -319,7 +353,11 @@ impl fmt::Display for Step {
             Self::SetUser { uid, gid } => write!(f, "become user {uid} and group {gid}"),
             Self::SetCapabilities(sets) => write!(f, "set the capabilities {:#x}", sets.effective),
             Self::SetAmbient(set) => write!(f, "set the ambient set to {set:#x}"),
+            Self::HideMemory => f.write_str("hide the launching process's memory"),
             Self::NoNewPrivileges => f.write_str("set no_new_privs"),
+            Self::Seccomp(filter) => {
+                write!(f, "load the seccomp filter ({} instructions)", filter.instructions.len())
+            }
             Self::Umask(mask) => write!(f, "set the umask {mask:04o}"),
             Self::WorkingDirectory(path) => write!(f, "change to the directory {}", text(path)),
             Self::ParentDeathSignal(signal) => write!(f, "set the parent-death signal {signal}"),
@@ -327,7 +365,6 @@ impl fmt::Display for Step {
             Self::CheckParent => f.write_str("find the launching process alive"),
             Self::Terminal { .. } => f.write_str("make a terminal in /dev/pts"),
             Self::SessionKeyring(name) => write!(f, "join the session keyring {}", text(name)),
-            Self::Hide => f.write_str("hide from other processes"),
             Self::Pause(number) => write!(f, "wait for the launching process at point {number}"),
             Self::FindProgram => f.write_str("find the program"),
             Self::AwaitStart => f.write_str("wait to be started"),
