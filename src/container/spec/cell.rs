@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Capabilities, LinuxCapabilities, LinuxSeccomp, Mount, Process, Spec, User};
+use oci_spec::runtime::{
+    Capabilities, LinuxCapabilities, LinuxSeccomp, Mount, Process, Spec, User,
+};
 
 use super::parts;
 use crate::container::cgroup::Limits;

@@ -116,7 +116,7 @@ impl Command {
         let (near, far) = stream_pair()
             .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
             .map_err(channel("make a socket"))?;
-        let child = self.clone_apart(launch, &report, far)?;
+        let child = self.clone_apart(launch, &report, &near, far)?;
         match converse(near, &child, at_pause) {
             Ok(()) => match self.failure_apart(&report) {
                 None => Ok(Child {
@@ -142,11 +142,13 @@ impl Command {
         &mut self,
         launch: &Launch<'_>,
         report: &Report,
+        near: &OwnedFd,
         far: OwnedFd,
     ) -> Result<Child, SpawnError> {
         let places = self.places(launch)?;
         let parent = self.parent_pidfd()?;
-        let context = self.context(parent, launch, &places, report, &[]);
+        let mut context = self.context(parent, launch, &places, report, &[]);
+        context.far_end = near.as_raw_fd();
         context.channel.store(far.as_raw_fd(), Relaxed);
         let (pid, pidfd) = self.clone_child(&context, 0)?;
         drop(far);

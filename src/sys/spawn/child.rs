@@ -3,7 +3,7 @@
 //! no panic, nothing but raw system calls.
 
 use std::ffi::{c_char, c_void};
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize};
 
@@ -42,6 +42,9 @@ pub(super) struct Context<'a> {
     /// The child's end of the connection to a parent that does not wait for
     /// the execution, or -1.
     pub(super) channel: AtomicI32,
+    /// The parent's end, which a child with a copy of the parent's descriptors
+    /// must close, or it would never see that end; or -1.
+    pub(super) far_end: RawFd,
     /// Where the byte comes from that starts the program, or -1.
     pub(super) start: AtomicI32,
     /// Where to say that the program could not be executed, or -1.
@@ -58,6 +61,9 @@ pub(super) extern "C" fn run(context: *const c_void) -> ! {
     // atomics, until this child has left the shared memory.
     let context = unsafe { &*context.cast::<Context<'_>>() };
     context.report.begun.store(now(), Relaxed);
+    if context.far_end >= 0 {
+        perform::close(context.far_end);
+    }
     let mut filter: Option<&Filter> = None;
     for (index, step) in context.steps.iter().enumerate() {
         context.report.step.store(index, Relaxed);

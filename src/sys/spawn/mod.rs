@@ -396,6 +396,7 @@ impl Command {
             ignored_signals: self.ignored_signals,
             trace,
             channel: AtomicI32::new(-1),
+            far_end: -1,
             start: held(|hold| hold.start),
             started: held(|hold| hold.started),
             terminal: AtomicI32::new(-1),
