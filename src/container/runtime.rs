@@ -1,9 +1,15 @@
 //! A plan made ready, and its instances.
 
-use std::os::fd::{BorrowedFd, RawFd};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::PathBuf;
+
+use nix::sched::CloneFlags;
 
 use super::cgroup::{Group, Limits};
-use super::plan::Plan;
+use super::plan::{IdMaps, Joined, Plan};
+use crate::sys::namespace::kind;
 use crate::sys::spawn::{
     Child, Command, CommandError, Launch, Program, SpawnError, Step, mount_namespace,
 };
@@ -14,6 +20,26 @@ pub enum PrepareError {
     /// Its root filesystem could not be prepared.
     #[error("cannot prepare the container's root filesystem")]
     Root(#[source] SpawnError),
+    /// A namespace to enter.
+    #[error("cannot open the namespace {} that `{field}.path` names", path.display())]
+    Namespace {
+        /// Path of the field in `config.json`.
+        field: String,
+        /// Its value.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A namespace to enter is of another kind.
+    #[error("`{field}.path` cannot be `{}`: it is a namespace of the kind {found:?}", path.display())]
+    Kind {
+        /// Path of the field in `config.json`.
+        field: String,
+        /// Its value.
+        path: PathBuf,
+        /// What it is.
+        found: CloneFlags,
+    },
     /// Its steps cannot work.
     #[error("cannot prepare the container's process")]
     Command(#[from] CommandError),
@@ -42,7 +68,8 @@ impl Container {
         if !plan.can_be_prepared() {
             return Self::prepare_direct(plan);
         }
-        let namespace = mount_namespace(&plan.root_steps()).map_err(PrepareError::Root)?;
+        let mut handles = open_joined(plan.joined())?;
+        handles.push(mount_namespace(&plan.root_steps()).map_err(PrepareError::Root)?);
         let command = Command::new(
             Program::Paths(plan.program.clone()),
             plan.arguments.clone(),
@@ -50,7 +77,7 @@ impl Container {
             plan.birth_prepared(),
             plan.prepared_steps(),
         )?
-        .with_handles(vec![namespace]);
+        .with_handles(handles);
         Ok(Self { command, limits: plan.limits.clone() })
     }
 
@@ -59,15 +86,21 @@ impl Container {
     ///
     /// # Errors
     ///
-    /// When the launching process lacks memory.
+    /// When a namespace to enter is none of its kind, or when the launching
+    /// process lacks memory.
     pub fn prepare_direct(plan: &Plan) -> Result<Self, PrepareError> {
-        let command = Command::new(
+        let handles = open_joined(plan.joined())?;
+        let mut command = Command::new(
             Program::Paths(plan.program.clone()),
             plan.arguments.clone(),
             plan.environment.clone(),
             plan.birth(),
             plan.direct_steps(),
-        )?;
+        )?
+        .with_handles(handles);
+        if let Some(IdMaps::Ranges { users, groups }) = plan.ranges() {
+            command = command.with_user_namespace(users.clone(), groups.clone());
+        }
         Ok(Self { command, limits: plan.limits.clone() })
     }
 
@@ -104,5 +137,21 @@ impl Container {
     ) -> Result<Child, SpawnError> {
         let join = group.join_fds();
         self.command.spawn(&Launch { fds, join: &join, into_cgroup: group.into_cgroup() })
+    }
+}
+
+/// Opens the namespaces that instances enter.
+fn open_joined(joined: &[Joined]) -> Result<Vec<OwnedFd>, PrepareError> {
+    joined.iter().map(open_one).collect()
+}
+
+fn open_one(joined: &Joined) -> Result<OwnedFd, PrepareError> {
+    let (field, path) = (joined.field.clone(), joined.path.clone());
+    let found = File::open(&path)
+        .and_then(|file| kind(file.as_fd()).map(|kind| (file, kind)).map_err(io::Error::from));
+    match found {
+        Ok((file, kind)) if kind == joined.kind => Ok(file.into()),
+        Ok((_, found)) => Err(PrepareError::Kind { field, path, found }),
+        Err(source) => Err(PrepareError::Namespace { field, path, source }),
     }
 }

@@ -7,6 +7,7 @@
 pub mod clock;
 pub mod fdpass;
 pub mod file;
+pub mod namespace;
 pub mod pidfd;
 mod raw;
 pub mod signals;

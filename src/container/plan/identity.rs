@@ -4,9 +4,10 @@ use std::ffi::CString;
 
 use nix::libc;
 use nix::sys::signal::Signal;
-use oci_spec::runtime::{Capabilities, Capability, PosixRlimitType, Process};
+use oci_spec::runtime::{Capabilities, Capability, Linux, PosixRlimitType, Process};
 
-use super::{IdMaps, PlanError, c_path, c_string};
+use super::namespaces::IdMaps;
+use super::{PlanError, c_path, c_string, scheduling};
 use crate::sys::spawn::{CapabilitySets, Step};
 
 /// Where a program without a slash is looked for when the environment does
@@ -59,11 +60,16 @@ const BY_NUMBER: [Capability; 41] = [
 ];
 
 /// The steps from the arrangement of descriptors to the end.
-pub(super) fn steps(process: &Process, maps: Option<IdMaps>) -> Result<Vec<Step>, PlanError> {
+pub(super) fn steps(
+    process: &Process,
+    linux: &Linux,
+    maps: Option<&IdMaps>,
+) -> Result<Vec<Step>, PlanError> {
     // Before the limit on open files could be in the way.
     let mut steps = vec![Step::MapDescriptors];
     // Raising a hard limit needs a capability that is about to go.
     steps.extend(limits(process));
+    steps.extend(scheduling::steps(process, linux)?);
     if process.no_new_privileges() == Some(true) {
         steps.push(Step::NoNewPrivileges);
     }
@@ -80,7 +86,7 @@ pub(super) fn steps(process: &Process, maps: Option<IdMaps>) -> Result<Vec<Step>
 }
 
 /// User, groups and capabilities.
-fn credentials(process: &Process, maps: Option<IdMaps>) -> Result<Vec<Step>, PlanError> {
+fn credentials(process: &Process, maps: Option<&IdMaps>) -> Result<Vec<Step>, PlanError> {
     let user = process.user();
     let (uid, gid) = (user.uid(), user.gid());
     let groups = user.additional_gids().clone().unwrap_or_default();
@@ -99,29 +105,30 @@ fn credentials(process: &Process, maps: Option<IdMaps>) -> Result<Vec<Step>, Pla
     // Needs CAP_SETPCAP: before the other sets shrink.
     let keep = set(|all| all.bounding());
     let mut steps = vec![Step::LimitBoundingSet { keep, last: last_capability() }];
-    match maps {
+    if let Some(maps) = maps {
+        let missing = groups.iter().find(|group| !maps.have(uid, **group));
+        if let Some(group) = missing.or((!maps.have(uid, gid)).then_some(&gid)) {
+            return Err(PlanError::Value {
+                field: "process.user".to_owned(),
+                value: format!("{uid}:{group}"),
+                reason: "the mappings of the user namespace do not have this user and group",
+            });
+        }
+    }
+    if let Some(IdMaps::Own { .. }) = maps {
         // Who may not call setgroups cannot have groups.
-        Some(_) if !groups.is_empty() => {
+        if !groups.is_empty() {
             return Err(PlanError::Value {
                 field: "process.user.additionalGids".to_owned(),
                 value: format!("{groups:?}"),
                 reason: "a user namespace with one group has no others",
             });
         }
-        Some(IdMaps { user, group }) if (uid, gid) != (user.0, group.0) => {
-            return Err(PlanError::Value {
-                field: "process.user".to_owned(),
-                value: format!("{uid}:{gid}"),
-                reason: "it must be the one user and group that the mappings have",
-            });
+    } else {
+        if uid != 0 && permitted != 0 {
+            steps.push(Step::KeepCapabilities);
         }
-        Some(_) => {}
-        None => {
-            if uid != 0 && permitted != 0 {
-                steps.push(Step::KeepCapabilities);
-            }
-            steps.push(Step::SetGroups(groups));
-        }
+        steps.push(Step::SetGroups(groups));
     }
     steps.push(Step::SetUser { uid, gid });
     // After the change of user, which needs capabilities itself.

@@ -8,9 +8,11 @@ use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize};
 
 use nix::errno::Errno;
 use nix::libc::{self, c_long};
+use nix::sched::CloneFlags;
 
+use super::clone::{Stack, clone_onto};
 use super::descriptors::Places;
-use super::{Launch, Program, Step, perform};
+use super::{CLONE_CLEAR_SIGHAND, Launch, Program, Step, perform};
 use crate::sys::raw::{call, signed};
 
 /// What the child tells its parent: the step that it began last (the number
@@ -22,6 +24,8 @@ pub(super) struct Report {
     pub(super) errno: AtomicI32,
     pub(super) begun: AtomicU64,
     pub(super) set_up: AtomicU64,
+    /// The pid of a second child, or 0.
+    pub(super) second: AtomicI32,
 }
 
 /// Everything that the child needs, made by the parent.
@@ -37,6 +41,7 @@ pub(super) struct Context<'a> {
     pub(super) arguments: *const *const c_char,
     pub(super) environment: *const *const c_char,
     pub(super) ignored_signals: u64,
+    pub(super) second_stack: Option<&'a Stack>,
     pub(super) trace: &'a [AtomicU64],
     pub(super) report: Report,
 }
@@ -47,8 +52,27 @@ pub(super) extern "C" fn run(context: *const c_void) -> ! {
     // atomics, until this child has left the shared memory.
     let context = unsafe { &*context.cast::<Context<'_>>() };
     context.report.begun.store(now(), Relaxed);
-    for (index, step) in context.steps.iter().enumerate() {
+    go_on(context, 0)
+}
+
+/// The life of a second child, from the step after its birth on.
+extern "C" fn run_second(context: *const c_void) -> ! {
+    // SAFETY: as in `run`; the first child is suspended until this one has
+    // left the shared memory.
+    let context = unsafe { &*context.cast::<Context<'_>>() };
+    go_on(context, context.report.step.load(Relaxed) + 1)
+}
+
+/// All steps from one on, then the program.
+fn go_on(context: &Context<'_>, from: usize) -> ! {
+    for (index, step) in context.steps.iter().enumerate().skip(from) {
         context.report.step.store(index, Relaxed);
+        if let Step::BeBornAgain(namespaces) = step {
+            match bear_second(context, *namespaces) {
+                Ok(()) => end(0),
+                Err(error) => give_up(context, error),
+            }
+        }
         if let Err(error) = perform::step(step, context) {
             give_up(context, error);
         }
@@ -63,12 +87,31 @@ pub(super) extern "C" fn run(context: *const c_void) -> ! {
     give_up(context, error)
 }
 
+/// Makes a second child of the same parent, which goes on with the next step.
+/// Returns when it has executed its program or ended.
+fn bear_second(context: &Context<'_>, namespaces: CloneFlags) -> Result<(), Errno> {
+    let stack = context.second_stack.ok_or(Errno::ENOMEM)?;
+    let own = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PARENT | namespaces.bits();
+    let flags = u64::from(own.cast_unsigned()) | CLONE_CLEAR_SIGHAND;
+    let context_at = std::ptr::from_ref(context).cast::<c_void>();
+    // SAFETY: `run_second` never returns and makes only raw system calls on
+    // the same shared data. All signals are blocked since before this child.
+    let cloned = unsafe { clone_onto(stack, flags, None, run_second, context_at)? };
+    context.report.second.store(cloned.pid, Relaxed);
+    Ok(())
+}
+
 /// Reports an error and ends the child.
 fn give_up(context: &Context<'_>, error: Errno) -> ! {
     context.report.errno.store(error as i32, Relaxed);
+    end(127)
+}
+
+/// Ends this process.
+fn end(code: usize) -> ! {
     loop {
         // SAFETY: ends this process only; no destructor runs.
-        let _ = unsafe { call(libc::SYS_exit_group, [127, 0, 0, 0, 0, 0]) };
+        let _ = unsafe { call(libc::SYS_exit_group, [code, 0, 0, 0, 0, 0]) };
     }
 }
 

@@ -18,10 +18,13 @@
 mod child;
 mod clone;
 mod descriptors;
+mod filesystem;
+mod paths;
 mod perform;
 mod prepare;
 mod step;
 mod strings;
+mod user_namespace;
 
 use std::ffi::{CString, c_void};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -39,7 +42,10 @@ use self::strings::StringArray;
 use super::pidfd::PidFd;
 
 pub use self::prepare::mount_namespace;
-pub use self::step::{CapabilitySets, Handle, MountAttributes, Slot, Step};
+pub use self::step::{
+    CapabilitySets, Handle, Links, MountAttributes, Node, Place, Scheduling, Slot, Step,
+};
+pub use self::user_namespace::{IdMap, UserNamespaceError};
 
 /// `CLONE_NEWTIME`, which the `nix` crate does not name. A child that shares
 /// memory enters the time namespace when it executes its program.
@@ -155,6 +161,12 @@ pub enum SpawnError {
     /// A descriptor target that cannot be given to a child.
     #[error("descriptor target {0} is negative or named twice")]
     Target(RawFd),
+    /// The user namespace of the child.
+    #[error("cannot make the user namespace")]
+    UserNamespace(#[from] UserNamespaceError),
+    /// A program that helps could not be prepared.
+    #[error("cannot prepare a helping program")]
+    Helper(#[source] CommandError),
     /// A descriptor for watching the launching process could not be opened.
     #[error("cannot open a pidfd of the launching process")]
     OwnPidfd(#[source] Errno),
@@ -194,6 +206,10 @@ pub struct Command {
     traced: bool,
     ignored_signals: u64,
     stack: Stack,
+    /// For [`Step::BeBornAgain`].
+    second_stack: Option<Stack>,
+    /// Users and groups of a user namespace for each child.
+    ids: Option<(Vec<IdMap>, Vec<IdMap>)>,
     /// The process that opened it, and a pidfd of that process.
     parent: Option<(u32, PidFd)>,
 }
@@ -221,6 +237,9 @@ impl Command {
             return Err(CommandError::NoProgram);
         }
         let slots = slots(&steps);
+        let again = steps.iter().any(|step| matches!(step, Step::BeBornAgain(_)));
+        let second_stack =
+            if again { Some(Stack::new().map_err(CommandError::Stack)?) } else { None };
         Ok(Self {
             program,
             arguments: StringArray::new(arguments),
@@ -232,6 +251,8 @@ impl Command {
             traced: false,
             ignored_signals: child::ignored_signals(),
             stack: Stack::new().map_err(CommandError::Stack)?,
+            second_stack,
+            ids: None,
             parent: None,
         })
     }
@@ -241,6 +262,14 @@ impl Command {
     #[must_use]
     pub fn with_handles(mut self, handles: Vec<OwnedFd>) -> Self {
         self.handles = handles;
+        self
+    }
+
+    /// Makes a user namespace with these users and groups for each child,
+    /// whose handle comes after all others; a step must enter it.
+    #[must_use]
+    pub fn with_user_namespace(mut self, users: Vec<IdMap>, groups: Vec<IdMap>) -> Self {
+        self.ids = Some((users, groups));
         self
     }
 
@@ -276,6 +305,15 @@ impl Command {
     ///
     /// See [`SpawnError`]; the child, if there was one, is reaped.
     pub fn spawn(&mut self, launch: &Launch<'_>) -> Result<Child, SpawnError> {
+        let Some((users, groups)) = &self.ids else { return self.spawn_one(launch) };
+        let namespace = user_namespace::make(users, groups)?;
+        self.handles.push(namespace);
+        let child = self.spawn_one(launch);
+        self.handles.pop();
+        child
+    }
+
+    fn spawn_one(&mut self, launch: &Launch<'_>) -> Result<Child, SpawnError> {
         let places = descriptors::Places::new(launch.fds).map_err(SpawnError::Target)?;
         let parent = self.parent_pidfd()?;
         for slot in &self.slots {
@@ -298,10 +336,12 @@ impl Command {
             arguments: self.arguments.as_ptr(),
             environment: self.environment.as_ptr(),
             ignored_signals: self.ignored_signals,
+            second_stack: self.second_stack.as_ref(),
             trace: &trace,
             report: Report::default(),
         };
         let (pid, pidfd) = self.clone_child(&context, launch)?;
+        let (pid, pidfd) = follow(pid, pidfd, &context.report)?;
         if let Some(error) = self.failure(&context.report) {
             // The child has exited or been killed: this does not block.
             let _ = pidfd.wait(None);
@@ -389,6 +429,20 @@ impl Command {
         };
         name.map_or_else(String::new, |name| name.to_string_lossy().into_owned())
     }
+}
+
+/// The child that executes the program: the second one, if there is one, for
+/// which the first one has ended.
+fn follow(pid: i32, pidfd: PidFd, report: &Report) -> Result<(i32, PidFd), SpawnError> {
+    let second = report.second.load(Relaxed);
+    if second == 0 {
+        return Ok((pid, pidfd));
+    }
+    // It has ended or is about to: this does not block.
+    let _ = pidfd.wait(None);
+    // Nobody has waited for it, so its pid is still its own.
+    let pidfd = PidFd::open(Pid::from_raw(second)).map_err(SpawnError::OwnPidfd)?;
+    Ok((second, pidfd))
 }
 
 /// The name of the n-th descriptor given to [`Command::with_handles`].

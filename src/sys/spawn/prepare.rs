@@ -66,6 +66,7 @@ fn carry_out(steps: &[Step], slots: &[AtomicI32], places: &Places) -> Result<(),
         arguments: std::ptr::null(),
         environment: std::ptr::null(),
         ignored_signals: 0,
+        second_stack: None,
         trace: &[],
         report: Report::default(),
     };
