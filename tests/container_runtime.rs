@@ -40,6 +40,7 @@ fn limits() -> Limits {
         pids: Some(32),
         cpu_quota: Some(CpuQuota { quota_us: 50_000, period_us: 100_000 }),
         cpu_weight: Some(200),
+        ..Limits::default()
     }
 }
 
@@ -310,7 +311,8 @@ fn a_failure_at_any_step_leaves_nothing() {
         let mut command =
             Command::new(program, vec![c"true".into()], vec![], namespaces, broken).expect("fine");
         let join = group.join_fds();
-        let launch = Launch { fds: &[], join: &join, into_cgroup: group.into_cgroup() };
+        let into_cgroup = group.into_cgroup();
+        let launch = Launch { join: &join, into_cgroup, ..Launch::default() };
         match command.spawn(&launch) {
             Err(SpawnError::Step { index: failed, source: Errno::ENOENT, .. }) => {
                 assert_eq!(failed, index);

@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use procfs::process::Process;
 
 use super::launcher::SUBCOMMAND;
+use crate::container::InstanceId;
 use crate::container::cgroup::{CgroupError, Hierarchy, find, sweep};
 use crate::payload::protocol::ENV_RUN;
 use crate::sys::clock::Deadline;
@@ -44,7 +45,8 @@ pub enum LeftoverError {
 pub struct Leftover {
     /// Its launcher, while it lives.
     pub launcher: Option<i32>,
-    /// Whether the harness lives that the launcher works for.
+    /// Whether the harness lives that the launcher works for, or the process
+    /// that runs a single container.
     pub alive: bool,
     /// Instances' processes.
     pub processes: Vec<i32>,
@@ -71,7 +73,10 @@ pub fn leftovers() -> Result<BTreeMap<String, Leftover>, LeftoverError> {
     for folder in find(&hierarchy()?, None) {
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
         let id = name.trim_start_matches("unladen-").trim_end_matches("-aside").to_owned();
-        found.entry(id).or_default().cgroups.push(folder);
+        let alive = InstanceId::is_alive(&id) == Some(true);
+        let entry = found.entry(id).or_default();
+        entry.alive |= alive;
+        entry.cgroups.push(folder);
     }
     Ok(found)
 }

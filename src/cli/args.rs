@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::container::ContainerArgs;
 use super::exit::Exit;
 use crate::record::{BackendName, Experiment, Workload};
 
@@ -32,6 +33,10 @@ pub enum Command {
     Run(RunArgs),
     /// Make summary, figures and page again from a run's folder
     Report(ReportArgs),
+    /// Run commands in containers of this program's own runtime
+    Container(ContainerArgs),
+    /// Compare two runs, two sets of runs, or two arms of one run
+    Compare(CompareArgs),
     /// Remove what a killed run may have left behind
     Clean(CleanArgs),
     /// Print a shell completion script
@@ -107,6 +112,36 @@ pub struct ReportArgs {
     pub out: Option<PathBuf>,
 }
 
+/// Arguments of `compare`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Examples:
+  unladen compare results/main results/branch --fail-on-regression
+      two runs, or two folders with several runs each
+  unladen compare results/reference --arms 'container userns=yes' container
+      two arms of one run, round by round")]
+pub struct CompareArgs {
+    /// Folder of a run, or of several runs, to compare with
+    pub base: PathBuf,
+    /// Folder of the new run, or of several
+    #[arg(required_unless_present = "arms", conflicts_with = "arms")]
+    pub new: Option<PathBuf>,
+    /// Compare two arms of the one run, named as in its table
+    #[arg(long, num_args = 2, value_names = ["ARM", "WITH"])]
+    pub arms: Option<Vec<String>>,
+    /// Exit with code 4 when something is certainly worse than before
+    #[arg(long)]
+    pub fail_on_regression: bool,
+    /// Ignore regressions that may be no larger than this
+    #[arg(long, value_name = "PERCENT", default_value = "0", value_parser = percent)]
+    pub threshold: f64,
+    /// Compare the cells that both have, although the runs were not of the same spec
+    #[arg(long)]
+    pub any_spec: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Arguments of `clean`.
 #[derive(Debug, Args)]
 pub struct CleanArgs {
@@ -160,6 +195,14 @@ impl From<BackendArg> for BackendName {
 }
 
 /// A duration such as `90s`, `3m` or `1h`.
+/// A share from per cent, with or without the sign.
+fn percent(text: &str) -> Result<f64, String> {
+    match text.trim().trim_end_matches('%').trim_end().parse::<f64>() {
+        Ok(value) if (0.0..=1000.0).contains(&value) => Ok(value / 100.0),
+        _ => Err("per cent between 0 and 1000 are needed, such as `5` or `2.5%`".to_owned()),
+    }
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     let error = || format!("`{text}` is not a time: write a number and s, m or h, such as 90s");
     let (number, factor) = match text.char_indices().next_back() {

@@ -39,6 +39,9 @@ mod spec;
 pub use self::bundle::{Bundle, BundleError, parse_config, read_config};
 pub use self::plan::{Plan, PlanError};
 pub use self::rootfs::{PAYLOAD_PATH, RootfsError, minimal_rootfs};
-pub use self::run::{RunError, Stdio, run};
+pub use self::run::{InstanceId, RunError, Running, Stdio, run, start};
 pub use self::runtime::{Container, PrepareError};
-pub use self::spec::{CellOptions, default_cell_spec};
+pub use self::spec::{
+    CapabilityChange, CellOptions, DEFAULT_PATH, Identity, Network, StandardOptions, UserError,
+    capability, default_cell_spec, find_user, resource_limit, standard_spec, temporary, volume,
+};

@@ -136,7 +136,8 @@ impl Container {
         fds: &[(BorrowedFd<'_>, RawFd)],
     ) -> Result<Child, SpawnError> {
         let join = group.join_fds();
-        self.command.spawn(&Launch { fds, join: &join, into_cgroup: group.into_cgroup() })
+        let into_cgroup = group.into_cgroup();
+        self.command.spawn(&Launch { fds, join: &join, into_cgroup, ..Launch::default() })
     }
 }
 

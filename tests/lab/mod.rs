@@ -35,12 +35,16 @@ pub struct Lab {
 
 impl Lab {
     pub fn new() -> Self {
+        Self::with(&Controller::STANDARD)
+    }
+
+    pub fn with(controllers: &[Controller]) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let id = format!("test-{}-{number}", std::process::id());
         let hierarchy =
             Hierarchy::detect(Path::new("/proc"), Path::new("/sys/fs/cgroup")).expect("detected");
-        let tree = hierarchy.prepare(&id, &Controller::STANDARD).expect("prepared");
+        let tree = hierarchy.prepare(&id, controllers).expect("prepared");
         let folder = tempfile::tempdir().expect("folder");
         open_to_all(folder.path());
         let rootfs = folder.path().join("rootfs");
@@ -214,7 +218,8 @@ pub fn plain_in(group: &Group, script: &str) -> Running {
     let mut command = plain("/bin/sh", arguments);
     let join = group.join_fds();
     Running::with(|fds| {
-        let launch = Launch { fds, join: &join, into_cgroup: group.into_cgroup() };
+        let into_cgroup = group.into_cgroup();
+        let launch = Launch { fds, join: &join, into_cgroup, ..Launch::default() };
         command.spawn(&launch).expect("launched")
     })
 }

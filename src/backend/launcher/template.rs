@@ -82,7 +82,7 @@ impl Template {
             Maker::Plain(command) => {
                 let join = group.join_fds();
                 let into_cgroup = group.into_cgroup();
-                command.spawn(&Launch { fds, join: &join, into_cgroup })
+                command.spawn(&Launch { fds, join: &join, into_cgroup, ..Launch::default() })
             }
             Maker::Container(container) => container.launch(group, fds),
         }

@@ -15,7 +15,7 @@ use crate::sys::spawn::{CapabilitySets, Step};
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Capabilities in the order of their numbers (include/uapi/linux/capability.h).
-const BY_NUMBER: [Capability; 41] = [
+pub(in crate::container) const BY_NUMBER: [Capability; 41] = [
     Capability::Chown,
     Capability::DacOverride,
     Capability::DacReadSearch,

@@ -5,11 +5,13 @@
 
 mod devices;
 mod identity;
+mod limits;
 mod mounts;
 mod namespaces;
 mod options;
-mod resources;
+mod overlay;
 mod scheduling;
+mod scratch;
 mod settings;
 mod supported;
 #[cfg(test)]
@@ -22,11 +24,13 @@ use std::path::{Path, PathBuf};
 use nix::sched::CloneFlags;
 use oci_spec::runtime::{Linux, Process, Spec};
 
+pub(super) use self::identity::BY_NUMBER;
 use self::mounts::{Mounts, Request};
 use self::namespaces::Namespaces;
 pub(super) use self::namespaces::{IdMaps, Joined};
+use self::scratch::Scratch;
 pub(super) use self::supported::check as check_fields;
-use super::cgroup::Limits;
+use super::cgroup::{Controller, Limits};
 use crate::sys::spawn::{MountAttributes, Slot, Step, handle};
 
 /// Why a spec cannot be carried out.
@@ -95,6 +99,10 @@ pub struct Plan {
     pub(super) environment: Vec<CString>,
     pub(super) limits: Limits,
     rootfs: CString,
+    /// Layers of an image over it; it is a mount point only, then.
+    overlay: Option<overlay::Layers>,
+    /// A writable layer over it.
+    scratch: Option<Scratch>,
     namespaces: Namespaces,
     id_maps: Option<IdMaps>,
     oom_score_adj: Option<i32>,
@@ -168,12 +176,14 @@ impl Plan {
             program: identity::program(process)?,
             arguments: strings("process.args", process.args().as_deref().unwrap_or_default())?,
             environment: strings("process.env", process.env().as_deref().unwrap_or_default())?,
-            limits: resources::limits(linux)?,
+            limits: limits::limits(linux)?,
             rootfs: c_path("root.path", rootfs)?,
             oom_score_adj: process.oom_score_adj(),
             settings: settings::steps(linux, process, &namespaces)?,
             features: features(spec, linux, &namespaces, &mounts)?,
             identity: identity::steps(process, linux, id_maps.as_ref())?,
+            overlay: None,
+            scratch: None,
             namespaces,
             id_maps,
             mounts,
@@ -185,6 +195,18 @@ impl Plan {
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// The controllers that a container of this plan needs: those of its
+    /// limits; and one to find its processes by, where no pid namespace ends
+    /// them together.
+    #[must_use]
+    pub fn controllers(&self) -> Vec<Controller> {
+        let alone = self.namespaces.new.contains(CloneFlags::CLONE_NEWPID);
+        let needed = |controller: &Controller| {
+            self.limits.wants(*controller) || (!alone && *controller == Controller::Pids)
+        };
+        Controller::ALL.into_iter().filter(needed).collect()
     }
 
     /// Whether instances get a user namespace of their own.
@@ -278,11 +300,16 @@ impl Plan {
         // first of all nothing may propagate there.
         let all = flow(self.root_receives || self.mounts.receive());
         let root = flow(self.root_receives);
-        let mut steps = vec![
-            Step::SetMount { path: c"/".into(), recursive: true, attributes: all },
-            Step::OpenTree { path: self.rootfs.clone(), recursive: true, slot: ROOT },
-            Step::SetTree { slot: ROOT, recursive: true, attributes: root },
-        ];
+        let mut steps =
+            vec![Step::SetMount { path: c"/".into(), recursive: true, attributes: all }];
+        match (&self.overlay, &self.scratch) {
+            (Some(_), _) => {}
+            (None, Some(scratch)) => steps.extend(scratch.open(&self.rootfs)),
+            (None, None) => steps.extend([
+                Step::OpenTree { path: self.rootfs.clone(), recursive: true, slot: ROOT },
+                Step::SetTree { slot: ROOT, recursive: true, attributes: root },
+            ]),
+        }
         steps.extend(self.mounts.open_static());
         steps
     }
@@ -292,12 +319,17 @@ impl Plan {
     /// every link of the image that contains that (follow_dotdot() in
     /// fs/namei.c ends at what is mounted on the root).
     fn enter_steps(&self) -> Vec<Step> {
-        vec![
-            Step::AttachTree { slot: ROOT, target: self.rootfs.clone() },
-            Step::EnterTree(ROOT),
-            Step::PivotRoot,
-            Step::DetachOldRoot,
-        ]
+        let mut steps = match (&self.overlay, &self.scratch) {
+            (Some(layers), _) => layers.enter(),
+            (None, Some(scratch)) => scratch.enter(&self.rootfs),
+            (None, None) => vec![
+                Step::AttachTree { slot: ROOT, target: self.rootfs.clone() },
+                Step::EnterTree(ROOT),
+            ],
+        };
+        steps.extend([Step::PivotRoot, Step::DetachOldRoot]);
+        steps.extend(self.overlay.iter().flat_map(overlay::Layers::folders));
+        steps
     }
 
     /// The steps of a child whose root was prepared: `namespace` is the first
@@ -317,12 +349,17 @@ impl Plan {
         steps
     }
 
-    /// Whether [`Plan::prepared_steps`] can work: a user namespace of an
+    /// Whether [`Plan::prepared_steps`] can work: a writable layer belongs to
+    /// one instance, a user namespace of an
     /// instance has no power over a mount namespace that is older than itself,
     /// and inside a user namespace of somebody else the host's `/proc` must
     /// stay in sight, see [`Plan::direct_steps`].
     pub(super) fn can_be_prepared(&self) -> bool {
-        self.id_maps.is_none() && !self.is_born_again() && in_first_user_namespace()
+        // What one instance writes no other may see.
+        let writable = self.overlay.as_ref().is_some_and(overlay::Layers::is_writable)
+            && !self.mounts.root_is_sealed();
+        let shared = self.scratch.is_none() && !writable && !self.is_born_again();
+        shared && self.id_maps.is_none() && in_first_user_namespace()
     }
 
     /// From birth on: what needs the host's files.
@@ -438,7 +475,7 @@ fn features(
         steps.push(Step::ProtectPath { place });
     }
     let masked = linux.masked_paths().as_deref().unwrap_or_default();
-    let null = Slot(mounts.slots());
+    let null = mounts.null_slot();
     if !masked.is_empty() {
         // Whatever the image or a mount put there instead would not hide
         // anything (the CVE-2025-31133 class).

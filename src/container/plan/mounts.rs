@@ -94,9 +94,14 @@ impl Mounts {
         Ok(Self { list: reader.list, seal_root, slots: reader.next_slot })
     }
 
-    /// The first slot that no mount uses.
+    /// The slot of the null device, with which files are hidden.
+    pub(super) fn null_slot(&self) -> Slot {
+        Slot(self.slots)
+    }
+
+    /// The first slot that nothing here uses.
     pub(super) fn slots(&self) -> usize {
-        self.slots
+        self.slots + 1
     }
 
     /// Whether a mount receives what the host mounts later.
@@ -107,6 +112,11 @@ impl Mounts {
     /// A path as an instance looks it up.
     pub(super) fn place(&self, field: &str, path: &Path) -> Result<Place, PlanError> {
         place(&self.list, &destination(path, field)?, field, false)
+    }
+
+    /// Whether instances cannot write to the root.
+    pub(super) fn root_is_sealed(&self) -> bool {
+        self.seal_root.is_some()
     }
 
     pub(super) fn open_static(&self) -> Vec<Step> {

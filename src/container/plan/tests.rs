@@ -255,3 +255,32 @@ fn programs_without_a_slash_are_looked_for_in_path() {
     let names: Vec<&str> = plan.program.iter().filter_map(|path| path.to_str().ok()).collect();
     assert_eq!(names, ["/a/tool", "./tool", "/b/tool"]);
 }
+
+#[test]
+fn a_scratch_layer_is_put_together_out_of_sight_of_the_host() {
+    let (folder, plan) = cell(false, |_| {});
+    let plan = plan.with_scratch_layer().expect("there");
+    assert!(!plan.can_be_prepared());
+    let list = words(&plan.direct_steps(), &folder);
+    let order: Vec<usize> = [
+        "change the mount /",
+        "open ROOTFS to bind it",
+        "open /dev/null to bind it",
+        "mount tmpfs at ROOTFS with `mode=755`",
+        "change to the directory ROOTFS",
+        "make the directory lower",
+        "bind at lower",
+        "make the directory upper",
+        "mount overlay at root with `lowerdir=lower,upperdir=upper,workdir=work,volatile`",
+        "change to the directory root",
+        "make it the root (pivot_root)",
+        "detach the old root",
+    ]
+    .iter()
+    .map(|step| list.iter().position(|other| other == step).unwrap_or_else(|| panic!("no {step}")))
+    .collect();
+    assert!(order.is_sorted(), "{list:?}");
+    let (folder, plan) = cell(true, |_| {});
+    let list = words(&plan.with_scratch_layer().expect("there").direct_steps(), &folder);
+    assert!(list.iter().any(|step| step.ends_with("volatile,userxattr`")), "{list:?}");
+}

@@ -1,5 +1,6 @@
-//! What runs in the child, in memory that it shares with its parent: no
-//! allocation, no lock, no panic, nothing but raw system calls.
+//! What runs in the child, in memory that it shares with its parent or in a
+//! copy of a process that may have had other threads: no allocation, no lock,
+//! no panic, nothing but raw system calls.
 
 use std::ffi::{c_char, c_void};
 use std::os::fd::OwnedFd;
@@ -12,7 +13,7 @@ use nix::sched::CloneFlags;
 
 use super::clone::{Stack, clone_onto};
 use super::descriptors::Places;
-use super::{CLONE_CLEAR_SIGHAND, Launch, Program, Step, perform};
+use super::{CLONE_CLEAR_SIGHAND, Launch, Program, Step, perform, wait};
 use crate::sys::raw::{call, signed};
 
 /// What the child tells its parent: the step that it began last (the number
@@ -43,7 +44,17 @@ pub(super) struct Context<'a> {
     pub(super) ignored_signals: u64,
     pub(super) second_stack: Option<&'a Stack>,
     pub(super) trace: &'a [AtomicU64],
-    pub(super) report: Report,
+    /// The child's end of the connection to a parent that does not wait for
+    /// the execution, or -1.
+    pub(super) channel: AtomicI32,
+    /// Where the byte comes from that starts the program, or -1.
+    pub(super) start: AtomicI32,
+    /// Where to say that the program could not be executed, or -1.
+    pub(super) started: AtomicI32,
+    /// The terminal that a step made, or -1.
+    pub(super) terminal: AtomicI32,
+    /// In memory that parent and child share.
+    pub(super) report: &'a Report,
 }
 
 /// The child's whole life before its program.
@@ -87,23 +98,28 @@ fn go_on(context: &Context<'_>, from: usize) -> ! {
     give_up(context, error)
 }
 
-/// Makes a second child of the same parent, which goes on with the next step.
-/// Returns when it has executed its program or ended.
+/// Makes a second child of the same parent, which goes on with the next step,
+/// in the first one's memory if that is the parent's: then this returns when
+/// the second has executed its program or ended.
 fn bear_second(context: &Context<'_>, namespaces: CloneFlags) -> Result<(), Errno> {
     let stack = context.second_stack.ok_or(Errno::ENOMEM)?;
-    let own = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PARENT | namespaces.bits();
+    let apart = context.channel.load(Relaxed) >= 0;
+    let sharing = if apart { 0 } else { libc::CLONE_VM | libc::CLONE_VFORK };
+    let own = sharing | libc::CLONE_PARENT | libc::CLONE_PARENT_SETTID | namespaces.bits();
     let flags = u64::from(own.cast_unsigned()) | CLONE_CLEAR_SIGHAND;
     let context_at = std::ptr::from_ref(context).cast::<c_void>();
+    // Written by the kernel before the second child runs.
+    let pid_at = Some(&context.report.second);
     // SAFETY: `run_second` never returns and makes only raw system calls on
-    // the same shared data. All signals are blocked since before this child.
-    let cloned = unsafe { clone_onto(stack, flags, None, run_second, context_at)? };
-    context.report.second.store(cloned.pid, Relaxed);
-    Ok(())
+    // the same shared data, or on a copy. All signals are blocked since before
+    // this child.
+    unsafe { clone_onto(stack, flags, None, pid_at, run_second, context_at).map(drop) }
 }
 
 /// Reports an error and ends the child.
 fn give_up(context: &Context<'_>, error: Errno) -> ! {
     context.report.errno.store(error as i32, Relaxed);
+    wait::say_failure(context, error);
     end(127)
 }
 
@@ -183,7 +199,7 @@ fn default_signals(ignored: u64) {
 }
 
 /// The signals that this process ignores, as bits (bit 0 is signal 1).
-pub(super) fn ignored_signals() -> u64 {
+pub(in crate::sys) fn ignored_signals() -> u64 {
     (1..=64_usize)
         .filter(|number| {
             let mut action = DEFAULT_ACTION;

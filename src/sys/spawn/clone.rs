@@ -5,6 +5,7 @@
 
 use std::ffi::c_void;
 use std::ptr::NonNull;
+use std::sync::atomic::AtomicI32;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -104,6 +105,7 @@ pub(super) unsafe fn clone_onto(
     stack: &Stack,
     flags: u64,
     cgroup: Option<u64>,
+    parent_tid: Option<&AtomicI32>,
     entry: extern "C" fn(*const c_void) -> !,
     context: *const c_void,
 ) -> Result<Cloned, Errno> {
@@ -112,6 +114,7 @@ pub(super) unsafe fn clone_onto(
     let arguments = CloneArguments {
         flags,
         pidfd: std::ptr::from_mut(&mut pidfd) as u64,
+        parent_tid: parent_tid.map_or(0, |at| at.as_ptr() as u64),
         // A child of the same parent ends with the same signal as its maker.
         exit_signal: if sibling { 0 } else { libc::SIGCHLD as u64 },
         stack: stack.lowest(),

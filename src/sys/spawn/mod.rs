@@ -8,6 +8,10 @@
 //! nothing but raw system calls, and executes a program. A step that fails is
 //! reported through the shared memory with its index and the kernel's error.
 //!
+//! [`Command::spawn_apart`] makes a child of the same kind in memory of its
+//! own, which may stop on the way and outlive its parent: for a container that
+//! is created by one command and started by another.
+//!
 //! Call it from a small single-threaded process. It is sound in a threaded one
 //! (the tests are), but a parent-death signal is tied to the launching
 //! *thread*, and only one thread may use a `Command` at a time.
@@ -15,6 +19,7 @@
 //! It does not find out what steps are right, in which order, or for whom: see
 //! the `container` module.
 
+mod apart;
 mod child;
 mod clone;
 mod descriptors;
@@ -24,7 +29,9 @@ mod perform;
 mod prepare;
 mod step;
 mod strings;
+mod terminal;
 mod user_namespace;
+mod wait;
 
 use std::ffi::{CString, c_void};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -41,6 +48,8 @@ use self::clone::{Stack, clone_onto};
 use self::strings::StringArray;
 use super::pidfd::PidFd;
 
+pub use self::apart::StartFailure;
+pub(super) use self::child::ignored_signals;
 pub use self::prepare::mount_namespace;
 pub use self::step::{
     CapabilitySets, Handle, Links, MountAttributes, Node, Place, Scheduling, Slot, Step,
@@ -78,6 +87,34 @@ pub struct Launch<'a> {
     pub join: &'a [BorrowedFd<'a>],
     /// A version 2 cgroup in which the child is born (`CLONE_INTO_CGROUP`).
     pub into_cgroup: Option<BorrowedFd<'a>>,
+    /// For [`Step::Terminal`].
+    pub terminal: Option<Terminal<'a>>,
+    /// For [`Step::AwaitStart`].
+    pub hold: Option<Hold<'a>>,
+}
+
+/// What a child needs to make a terminal.
+#[derive(Clone, Copy, Debug)]
+pub struct Terminal<'a> {
+    /// A connected Unix socket over which the master is sent as one message
+    /// with one descriptor (`SCM_RIGHTS`), so that the other end may be
+    /// another process's.
+    pub socket: BorrowedFd<'a>,
+    /// Height in characters, or 0 when it is not known.
+    pub rows: u16,
+    /// Width in characters, or 0 when it is not known.
+    pub columns: u16,
+}
+
+/// What a child needs to wait for its start by any process: both must be open
+/// for reading and writing (as a FIFO can be), so that neither reports its
+/// end while the child waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Hold<'a> {
+    /// One byte written here starts the program.
+    pub start: BorrowedFd<'a>,
+    /// Closed when the program was executed, or [`StartFailure`] is written.
+    pub started: BorrowedFd<'a>,
 }
 
 /// A launched child that executes its program.
@@ -170,6 +207,17 @@ pub enum SpawnError {
     /// A descriptor for watching the launching process could not be opened.
     #[error("cannot open a pidfd of the launching process")]
     OwnPidfd(#[source] Errno),
+    /// The steps do not fit to the launch.
+    #[error("cannot launch: {0}")]
+    Unfit(&'static str),
+    /// The connection to a child of its own memory.
+    #[error("cannot keep in touch with the child ({action})")]
+    Channel {
+        /// What was tried.
+        action: &'static str,
+        /// The kernel's error.
+        source: Errno,
+    },
     /// The thread that prepares a mount namespace could not be started.
     #[error("cannot start a thread to prepare a mount namespace")]
     Thread(#[source] std::io::Error),
@@ -249,7 +297,7 @@ impl Command {
             handles: Vec::new(),
             slots,
             traced: false,
-            ignored_signals: child::ignored_signals(),
+            ignored_signals: ignored_signals(),
             stack: Stack::new().map_err(CommandError::Stack)?,
             second_stack,
             ids: None,
@@ -305,28 +353,86 @@ impl Command {
     ///
     /// See [`SpawnError`]; the child, if there was one, is reaped.
     pub fn spawn(&mut self, launch: &Launch<'_>) -> Result<Child, SpawnError> {
-        let Some((users, groups)) = &self.ids else { return self.spawn_one(launch) };
-        let namespace = user_namespace::make(users, groups)?;
-        self.handles.push(namespace);
-        let child = self.spawn_one(launch);
-        self.handles.pop();
-        child
-    }
-
-    fn spawn_one(&mut self, launch: &Launch<'_>) -> Result<Child, SpawnError> {
-        let places = descriptors::Places::new(launch.fds).map_err(SpawnError::Target)?;
-        let parent = self.parent_pidfd()?;
-        for slot in &self.slots {
-            slot.store(-1, Relaxed);
+        if self.steps.iter().any(Step::waits) {
+            // The parent is suspended until the child has executed: nobody
+            // could answer.
+            return Err(SpawnError::Unfit("steps that wait need memory of their own"));
         }
         let stamps = if self.traced { self.steps.len() } else { 0 };
         let trace: Vec<AtomicU64> = (0..stamps).map(|_| AtomicU64::new(0)).collect();
-        let context = Context {
+        let report = Report::default();
+        let places = self.places(launch)?;
+        let parent = self.parent_pidfd()?;
+        self.make_user_namespace()?;
+        let context = self.context(parent, launch, &places, &report, &trace);
+        let shared = libc::CLONE_VM | libc::CLONE_VFORK;
+        let cloned = self.clone_child(&context, shared);
+        self.forget_user_namespace();
+        let (pid, pidfd) = cloned?;
+        let (pid, pidfd) = follow(pid, pidfd, &report)?;
+        if let Some(error) = self.failure(&report) {
+            // The child has exited or been killed: this does not block.
+            let _ = pidfd.wait(None);
+            return Err(error);
+        }
+        let trace = trace.iter().map(|end| end.load(Relaxed)).collect();
+        Ok(Child {
+            pid: Pid::from_raw(pid),
+            pidfd,
+            begun: report.begun.load(Relaxed),
+            set_up: report.set_up.load(Relaxed),
+            trace,
+        })
+    }
+
+    /// Makes the user namespace of the next child, if it shall have one.
+    fn make_user_namespace(&mut self) -> Result<(), SpawnError> {
+        if let Some((users, groups)) = &self.ids {
+            self.handles.push(user_namespace::make(users, groups)?);
+        }
+        Ok(())
+    }
+
+    /// Lets go of what `make_user_namespace` made: the child is in it.
+    fn forget_user_namespace(&mut self) {
+        if self.ids.is_some() {
+            self.handles.pop();
+        }
+    }
+
+    /// Where the descriptors of a launch go.
+    fn places(&self, launch: &Launch<'_>) -> Result<descriptors::Places, SpawnError> {
+        let has_terminal = self.steps.iter().any(|step| matches!(step, Step::Terminal { .. }));
+        if has_terminal && launch.terminal.is_none() {
+            return Err(SpawnError::Unfit("a step makes a terminal and nobody takes it"));
+        }
+        if has_terminal && launch.fds.iter().any(|(_, target)| (0..3).contains(target)) {
+            return Err(SpawnError::Unfit("the standard streams are the terminal's"));
+        }
+        descriptors::Places::new(launch.fds).map_err(SpawnError::Target)
+    }
+
+    /// What a child needs.
+    fn context<'a>(
+        &'a self,
+        parent: RawFd,
+        launch: &'a Launch<'a>,
+        places: &'a descriptors::Places,
+        report: &'a Report,
+        trace: &'a [AtomicU64],
+    ) -> Context<'a> {
+        for slot in &self.slots {
+            slot.store(-1, Relaxed);
+        }
+        let held = |fd: fn(&Hold<'a>) -> BorrowedFd<'a>| {
+            AtomicI32::new(launch.hold.as_ref().map_or(-1, |hold| fd(hold).as_raw_fd()))
+        };
+        Context {
             steps: &self.steps,
             handles: &self.handles,
             slots: &self.slots,
             launch,
-            places: &places,
+            places,
             parent: AtomicI32::new(parent),
             program: &self.program,
             program_fd: AtomicI32::new(match &self.program {
@@ -337,24 +443,13 @@ impl Command {
             environment: self.environment.as_ptr(),
             ignored_signals: self.ignored_signals,
             second_stack: self.second_stack.as_ref(),
-            trace: &trace,
-            report: Report::default(),
-        };
-        let (pid, pidfd) = self.clone_child(&context, launch)?;
-        let (pid, pidfd) = follow(pid, pidfd, &context.report)?;
-        if let Some(error) = self.failure(&context.report) {
-            // The child has exited or been killed: this does not block.
-            let _ = pidfd.wait(None);
-            return Err(error);
-        }
-        let trace = trace.iter().map(|end| end.load(Relaxed)).collect();
-        Ok(Child {
-            pid: Pid::from_raw(pid),
-            pidfd,
-            begun: context.report.begun.load(Relaxed),
-            set_up: context.report.set_up.load(Relaxed),
             trace,
-        })
+            channel: AtomicI32::new(-1),
+            start: held(|hold| hold.start),
+            started: held(|hold| hold.started),
+            terminal: AtomicI32::new(-1),
+            report,
+        }
     }
 
     /// A pidfd of the process that calls now.
@@ -372,15 +467,11 @@ impl Command {
     }
 
     /// The creating call, with all signals blocked around it.
-    fn clone_child(
-        &self,
-        context: &Context<'_>,
-        launch: &Launch<'_>,
-    ) -> Result<(i32, PidFd), SpawnError> {
-        let own = libc::CLONE_VM | libc::CLONE_VFORK | self.namespaces.bits();
+    fn clone_child(&self, context: &Context<'_>, sharing: i32) -> Result<(i32, PidFd), SpawnError> {
+        let own = sharing | self.namespaces.bits();
         // Flags of 32 bits: the conversion keeps the bit pattern.
         let mut flags = u64::from(own.cast_unsigned()) | CLONE_PIDFD | CLONE_CLEAR_SIGHAND;
-        let cgroup = launch.into_cgroup.map(|fd| {
+        let cgroup = context.launch.into_cgroup.map(|fd| {
             flags |= CLONE_INTO_CGROUP;
             u64::from(fd.as_raw_fd().cast_unsigned())
         });
@@ -394,6 +485,7 @@ impl Command {
                 &self.stack,
                 flags,
                 cgroup,
+                None,
                 child::run,
                 std::ptr::from_ref(context).cast::<c_void>(),
             )

@@ -9,7 +9,10 @@ use nix::errno::Errno;
 use nix::libc::{self, c_long};
 
 use super::child::{Context, prctl};
-use super::{CapabilitySets, Handle, MountAttributes, Scheduling, Slot, Step, filesystem, paths};
+use super::{
+    CapabilitySets, Handle, MountAttributes, Program, Scheduling, Slot, Step, filesystem, paths,
+    terminal, wait,
+};
 use crate::sys::raw::{call, signed, small, word};
 
 const OPEN_TREE_CLONE: u32 = 1;
@@ -66,7 +69,6 @@ pub(super) fn step(step: &Step, context: &Context<'_>) -> Result<(), Errno> {
 /// Carries out a step that is about the process rather than its files.
 fn identity_step(step: &Step, context: &Context<'_>) -> Result<(), Errno> {
     match step {
-        Step::Hide => prctl(libc::PR_SET_DUMPABLE, 0).map(drop),
         Step::HostName(name) => name_call(libc::SYS_sethostname, name),
         Step::DomainName(name) => name_call(libc::SYS_setdomainname, name),
         Step::LoopbackUp => loopback_up(),
@@ -92,8 +94,13 @@ fn identity_step(step: &Step, context: &Context<'_>) -> Result<(), Errno> {
         Step::ParentDeathSignal(signal) => {
             prctl(libc::PR_SET_PDEATHSIG, signed(*signal as i32)).map(drop)
         }
-        Step::MapDescriptors => context.places.arrange([&context.parent, &context.program_fd]),
+        Step::MapDescriptors => map_descriptors(context),
         Step::CheckParent => check_parent(context),
+        Step::Terminal { owner, console } => terminal::make(context, *owner, *console),
+        Step::Hide => prctl(libc::PR_SET_DUMPABLE, 0).map(drop),
+        Step::Pause(number) => wait::pause(context, *number),
+        Step::FindProgram => find_program(context),
+        Step::AwaitStart => wait::await_start(context),
         // Every step is in one of the two functions; the tests run them all.
         _ => Err(Errno::ENOSYS),
     }
@@ -210,11 +217,53 @@ fn keep(context: &Context<'_>, slot: Slot, fd: RawFd) -> Result<(), Errno> {
     Ok(())
 }
 
-fn move_mount(tree: RawFd, target: &CStr) -> Result<(), Errno> {
+pub(super) fn move_mount(tree: RawFd, target: &CStr) -> Result<(), Errno> {
     let flags = word(MOVE_MOUNT_F_EMPTY_PATH);
     let arguments = [signed(tree), pointer(c""), signed(libc::AT_FDCWD), pointer(target), flags, 0];
     // SAFETY: both paths are valid strings.
     unsafe { call(libc::SYS_move_mount, arguments).map(drop) }
+}
+
+fn map_descriptors(context: &Context<'_>) -> Result<(), Errno> {
+    let others = [
+        &context.parent,
+        &context.program_fd,
+        &context.channel,
+        &context.start,
+        &context.started,
+        &context.terminal,
+    ];
+    // A child of its own memory may wait for long, and must not keep open
+    // meanwhile what its parent had open.
+    context.places.arrange(&others, context.channel.load(Relaxed) >= 0)?;
+    terminal::take_streams(context)
+}
+
+/// Whether one of the program's paths leads to a file that may be executed.
+fn find_program(context: &Context<'_>) -> Result<(), Errno> {
+    let Program::Paths(paths) = context.program else { return Ok(()) };
+    let mut last = Errno::ENOENT;
+    for path in paths {
+        match executable(path) {
+            Ok(()) => return Ok(()),
+            // One that exists and is refused says more.
+            Err(error) if last == Errno::ENOENT => last = error,
+            Err(_) => {}
+        }
+    }
+    Err(last)
+}
+
+/// `faccessat2` (Linux 5.8) asks with the effective ids and capabilities.
+fn executable(path: &CStr) -> Result<(), Errno> {
+    if let Ok(folder) = open(path, libc::O_PATH | libc::O_DIRECTORY, 0) {
+        close(folder);
+        return Err(Errno::EACCES);
+    }
+    let effective = signed(libc::AT_EACCESS);
+    let arguments = [signed(libc::AT_FDCWD), pointer(path), signed(libc::X_OK), effective, 0, 0];
+    // SAFETY: the path is a valid string.
+    unsafe { call(libc::SYS_faccessat2, arguments).map(drop) }
 }
 
 /// `sethostname` and its like take a length.

@@ -54,6 +54,7 @@ fn build(steps: &[Step]) -> Result<OwnedFd, SpawnError> {
 }
 
 fn carry_out(steps: &[Step], slots: &[AtomicI32], places: &Places) -> Result<(), SpawnError> {
+    let report = Report::default();
     let context = Context {
         steps,
         handles: &[],
@@ -68,7 +69,11 @@ fn carry_out(steps: &[Step], slots: &[AtomicI32], places: &Places) -> Result<(),
         ignored_signals: 0,
         second_stack: None,
         trace: &[],
-        report: Report::default(),
+        channel: AtomicI32::new(-1),
+        start: AtomicI32::new(-1),
+        started: AtomicI32::new(-1),
+        terminal: AtomicI32::new(-1),
+        report: &report,
     };
     for (index, step) in steps.iter().enumerate() {
         perform::step(step, &context).map_err(|source| SpawnError::Step {

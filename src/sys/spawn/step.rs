@@ -164,10 +164,6 @@ pub enum Step {
     /// those that the first one has entered. It takes the place of the first
     /// one, which ends when the second has executed its program.
     BeBornAgain(CloneFlags),
-    /// Takes away the right of others to trace the child and to look at its
-    /// memory, program file and descriptors through `/proc`, as long as it
-    /// has not executed its program (prctl(2), `PR_SET_DUMPABLE`).
-    Hide,
     /// Changes a mount or, with `recursive`, everything beneath it too.
     SetMount {
         /// A path to the mount.
@@ -335,10 +331,38 @@ pub enum Step {
     /// Asks the kernel to send this signal when the launching thread ends.
     /// Must follow every change of credentials, since those clear it.
     ParentDeathSignal(Signal),
-    /// Puts [`Launch::fds`](super::Launch::fds) in their places and marks every other
+    /// Puts [`Launch::fds`](super::Launch::fds) in their places, the terminal
+    /// of [`Step::Terminal`] on 0, 1 and 2, and marks every other
     /// descriptor to be closed by `execve`. Slots, handles and cgroups cannot
     /// be used after it.
     MapDescriptors,
+    /// Makes a pseudo-terminal in the `/dev/pts` that the child sees now,
+    /// makes it the child's controlling terminal and, with
+    /// [`Step::MapDescriptors`], its standard streams, and sends the master
+    /// over [`Launch::terminal`](super::Launch::terminal). Needs
+    /// [`Step::NewSession`] before it.
+    Terminal {
+        /// The user inside who gets it.
+        owner: u32,
+        /// Whether it is bound at `/dev/console`, where a file must exist.
+        console: bool,
+    },
+    /// Takes away the right of others to trace the child and to look at its
+    /// memory, program file and descriptors through `/proc`, as long as it
+    /// has not executed its program (prctl(2), `PR_SET_DUMPABLE`).
+    Hide,
+    /// Tells the launching process that this point is reached, and waits for
+    /// its answer. Only for [`Command::spawn_apart`](super::Command::spawn_apart).
+    Pause(u8),
+    /// Fails when there is no program that the child, as it now is, may
+    /// execute. It is only looked for: what [`Step::AwaitStart`] would
+    /// otherwise find out too late.
+    FindProgram,
+    /// Tells the launching process that everything is set up, and waits,
+    /// for as long as it takes, for a byte from
+    /// [`Launch::hold`](super::Launch::hold). Only for
+    /// [`Command::spawn_apart`](super::Command::spawn_apart).
+    AwaitStart,
     /// Gives up if the launching process has ended: then
     /// [`Step::ParentDeathSignal`] may have come too late.
     CheckParent,
@@ -362,7 +386,13 @@ impl Step {
                 | Self::OpenDevice { .. }
                 | Self::Mask { .. }
                 | Self::ProtectPath { place: Place { beneath: Some(_), .. } }
+                | Self::Terminal { .. }
         )
+    }
+
+    /// Whether the step waits for an answer of somebody else.
+    pub(super) fn waits(&self) -> bool {
+        matches!(self, Self::Pause(_) | Self::AwaitStart)
     }
 
     /// The slot that the step uses.
@@ -395,7 +425,6 @@ impl fmt::Display for Step {
                 write!(f, "enter an existing namespace ({kind:?})")
             }
             Self::BeBornAgain(flags) => write!(f, "make a second child ({flags:?})"),
-            Self::Hide => f.write_str("hide from other processes"),
             Self::SetMount { path, .. } => write!(f, "change the mount {}", text(path)),
             Self::OpenTree { path, .. } => write!(f, "open {} to bind it", text(path)),
             Self::SetTree { slot, .. } => write!(f, "change the attributes of bind {}", slot.0),
@@ -444,6 +473,11 @@ impl fmt::Display for Step {
             Self::ParentDeathSignal(signal) => write!(f, "set the parent-death signal {signal}"),
             Self::MapDescriptors => f.write_str("arrange the descriptors"),
             Self::CheckParent => f.write_str("find the launching process alive"),
+            Self::Terminal { .. } => f.write_str("make a terminal in /dev/pts"),
+            Self::Hide => f.write_str("hide from other processes"),
+            Self::Pause(number) => write!(f, "wait for the launching process at point {number}"),
+            Self::FindProgram => f.write_str("find the program"),
+            Self::AwaitStart => f.write_str("wait to be started"),
         }
     }
 }

@@ -97,8 +97,9 @@ fn create(ends: &[RawFd; 2]) -> Result<(i32, PidFd), Errno> {
     let mask = child::block_signals();
     // SAFETY: `stay` never returns and makes only raw system calls; `ends` is
     // in the copy of this memory that the child gets. All signals are blocked.
-    let cloned =
-        unsafe { clone_onto(&stack, flags, None, stay, std::ptr::from_ref(ends).cast::<c_void>()) };
+    let cloned = unsafe {
+        clone_onto(&stack, flags, None, None, stay, std::ptr::from_ref(ends).cast::<c_void>())
+    };
     child::restore_signals(mask);
     let cloned = cloned?;
     // SAFETY: `clone3` succeeded with CLONE_PIDFD, so this is a fresh

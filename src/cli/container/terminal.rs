@@ -1,0 +1,1 @@
+//! The caller's terminal, while the command has one of its own.
