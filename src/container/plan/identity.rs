@@ -137,7 +137,10 @@ fn credentials(process: &Process, maps: Option<&IdMaps>) -> Result<Vec<Step>, Pl
         permitted,
         inheritable: set(|all| all.inheritable()),
     }));
-    let ambient = set(|all| all.ambient());
+    // The kernel grants only what is permitted and inheritable; what cannot be
+    // granted is no error (config.md of the OCI runtime specification,
+    // "Linux Process"), and `crun spec` itself writes such sets.
+    let ambient = set(|all| all.ambient()) & permitted & set(|all| all.inheritable());
     if ambient != 0 {
         // Must be permitted and inheritable by now.
         steps.push(Step::SetAmbient(ambient));

@@ -270,9 +270,9 @@ impl Plan {
         // What each instance has for itself is made now too: in a user
         // namespace the kernel allows a new /proc only as long as another one
         // is in sight (mount_too_revealing() in fs/namespace.c).
-        steps.extend(self.open_steps());
-        steps.extend(self.mounts.open_instance());
-        steps.extend(self.become_mapped());
+        let mut open = self.open_steps();
+        open.extend(self.mounts.open_instance());
+        steps.extend(self.with_change_of_user(open));
         steps.extend(self.enter_steps());
         steps.extend(self.mounts.attach_static());
         steps.extend(self.mounts.attach_instance());
@@ -418,15 +418,29 @@ impl Plan {
     }
 
     /// In a user namespace that somebody else made, the child is still the
-    /// user of the host, who may open the host's files but is nobody inside.
-    fn become_mapped(&self) -> Vec<Step> {
-        match &self.id_maps {
-            Some(maps @ (IdMaps::Ranges { .. } | IdMaps::Joined)) => {
-                let (uid, gid) = maps.set_up_as();
-                vec![Step::SetUser { uid, gid }]
-            }
-            _ => Vec::new(),
-        }
+    /// user of the host, who may open the host's files but is nobody inside:
+    /// filesystems, whose root belongs to their maker, come after the change.
+    fn with_change_of_user(&self, open: Vec<Step>) -> Vec<Step> {
+        let Some(maps @ (IdMaps::Ranges { .. } | IdMaps::Joined)) = &self.id_maps else {
+            return open;
+        };
+        let (uid, gid) = maps.set_up_as();
+        let made: Vec<Slot> = open
+            .iter()
+            .filter_map(|step| match step {
+                Step::Filesystem { slot, .. } => Some(*slot),
+                _ => None,
+            })
+            .collect();
+        let (late, mut steps): (Vec<Step>, Vec<Step>) =
+            open.into_iter().partition(|step| match step {
+                Step::Filesystem { .. } => true,
+                Step::SetTree { slot, .. } => made.contains(slot),
+                _ => false,
+            });
+        steps.push(Step::SetUser { uid, gid });
+        steps.extend(late);
+        steps
     }
 
     /// From the last mount to the end.
