@@ -46,7 +46,7 @@ pub fn all_capabilities() -> &'static [oci_spec::runtime::Capability] {
 /// The mount options that a spec may use, besides those that are handed to
 /// the filesystem.
 #[must_use]
-pub fn mount_options() -> Vec<&'static str> {
+pub fn mount_options() -> Vec<String> {
     plan::mount_options()
 }
 

@@ -1,10 +1,16 @@
 //! A plan made ready, and its instances.
 
 use std::ffi::CString;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::PathBuf;
+
+use nix::sched::CloneFlags;
 
 use super::cgroup::{Group, Limits};
-use super::plan::Plan;
+use super::plan::{IdMaps, Joined, Plan};
+use crate::sys::namespace::kind;
 use crate::sys::spawn::{
     Child, Command, CommandError, Launch, Program, SpawnError, Step, mount_namespace,
 };
@@ -18,6 +24,26 @@ pub enum PrepareError {
     /// Nobody would run its hooks.
     #[error("cannot use `hooks`: only the commands of `unladen-oci` run them")]
     Hooks,
+    /// A namespace to enter.
+    #[error("cannot open the namespace {} that `{field}.path` names", path.display())]
+    Namespace {
+        /// Path of the field in `config.json`.
+        field: String,
+        /// Its value.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A namespace to enter is of another kind.
+    #[error("`{field}.path` cannot be `{}`: it is a namespace of the kind {found:?}", path.display())]
+    Kind {
+        /// Path of the field in `config.json`.
+        field: String,
+        /// Its value.
+        path: PathBuf,
+        /// What it is.
+        found: CloneFlags,
+    },
     /// Its steps cannot work.
     #[error("cannot prepare the container's process")]
     Command(#[from] CommandError),
@@ -49,7 +75,8 @@ impl Container {
         if !plan.can_be_prepared() {
             return Self::prepare_direct(plan);
         }
-        let namespace = mount_namespace(&plan.root_steps()).map_err(PrepareError::Root)?;
+        let mut handles = open_joined(plan.joined())?;
+        handles.push(mount_namespace(&plan.root_steps()).map_err(PrepareError::Root)?);
         let command = Command::new(
             Program::Paths(plan.program.clone()),
             plan.arguments.clone(),
@@ -57,7 +84,7 @@ impl Container {
             plan.birth_prepared(),
             plan.prepared_steps(),
         )?
-        .with_handles(vec![namespace]);
+        .with_handles(handles);
         Ok(Self { command, limits: plan.limits.clone() })
     }
 
@@ -66,18 +93,24 @@ impl Container {
     ///
     /// # Errors
     ///
-    /// When the launching process lacks memory.
+    /// When a namespace to enter is none of its kind, or when the launching
+    /// process lacks memory.
     pub fn prepare_direct(plan: &Plan) -> Result<Self, PrepareError> {
         if plan.has_hooks() {
             return Err(PrepareError::Hooks);
         }
-        let command = Command::new(
+        let handles = open_joined(plan.joined())?;
+        let mut command = Command::new(
             Program::Paths(plan.program.clone()),
             plan.arguments.clone(),
             plan.environment.clone(),
             plan.birth(),
             plan.direct_steps(),
-        )?;
+        )?
+        .with_handles(handles);
+        if let Some(IdMaps::Ranges { users, groups }) = plan.ranges() {
+            command = command.with_user_namespace(users.clone(), groups.clone());
+        }
         Ok(Self { command, limits: plan.limits.clone() })
     }
 
@@ -92,13 +125,19 @@ impl Container {
         plan: &Plan,
         keyring: Option<CString>,
     ) -> Result<Command, PrepareError> {
-        Ok(Command::new(
+        let handles = open_joined(plan.joined())?;
+        let mut command = Command::new(
             Program::Paths(plan.program.clone()),
             plan.arguments.clone(),
             plan.environment.clone(),
             plan.birth(),
             plan.held_steps(keyring),
-        )?)
+        )?
+        .with_handles(handles);
+        if let Some(IdMaps::Ranges { users, groups }) = plan.ranges() {
+            command = command.with_user_namespace(users.clone(), groups.clone());
+        }
+        Ok(command)
     }
 
     /// Makes each child stamp the end of each step, see
@@ -135,5 +174,21 @@ impl Container {
         let join = group.join_fds();
         let into_cgroup = group.into_cgroup();
         self.command.spawn(&Launch { fds, join: &join, into_cgroup, ..Launch::default() })
+    }
+}
+
+/// Opens the namespaces that instances enter.
+fn open_joined(joined: &[Joined]) -> Result<Vec<OwnedFd>, PrepareError> {
+    joined.iter().map(open_one).collect()
+}
+
+fn open_one(joined: &Joined) -> Result<OwnedFd, PrepareError> {
+    let (field, path) = (joined.field.clone(), joined.path.clone());
+    let found = File::open(&path)
+        .and_then(|file| kind(file.as_fd()).map(|kind| (file, kind)).map_err(io::Error::from));
+    match found {
+        Ok((file, kind)) if kind == joined.kind => Ok(file.into()),
+        Ok((_, found)) => Err(PrepareError::Kind { field, path, found }),
+        Err(source) => Err(PrepareError::Namespace { field, path, source }),
     }
 }

@@ -8,6 +8,7 @@ pub mod bpf;
 pub mod clock;
 pub mod fdpass;
 pub mod file;
+pub mod namespace;
 pub mod pidfd;
 mod raw;
 pub mod signals;

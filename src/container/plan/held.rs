@@ -5,8 +5,9 @@ use std::ffi::CString;
 
 use oci_spec::runtime::{Process, Spec};
 
+use super::namespaces::{IdMaps, Namespaces};
 use super::{Plan, PlanError, identity};
-use crate::sys::spawn::Step;
+use crate::sys::spawn::{Node, Place, Step};
 
 /// Where a held process pauses before its root changes, for hooks.
 pub(in crate::container) const BEFORE_PIVOT: u8 = 1;
@@ -42,12 +43,9 @@ impl Plan {
     /// The container's terminal, once its `/dev/pts` is there.
     pub(super) fn terminal_steps(&self) -> Vec<Step> {
         let Some(owner) = self.terminal else { return Vec::new() };
-        let mut steps = Vec::new();
-        if !self.mounts.has_own_devices() {
-            steps.push(Step::MakeFile { path: c"/dev/console".into() });
-        }
-        steps.push(Step::Terminal { owner, console: true });
-        steps
+        // A /dev of this runtime has it already, and may be read-only by now.
+        let place = Place::root(c"/dev/console".into());
+        vec![Step::Make { place, node: Node::File }, Step::Terminal { owner, console: true }]
     }
 
     /// The steps of a process that waits for its start, which may come from
@@ -100,12 +98,12 @@ impl Joining {
     pub(in crate::container) fn plan(process: &Process, spec: &Spec) -> Result<Self, PlanError> {
         let none = oci_spec::runtime::Linux::default();
         let linux = spec.linux().as_ref().unwrap_or(&none);
-        let namespaces = super::namespaces(linux)?;
-        let maps = super::resources::id_maps(linux, namespaces)?;
+        let namespaces = Namespaces::read(linux)?;
+        let maps = IdMaps::read(linux, &namespaces, process)?;
         let owner = process.user().uid();
         let terminal = process.terminal().unwrap_or(false);
         let filter = linux.seccomp().as_ref().map(super::seccomp::compile).transpose()?;
-        let mut identity = identity::steps(process, maps, filter)?;
+        let mut identity = identity::steps(process, linux, maps.as_ref(), filter)?;
         identity.retain(|step| !matches!(step, Step::ParentDeathSignal(_) | Step::CheckParent));
         let identity = before_last_filter(identity, [Step::FindProgram]);
         let arguments = process.args().as_deref().unwrap_or_default();

@@ -43,8 +43,38 @@ const SUPPORTED: &[&str] = &[
     "process.rlimits[].hard",
     "process.rlimits[].soft",
     "process.noNewPrivileges",
+    "process.apparmorProfile",
+    "process.selinuxLabel",
+    "process.ioPriority.class",
+    "process.ioPriority.priority",
+    "process.scheduler.policy",
+    "process.scheduler.nice",
+    "process.scheduler.priority",
+    "process.scheduler.flags[]",
+    "process.scheduler.runtime",
+    "process.scheduler.deadline",
+    "process.scheduler.period",
+    // For programs that join a container later; by definition without effect
+    // on its first one.
+    "process.execCPUAffinity.initial",
+    "process.execCPUAffinity.final",
     "process.oomScoreAdj",
+    "linux.devices[].path",
+    "linux.devices[].type",
+    "linux.devices[].major",
+    "linux.devices[].minor",
+    "linux.devices[].fileMode",
+    "linux.devices[].uid",
+    "linux.devices[].gid",
     "linux.namespaces[].type",
+    "linux.namespaces[].path",
+    "linux.personality.domain",
+    "linux.personality.flags[]",
+    "linux.sysctl.*",
+    "linux.timeOffsets.monotonic.secs",
+    "linux.timeOffsets.monotonic.nanosecs",
+    "linux.timeOffsets.boottime.secs",
+    "linux.timeOffsets.boottime.nanosecs",
     "linux.uidMappings[].containerID",
     "linux.uidMappings[].hostID",
     "linux.uidMappings[].size",
@@ -117,39 +147,31 @@ const NOT_CARRIED_OUT: &[&str] = &[
     "vm.*",
     "zos.*",
     "process.commandLine",
-    "process.apparmorProfile",
-    "process.selinuxLabel",
-    "process.ioPriority.*",
-    "process.scheduler.*",
-    "process.execCPUAffinity.*",
     "process.user.username",
     "mounts[].uidMappings.*",
     "mounts[].gidMappings.*",
-    "linux.devices.*",
     "linux.intelRdt.*",
     "linux.memoryPolicy.*",
     "linux.mountLabel",
-    "linux.namespaces[].path",
     "linux.netDevices.*",
-    "linux.personality.*",
     "linux.resources.*",
     "linux.seccomp.*",
-    "linux.sysctl.*",
-    "linux.timeOffsets.*",
 ];
 
 /// Refuses the first field that is not supported.
 pub(in crate::container) fn check(spec: &Value) -> Result<(), PlanError> {
     version(spec.get("ociVersion"))?;
     let propagation = spec.pointer("/linux/rootfsPropagation").and_then(Value::as_str);
-    if let Some(value) = propagation
-        && !matches!(value, "" | "private" | "rprivate")
-    {
-        return Err(PlanError::Value {
-            field: "linux.rootfsPropagation".to_owned(),
-            value: value.to_owned(),
-            reason: "mounts of this runtime are always private",
-        });
+    match propagation {
+        None | Some("" | "private" | "rprivate" | "slave" | "rslave") => {}
+        Some(value) => {
+            return Err(PlanError::Value {
+                field: "linux.rootfsPropagation".to_owned(),
+                value: value.to_owned(),
+                reason: "this runtime lets no mount of a container reach the host: private, \
+                         rprivate, slave or rslave",
+            });
+        }
     }
     look(spec, "", "")
 }

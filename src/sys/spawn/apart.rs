@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 
 use super::child::Report;
 use super::wait::SET_UP;
-use super::{Child, Command, Launch, SpawnError, Step};
+use super::{Child, Command, Launch, SpawnError, Step, follow};
 use crate::sys::fdpass::stream_pair;
 
 /// What a child that was told to start says when it could not execute its
@@ -147,11 +147,19 @@ impl Command {
     ) -> Result<Child, SpawnError> {
         let places = self.places(launch)?;
         let parent = self.parent_pidfd()?;
+        self.make_user_namespace()?;
         let mut context = self.context(parent, launch, &places, report, &[]);
         context.far_end = near.as_raw_fd();
         context.channel.store(far.as_raw_fd(), Relaxed);
-        let (pid, pidfd) = self.clone_child(&context, 0)?;
+        let cloned = self.clone_child(&context, 0);
+        self.forget_user_namespace();
+        let (mut pid, mut pidfd) = cloned?;
         drop(far);
+        if self.second_stack.is_some() {
+            // The first child ends as soon as there is a second one.
+            let _ = pidfd.wait(None);
+            (pid, pidfd) = follow(pid, pidfd, report)?;
+        }
         Ok(Child { pid: Pid::from_raw(pid), pidfd, begun: 0, set_up: 0, trace: Vec::new() })
     }
 
