@@ -12,6 +12,7 @@ mod doctor;
 mod exit;
 mod image;
 mod list;
+pub mod oci;
 mod progress;
 mod run;
 mod signals;

@@ -29,6 +29,7 @@
 
 mod bundle;
 pub mod cgroup;
+pub mod lifecycle;
 pub mod network;
 mod plan;
 mod rootfs;
@@ -36,6 +37,19 @@ mod run;
 mod runtime;
 pub mod seccomp;
 mod spec;
+
+/// The capabilities that a spec may name, in the order of their numbers.
+#[must_use]
+pub fn all_capabilities() -> &'static [oci_spec::runtime::Capability] {
+    &plan::BY_NUMBER
+}
+
+/// The mount options that a spec may use, besides those that are handed to
+/// the filesystem.
+#[must_use]
+pub fn mount_options() -> Vec<String> {
+    plan::mount_options()
+}
 
 pub use self::bundle::{Bundle, BundleError, parse_config, read_config};
 pub use self::plan::{Plan, PlanError};
