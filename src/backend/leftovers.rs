@@ -1,6 +1,6 @@
 //! What killed runs left behind, found and removed from names alone: cgroups
-//! are called `unladen-<run id>`, and every process of a run has the id in
-//! its environment.
+//! are called `unladen-<run id>`, every process of a run has the id in its
+//! environment, and a bridge has it as its alias.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,12 +12,16 @@ use procfs::process::Process;
 
 use super::launcher::SUBCOMMAND;
 use crate::container::cgroup::{CgroupError, Hierarchy, find, sweep};
+use crate::container::network::{self, NetworkError};
 use crate::payload::protocol::ENV_RUN;
 use crate::sys::clock::Deadline;
 use crate::sys::pidfd::PidFd;
 
 /// Time that an orphaned launcher may take to remove what it started.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where the kernel lists the network interfaces.
+const INTERFACES: &str = "/sys/class/net";
 
 /// Why leftovers could not be looked for or removed.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +32,9 @@ pub enum LeftoverError {
     /// A cgroup cannot be found or removed.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    /// An interface cannot be found or removed.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// A process cannot be killed.
     #[error("cannot kill process {pid}")]
     Kill {
@@ -50,6 +57,8 @@ pub struct Leftover {
     pub processes: Vec<i32>,
     /// Cgroup folders.
     pub cgroups: Vec<PathBuf>,
+    /// Network interfaces.
+    pub links: Vec<String>,
 }
 
 /// Everything on this host that carries the id of a run, by id.
@@ -73,6 +82,9 @@ pub fn leftovers() -> Result<BTreeMap<String, Leftover>, LeftoverError> {
         let id = name.trim_start_matches("unladen-").trim_end_matches("-aside").to_owned();
         found.entry(id).or_default().cgroups.push(folder);
     }
+    for (id, links) in network::find(Path::new(INTERFACES))? {
+        found.entry(id).or_default().links = links;
+    }
     Ok(found)
 }
 
@@ -93,6 +105,9 @@ pub fn remove(run_id: &str, leftover: &Leftover) -> Result<(), LeftoverError> {
         kill_if_of(*pid, run_id)?;
     }
     sweep(&hierarchy()?, Some(run_id)).failed.into_iter().next().map_or(Ok(()), Err)?;
+    // Last: by its alias the bridge tells of the run until everything else
+    // is gone.
+    network::remove_links(run_id, Path::new(INTERFACES))?;
     Ok(())
 }
 

@@ -37,5 +37,6 @@ fn describe(id: &str, leftover: &Leftover) -> String {
         parts.push(format!("{} processes", leftover.processes.len()));
     }
     parts.extend(leftover.cgroups.iter().map(|folder| folder.display().to_string()));
+    parts.extend(leftover.links.iter().map(|link| format!("network interface {link}")));
     format!("run {id}: {}", parts.join(", "))
 }

@@ -39,5 +39,5 @@ mod spec;
 pub use self::plan::{Plan, PlanError};
 pub use self::rootfs::{PAYLOAD_PATH, RootfsError, minimal_rootfs};
 pub use self::run::{RunError, Stdio, run};
-pub use self::runtime::{Container, LaunchError, NetworkedContainer, PrepareError};
+pub use self::runtime::{Container, HeldContainer, LaunchError, NetworkedContainer, PrepareError};
 pub use self::spec::{CellOptions, default_cell_spec};
