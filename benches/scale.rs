@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use unladen::backend::Assets;
 use unladen::container::cgroup::{Controller, CpuQuota, Group, Hierarchy, Limits, RunTree};
+use unladen::container::seccomp::{Machine, default_profile};
 use unladen::container::{
     CellOptions, Container, PAYLOAD_PATH, Plan, default_cell_spec, minimal_rootfs,
 };
@@ -63,6 +64,10 @@ impl Yard {
                 ..Limits::default()
             },
             user_namespace: false,
+            seccomp: Some(
+                default_profile(&oci_spec::runtime::Capabilities::new(), Machine::native())
+                    .expect("a filter"),
+            ),
         });
         let environment = vec![
             format!("{ENV_CHANNEL}=fd:3"),

@@ -16,6 +16,8 @@ set -euo pipefail
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=scripts/lib.sh
 source "$here/lib.sh"
+# shellcheck source=scripts/packages.sh
+source "$here/packages.sh"
 exec </dev/null
 
 check=no purposes=()
@@ -64,29 +66,6 @@ packages_for() { # FAMILY PURPOSE
 	esac
 }
 
-is_installed() { # FAMILY PACKAGE
-	case $1 in
-	debian | ubuntu)
-		[[ $(dpkg-query -W -f '${db:Status-Status}' "$2" 2>/dev/null) == installed* ]] ||
-			# Any awk will do.
-			{ [[ $2 == mawk ]] && have awk; }
-		;;
-	fedora) rpm -q --quiet --whatprovides "$2" ;;
-	arch) pacman -T "$2" >/dev/null 2>&1 ;;
-	esac
-}
-
-install_command() { # FAMILY PACKAGE...
-	local family=$1
-	shift
-	case $family in
-	# The timeout waits for another apt that holds the lock, such as a nightly upgrade.
-	debian | ubuntu) echo "apt-get -o DPkg::Lock::Timeout=600 install --yes --no-install-recommends $*" ;;
-	fedora) echo "dnf --assumeyes --setopt=install_weak_deps=False install $*" ;;
-	arch) echo "pacman --sync --needed --noconfirm $*" ;;
-	esac
-}
-
 family=$(distro_family)
 for i in "${!purposes[@]}"; do
 	[[ ${purposes[i]} != all ]] || purposes=(run build-kernel test)
@@ -115,7 +94,6 @@ if ((${#missing[@]} == 0)); then
 	say "nothing is missing for: ${purposes[*]}"
 	exit 0
 fi
-command=$(install_command "$family" "${missing[@]}")
 if [[ $check == yes ]]; then
 	printf '%s\n' "${missing[@]}"
 	say "missing for ${purposes[*]}: ${missing[*]}"
@@ -123,35 +101,5 @@ if [[ $check == yes ]]; then
 	exit 3
 fi
 
-as_root=()
-if ((EUID != 0)); then
-	# With a password cached or not asked for, sudo works anywhere; else only where somebody can type it. sudo reads
-	# from the terminal itself.
-	if have sudo && sudo -n true 2>/dev/null; then
-		as_root=(sudo -n)
-	elif have sudo && [[ -t 2 ]]; then
-		as_root=(sudo)
-	else
-		case $family in
-		debian | ubuntu) host_lacks "installing needs root; run as root: apt-get update && $command" ;;
-		*) host_lacks "installing needs root; run as root: $command" ;;
-		esac
-	fi
-fi
-
-say "installing: ${missing[*]}"
-if [[ $family == debian || $family == ubuntu ]]; then
-	# A fresh container has no lists at all. Old ones may do, so a failure here is not the end.
-	${as_root[@]+"${as_root[@]}"} apt-get -q update >&2 || say "the package lists could not be brought up to date; trying with the old ones"
-	as_root+=(env DEBIAN_FRONTEND=noninteractive)
-fi
-# The words of the command are package names and options, without spaces of their own.
-read -r -a words <<<"$command"
-${as_root[@]+"${as_root[@]}"} "${words[@]}" >&2 || host_lacks "the package manager failed; the command was: $command"
-
-still=()
-for package in "${missing[@]}"; do
-	is_installed "$family" "$package" || still+=("$package")
-done
-((${#still[@]} == 0)) || host_lacks "installed, yet not found: ${still[*]}"
+install_packages "$family" "${missing[@]}"
 printf '%s\n' "${missing[@]}"

@@ -40,6 +40,8 @@ have cargo || host_lacks "no Rust toolchain: install one from https://rustup.rs,
 if [[ $setup == yes ]]; then
 	step "packages"
 	"$here/setup.sh" --for run --for test
+	step "other runtimes to compare with"
+	"$here/peers/setup.sh"
 	if ! "$here/guest/kernel.sh" --path; then
 		step "guest kernel"
 		"$here/setup.sh" --for build-kernel

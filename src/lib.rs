@@ -4,7 +4,7 @@
 //! runtime, and in QEMU virtual machines.
 //!
 //! Modules stand in pipeline order; each uses only those before it:
-//! `units`, `errors`, `record`, `sys`, `host`, `spec`, `plan`, `payload`,
+//! `units`, `errors`, `record`, `sys`, `host`, `spec`, `plan`, `payload`, `image`,
 //! `container`, `backend`, `probe`, `run`, `store`, `stats`,
 //! `chart`, `report`, `cli`.
 
@@ -14,6 +14,7 @@ pub mod cli;
 pub mod container;
 pub mod errors;
 pub mod host;
+pub mod image;
 pub mod payload;
 pub mod plan;
 pub mod probe;

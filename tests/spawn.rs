@@ -2,6 +2,8 @@
 //! errors of steps, waiting and killing.
 #![allow(clippy::expect_used, clippy::print_stderr, reason = "a test fails by panicking")]
 
+mod common;
+
 use std::ffi::CString;
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -11,7 +13,9 @@ use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
 use unladen::sys::pidfd::{Exit, PidFd};
-use unladen::sys::spawn::{Command, CommandError, Launch, Program, SpawnError, Step};
+use unladen::sys::spawn::{
+    Command, CommandError, Hold, Launch, Program, SpawnError, StartFailure, Step, Terminal,
+};
 
 const LIMIT: Option<Duration> = Some(Duration::from_secs(20));
 
@@ -217,4 +221,166 @@ fn the_launcher_stays_dumpable_when_a_child_changes_its_user() {
     let (_, ids) = output(&mut command, &[]);
     assert_eq!(ids, "65534\n65533\nGroups:\t \n");
     assert_eq!(nix::sys::prctl::get_dumpable(), Ok(true));
+}
+
+/// Two FIFOs, open for reading and writing.
+struct Fifos {
+    folder: tempfile::TempDir,
+    start: OwnedFd,
+    started: OwnedFd,
+}
+
+impl Fifos {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("folder");
+        let [start, started] = ["start", "started"].map(|name| {
+            let path = folder.path().join(name);
+            nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("made");
+            std::fs::File::options().read(true).write(true).open(path).expect("opened").into()
+        });
+        Self { folder, start, started }
+    }
+
+    fn launch<'a>(&'a self, fds: &'a [(BorrowedFd<'a>, i32)]) -> Launch<'a> {
+        let hold = Hold { start: self.start.as_fd(), started: self.started.as_fd() };
+        Launch { fds, hold: Some(hold), ..Launch::default() }
+    }
+
+    /// What another process would do: starts the child, and reads what it says.
+    fn start(self) -> Vec<u8> {
+        let mut started = std::fs::File::open(self.folder.path().join("started")).expect("open");
+        let start = self.folder.path().join("start");
+        drop((self.start, self.started));
+        std::fs::write(start, b"!").expect("somebody waits");
+        let mut said = Vec::new();
+        started.read_to_end(&mut said).expect("read");
+        said
+    }
+}
+
+#[test]
+fn a_child_of_its_own_memory_waits_for_its_start_with_nothing_else_open() {
+    let mut steps = plain();
+    steps.push(Step::FindProgram);
+    steps.push(Step::AwaitStart);
+    let mut command = shell("echo started", steps);
+    assert!(matches!(command.spawn(&Launch::default()), Err(SpawnError::Unfit(_))));
+    let fifos = Fifos::new();
+    let (mut reader, writer) = std::io::pipe().expect("pipe");
+    let fds = [(writer.as_fd(), 1)];
+    let child =
+        command.spawn_apart::<SpawnError>(&fifos.launch(&fds), |_, _| Ok(())).expect("launched");
+    drop(writer);
+    assert!(child.begun > 0);
+    assert!(!child.pidfd.wait_ended(Some(Duration::from_millis(50))).expect("looked"));
+    let open = std::fs::read_dir(format!("/proc/{}/fd", child.pid)).expect("alive").count();
+    // Its output, both FIFOs, and the pidfd of who launched it.
+    assert_eq!(open, 4);
+    assert_eq!(fifos.start(), b"");
+    let mut text = String::new();
+    reader.read_to_string(&mut text).expect("read");
+    assert_eq!(text, "started\n");
+    assert_eq!(child.pidfd.wait(LIMIT).expect("waited").expect("ended").exit, Exit::Code(0));
+}
+
+#[test]
+fn who_starts_a_child_hears_why_it_cannot_execute() {
+    let mut steps = plain();
+    steps.push(Step::AwaitStart);
+    let count = u32::try_from(steps.len()).expect("few");
+    let program = Program::Paths(vec![text("/proc/version")]);
+    let mut command =
+        Command::new(program, vec![], vec![], CloneFlags::empty(), steps).expect("sound");
+    let fifos = Fifos::new();
+    let launch = fifos.launch(&[]);
+    let child = command.spawn_apart::<SpawnError>(&launch, |_, _| Ok(())).expect("launched");
+    let said = fifos.start();
+    let failure = StartFailure { step: count, error: Errno::EACCES };
+    assert_eq!(StartFailure::parse(&said), Some(failure));
+    assert_eq!(StartFailure::parse(b""), None);
+    assert_eq!(child.pidfd.wait(LIMIT).expect("waited").expect("ended").exit, Exit::Code(127));
+}
+
+#[test]
+fn a_pause_is_answered_or_ends_the_child() {
+    let mut steps = plain();
+    steps.insert(1, Step::Pause(7));
+    steps.push(Step::Pause(8));
+    let mut seen = Vec::new();
+    let mut command = shell("exit 3", steps);
+    let child = command
+        .spawn_apart::<SpawnError>(&Launch::default(), |number, child| {
+            seen.push(number);
+            assert!(std::fs::exists(format!("/proc/{}", child.pid)).expect("looked"));
+            Ok(())
+        })
+        .expect("launched");
+    assert_eq!(seen, [7, 8]);
+    assert_eq!(child.pidfd.wait(LIMIT).expect("waited").expect("ended").exit, Exit::Code(3));
+    let mut pid = None;
+    let error = command
+        .spawn_apart(&Launch::default(), |_, child| {
+            pid = Some(child.pid);
+            Err(SpawnError::Unfit("no"))
+        })
+        .expect_err("refused");
+    assert!(matches!(error, SpawnError::Unfit("no")));
+    let gone = format!("/proc/{}", pid.expect("called"));
+    assert!(!std::fs::exists(gone).expect("looked"), "it was killed and reaped");
+}
+
+#[test]
+fn a_failed_step_of_a_child_of_its_own_memory_is_named() {
+    let mut steps = plain();
+    steps.push(Step::WorkingDirectory(text("/no/such")));
+    let error = shell("true", steps)
+        .spawn_apart::<SpawnError>(&Launch::default(), |_, _| Ok(()))
+        .expect_err("refused");
+    assert_eq!(error.to_string(), "cannot change to the directory /no/such (step 4)");
+    let mut steps = plain();
+    steps.push(Step::FindProgram);
+    let program = Program::Paths(vec![text("/no/such"), text("/proc/version"), text("/usr")]);
+    let mut command =
+        Command::new(program, vec![], vec![], CloneFlags::empty(), steps).expect("sound");
+    let error =
+        command.spawn_apart::<SpawnError>(&Launch::default(), |_, _| Ok(())).expect_err("refused");
+    assert!(matches!(error, SpawnError::Step { source: Errno::EACCES, .. }), "{error}");
+}
+
+#[test]
+fn a_terminal_is_made_and_its_master_sent() {
+    if !common::is_root() {
+        // Needs no privilege, but a /dev/pts/ptmx that everybody may open.
+        let open = std::fs::File::options().read(true).write(true).open("/dev/pts/ptmx");
+        if let Err(error) = open {
+            return common::skip(&format!("/dev/pts/ptmx: {error}"));
+        }
+    }
+    let owner = nix::unistd::geteuid().as_raw();
+    let steps = vec![
+        Step::NewSession,
+        Step::Terminal { owner, console: false },
+        Step::ParentDeathSignal(Signal::SIGKILL),
+        Step::CheckParent,
+        Step::MapDescriptors,
+    ];
+    let mut command = shell("stty size; test -t 2 && tty >/dev/tty; read line", steps);
+    assert!(matches!(command.spawn(&Launch::default()), Err(SpawnError::Unfit(_))));
+    let (near, far) = unladen::sys::fdpass::stream_pair().expect("pair");
+    let terminal = Some(Terminal { socket: far.as_fd(), rows: 40, columns: 120 });
+    let child = command.spawn(&Launch { terminal, ..Launch::default() }).expect("launched");
+    let (name, mut fds) = unladen::sys::fdpass::receive(&near).expect("read").expect("a message");
+    assert_eq!(name, b"/dev/pts/ptmx");
+    let mut master = std::fs::File::from(fds.remove(0));
+    let mut said = String::new();
+    while said.matches('\n').count() < 2 {
+        let mut part = [0; 256];
+        let length = master.read(&mut part).expect("said");
+        said.push_str(&String::from_utf8_lossy(&part[..length]));
+    }
+    assert!(said.starts_with("40 120\r\n/dev/pts/"), "{said}");
+    // The terminal hangs up with its master.
+    drop(master);
+    let exit = child.pidfd.wait(LIMIT).expect("waited").expect("ended").exit;
+    assert_eq!(exit, Exit::Signal(Signal::SIGHUP as i32));
 }

@@ -1,6 +1,6 @@
 //! What killed runs left behind, found and removed from names alone: cgroups
-//! are called `unladen-<run id>`, every process of a run has the id in its
-//! environment, and a bridge has it as its alias.
+//! are called `unladen-<run id>`, and every process of a run has the id in
+//! its environment.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,8 @@ use procfs::process::Process;
 
 use super::launcher::SUBCOMMAND;
 use crate::container::cgroup::{CgroupError, Hierarchy, find, sweep};
-use crate::container::network::{self, NetworkError};
+use crate::container::network::NetworkError;
+use crate::container::{InstanceId, network};
 use crate::payload::protocol::ENV_RUN;
 use crate::sys::clock::Deadline;
 use crate::sys::pidfd::PidFd;
@@ -20,8 +21,8 @@ use crate::sys::pidfd::PidFd;
 /// Time that an orphaned launcher may take to remove what it started.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Where the kernel lists the network interfaces.
-const INTERFACES: &str = "/sys/class/net";
+/// The interfaces of this host.
+const LINKS: &str = "/sys/class/net";
 
 /// Why leftovers could not be looked for or removed.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +33,7 @@ pub enum LeftoverError {
     /// A cgroup cannot be found or removed.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
-    /// An interface cannot be found or removed.
+    /// A network interface cannot be found or removed.
     #[error(transparent)]
     Network(#[from] NetworkError),
     /// A process cannot be killed.
@@ -51,7 +52,8 @@ pub enum LeftoverError {
 pub struct Leftover {
     /// Its launcher, while it lives.
     pub launcher: Option<i32>,
-    /// Whether the harness lives that the launcher works for.
+    /// Whether the harness lives that the launcher works for, or the process
+    /// that runs a single container.
     pub alive: bool,
     /// Instances' processes.
     pub processes: Vec<i32>,
@@ -80,10 +82,16 @@ pub fn leftovers() -> Result<BTreeMap<String, Leftover>, LeftoverError> {
     for folder in find(&hierarchy()?, None) {
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
         let id = name.trim_start_matches("unladen-").trim_end_matches("-aside").to_owned();
-        found.entry(id).or_default().cgroups.push(folder);
+        let alive = InstanceId::is_alive(&id) == Some(true);
+        let entry = found.entry(id).or_default();
+        entry.alive |= alive;
+        entry.cgroups.push(folder);
     }
-    for (id, links) in network::find(Path::new(INTERFACES))? {
-        found.entry(id).or_default().links = links;
+    for (id, links) in network::find(Path::new(LINKS))? {
+        let alive = InstanceId::is_alive(&id) == Some(true);
+        let entry = found.entry(id).or_default();
+        entry.alive |= alive;
+        entry.links = links;
     }
     Ok(found)
 }
@@ -105,10 +113,7 @@ pub fn remove(run_id: &str, leftover: &Leftover) -> Result<(), LeftoverError> {
         kill_if_of(*pid, run_id)?;
     }
     sweep(&hierarchy()?, Some(run_id)).failed.into_iter().next().map_or(Ok(()), Err)?;
-    // Last: by its alias the bridge tells of the run until everything else
-    // is gone.
-    network::remove_links(run_id, Path::new(INTERFACES))?;
-    Ok(())
+    Ok(network::remove_links(run_id, Path::new(LINKS))?)
 }
 
 fn hierarchy() -> Result<Hierarchy, CgroupError> {

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::container::ContainerArgs;
 use super::exit::Exit;
+use super::image::ImageArgs;
 use crate::record::{BackendName, Experiment, Workload};
 
 /// What do a virtual machine and a container really cost on this machine?
@@ -32,6 +34,12 @@ pub enum Command {
     Run(RunArgs),
     /// Make summary, figures and page again from a run's folder
     Report(ReportArgs),
+    /// Run commands in containers of this program's own runtime
+    Container(ContainerArgs),
+    /// Compare two runs, two sets of runs, or two arms of one run
+    Compare(CompareArgs),
+    /// Keep images for containers: import, list, remove
+    Image(ImageArgs),
     /// Remove what a killed run may have left behind
     Clean(CleanArgs),
     /// Print a shell completion script
@@ -76,6 +84,12 @@ pub struct RunArgs {
     /// Trials per cell, instead of what the spec says
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000), conflicts_with = "resume")]
     pub rounds: Option<u32>,
+    /// Go on with start-up trials until each ratio is known to within this, such as 5%
+    #[arg(long, value_name = "PERCENT", value_parser = thousandths, conflicts_with = "resume")]
+    pub precision: Option<u32>,
+    /// With --precision: give up after so many rounds
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000), conflicts_with = "resume", requires = "precision")]
+    pub max_rounds: u32,
     /// Stop at the end of the round in which this time is spent, such as 90s or 3m
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub budget: Option<Duration>,
@@ -105,6 +119,36 @@ pub struct ReportArgs {
     /// Folder for summary, figures and page (default: the run's own)
     #[arg(short, long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+}
+
+/// Arguments of `compare`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Examples:
+  unladen compare results/main results/branch --fail-on-regression
+      two runs, or two folders with several runs each
+  unladen compare results/reference --arms 'container userns=yes' container
+      two arms of one run, round by round")]
+pub struct CompareArgs {
+    /// Folder of a run, or of several runs, to compare with
+    pub base: PathBuf,
+    /// Folder of the new run, or of several
+    #[arg(required_unless_present = "arms", conflicts_with = "arms")]
+    pub new: Option<PathBuf>,
+    /// Compare two arms of the one run, named as in its table
+    #[arg(long, num_args = 2, value_names = ["ARM", "WITH"])]
+    pub arms: Option<Vec<String>>,
+    /// Exit with code 4 when something is certainly worse than before
+    #[arg(long)]
+    pub fail_on_regression: bool,
+    /// Ignore regressions that may be no larger than this
+    #[arg(long, value_name = "PERCENT", default_value = "0", value_parser = percent)]
+    pub threshold: f64,
+    /// Compare the cells that both have, although the runs were not of the same spec
+    #[arg(long)]
+    pub any_spec: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `clean`.
@@ -160,6 +204,25 @@ impl From<BackendArg> for BackendName {
 }
 
 /// A duration such as `90s`, `3m` or `1h`.
+/// A share from per cent, with or without the sign.
+fn percent(text: &str) -> Result<f64, String> {
+    match text.trim().trim_end_matches('%').trim_end().parse::<f64>() {
+        Ok(value) if (0.0..=1000.0).contains(&value) => Ok(value / 100.0),
+        _ => Err("per cent between 0 and 1000 are needed, such as `5` or `2.5%`".to_owned()),
+    }
+}
+
+/// Thousandths from per cent.
+fn thousandths(text: &str) -> Result<u32, String> {
+    let share = percent(text)?;
+    let (low, high) = (0.001, 1.0);
+    if !(low..=high).contains(&share) {
+        return Err("per cent between 0.1 and 100 are needed".to_owned());
+    }
+    // A whole number from 1 to 1000.
+    format!("{:.0}", share * 1000.0).parse().map_err(|_| "not a number".to_owned())
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     let error = || format!("`{text}` is not a time: write a number and s, m or h, such as 90s");
     let (number, factor) = match text.char_indices().next_back() {

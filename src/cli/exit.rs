@@ -20,6 +20,9 @@ pub enum Exit {
     Broken,
     /// Ended by this signal, in order; what was measured is stored.
     Signal(i32),
+    /// `container run`: the command's own code, or one of
+    /// [`Exit::CONTAINER_TABLE`].
+    Container(u8),
 }
 
 impl Exit {
@@ -35,6 +38,19 @@ impl Exit {
         (143, "ended by SIGTERM; `run --resume` continues"),
     ];
 
+    /// `container run` failed before its command ran.
+    pub const CONTAINER_FAILED: u8 = 125;
+
+    /// Codes of `container run`, which has its command's code otherwise: those
+    /// of Docker and Podman.
+    pub const CONTAINER_TABLE: [(&'static str, &'static str); 5] = [
+        ("125", "wrong use, or the container could not be made"),
+        ("126", "the command was found and could not be executed"),
+        ("127", "the command was not found"),
+        ("128+n", "signal n ended the command, such as 137 for SIGKILL"),
+        ("others", "the command's own"),
+    ];
+
     /// The number that the shell sees.
     #[must_use]
     pub fn code(self) -> u8 {
@@ -45,6 +61,7 @@ impl Exit {
             Self::HostLacks => 3,
             Self::Regression => 4,
             Self::Broken => 5,
+            Self::Container(code) => code,
             Self::Signal(signal) => u8::try_from(signal).map_or(u8::MAX, |n| n.saturating_add(128)),
         }
     }
@@ -55,6 +72,18 @@ impl Exit {
         let mut text = "Exit codes:\n".to_owned();
         for (code, meaning) in Self::TABLE {
             text.push_str(&format!("  {code:>3}  {meaning}\n"));
+        }
+        text
+    }
+}
+
+impl Exit {
+    /// The table of `container run` as text, for `--help`.
+    #[must_use]
+    pub fn container_help() -> String {
+        let mut text = "Exit codes:\n".to_owned();
+        for (code, meaning) in Self::CONTAINER_TABLE {
+            text.push_str(&format!("  {code:>6}  {meaning}\n"));
         }
         text
     }

@@ -6,8 +6,11 @@
 
 mod args;
 mod clean;
+mod compare;
+mod container;
 mod doctor;
 mod exit;
+mod image;
 mod list;
 mod progress;
 mod run;
@@ -54,6 +57,10 @@ enum CliError {
     Serve(#[from] ServeError),
     #[error(transparent)]
     Leftovers(#[from] crate::backend::leftovers::LeftoverError),
+    #[error(transparent)]
+    Compare(#[from] compare::CompareError),
+    #[error(transparent)]
+    Image(#[from] crate::image::ImageError),
     #[error("interrupted by a signal")]
     Interrupted,
     #[error("cannot catch signals")]
@@ -68,7 +75,8 @@ impl CliError {
     /// The exit code that says whose fault it is.
     fn exit(&self) -> Exit {
         match self {
-            Self::Spec(_) | Self::Plan(_) => Exit::Usage,
+            Self::Spec(_) | Self::Plan(_) | Self::Compare(_) => Exit::Usage,
+            Self::Image(error) if error.is_input() => Exit::Usage,
             Self::Store(error) if error.is_input() => Exit::Usage,
             Self::Assets(_) | Self::Serve(_) => Exit::HostLacks,
             _ => Exit::Broken,
@@ -79,7 +87,10 @@ impl CliError {
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> Exit {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
     match dispatch(cli.command) {
         Ok(exit) => exit,
         // A reader that has seen enough, such as `head`, is not an error.
@@ -88,6 +99,18 @@ pub fn main() -> Exit {
             eprintln!("error: {}", chain(&error));
             error.exit()
         }
+    }
+}
+
+/// Prints what is wrong with the command line, or the help that was asked for.
+fn refuse(error: &clap::Error) -> Exit {
+    // Who cannot be told anything still gets the code.
+    let _ = error.print();
+    match (error.use_stderr(), std::env::args_os().nth(1)) {
+        (false, _) => Exit::Ok,
+        // Here 2 could be the command's own.
+        (true, Some(command)) if command == "container" => Exit::Container(Exit::CONTAINER_FAILED),
+        (true, _) => Exit::Usage,
     }
 }
 
@@ -100,6 +123,9 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
             show_report(&args.run, args.out.as_deref())?;
             Ok(Exit::Ok)
         }
+        Command::Container(args) => Ok(container::container(&args)),
+        Command::Compare(args) => compare::compare(&args),
+        Command::Image(args) => image::image(&args.command),
         Command::Clean(args) => clean::clean(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();

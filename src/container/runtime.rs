@@ -6,8 +6,9 @@ use std::sync::Arc;
 use super::cgroup::{Group, Limits};
 use super::network::{Inside, Netns, NetworkError};
 use super::plan::Plan;
+use crate::sys::executable::is_sealed;
 use crate::sys::spawn::{
-    Child, Command, CommandError, Launch, Program, SpawnError, Step, mount_namespace,
+    Child, Command, CommandError, Launch, Program, SpawnError, Step, Terminal, mount_namespace,
 };
 
 /// Why a container could not be made ready.
@@ -69,6 +70,7 @@ impl Container {
             plan.birth_prepared(),
             plan.prepared_steps(),
         )?
+        .guarded(!is_sealed())?
         .with_handles(vec![namespace]);
         Ok(Self { command, limits: plan.limits.clone() })
     }
@@ -86,8 +88,21 @@ impl Container {
             plan.environment.clone(),
             plan.birth(),
             plan.direct_steps(),
-        )?;
+        )?
+        .guarded(!is_sealed())?;
         Ok(Self { command, limits: plan.limits.clone() })
+    }
+
+    /// Leaves this process's executable within reach of the container, which
+    /// saves an `execve` where the program is trusted.
+    ///
+    /// # Errors
+    ///
+    /// None with `false`; with `true` when a seccomp filter forbids what the
+    /// guard needs.
+    pub fn guarded(mut self, guarded: bool) -> Result<Self, PrepareError> {
+        self.command = self.command.guarded(guarded)?;
+        Ok(self)
     }
 
     /// Makes each child stamp the end of each step, see
@@ -122,7 +137,27 @@ impl Container {
         fds: &[(BorrowedFd<'_>, RawFd)],
     ) -> Result<Child, SpawnError> {
         let join = group.join_fds();
-        self.command.spawn(&Launch { fds, join: &join, into_cgroup: group.into_cgroup() })
+        let into_cgroup = group.into_cgroup();
+        self.command.spawn(&Launch { fds, join: &join, into_cgroup, ..Launch::default() })
+    }
+
+    /// Launches an instance whose spec asks for a terminal.
+    ///
+    /// # Errors
+    ///
+    /// As [`Container::launch`].
+    pub fn launch_with_terminal(
+        &mut self,
+        group: &Group,
+        terminal: &Terminal<'_>,
+    ) -> Result<Child, SpawnError> {
+        let join = group.join_fds();
+        self.command.spawn(&Launch {
+            join: &join,
+            into_cgroup: group.into_cgroup(),
+            terminal: Some(*terminal),
+            ..Launch::default()
+        })
     }
 }
 

@@ -4,7 +4,7 @@ use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 
 use crate::record::{Experiment, Ledger, Mark, Metric, Outcome, Workload};
-use crate::stats::{CellSummary, Summary};
+use crate::stats::{CellSummary, Comparison, Ratio, RunComparison, Summary};
 
 /// One row per backend, parameters and workload: time to ready and to gone,
 /// memory of one instance by two ledgers, the cost of one more, and how many
@@ -12,14 +12,9 @@ use crate::stats::{CellSummary, Summary};
 /// dash. What was not measured at all has its reason in [`missing_lines`].
 #[must_use]
 pub fn terminal_table(summary: &Summary) -> Table {
-    let mut table = Table::new();
-    table
-        .load_style(UTF8_FULL_CONDENSED)
-        .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_header([
-            "backend", "workload", "ok/tried", "ready", "gone", "PSS", "cgroup", "+1 costs",
-            "alive",
-        ]);
+    let mut table = frame([
+        "backend", "workload", "ok/tried", "ready", "gone", "PSS", "cgroup", "+1 costs", "alive",
+    ]);
     for arm in arms(summary) {
         table.add_row(arm.row());
     }
@@ -39,6 +34,61 @@ pub fn missing_lines(summary: &Summary) -> Vec<String> {
         .filter(|cell| cell.outcome != Outcome::Ok)
         .map(|cell| format!("{}: {}", cell.cell, cell.why_missing()))
         .collect()
+}
+
+/// One row per metric of two arms of a run: both medians come from the ratio's
+/// rounds.
+#[must_use]
+pub fn arms_table(comparisons: &[Comparison]) -> Table {
+    let mut table = frame(["workload", "metric", "rounds", "ratio", "95 % interval", "verdict"]);
+    for found in comparisons {
+        table.add_row([
+            found.subject.workload.to_string(),
+            found.metric.to_string(),
+            found.pairs.to_string(),
+            found.ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{:.3}", ratio.ratio)),
+            interval(found.ratio),
+            found.text.clone(),
+        ]);
+    }
+    table
+}
+
+/// One row per cell and metric of runs before and after.
+#[must_use]
+pub fn changes_table(found: &RunComparison) -> Table {
+    let header = ["cell", "metric", "base", "new", "n", "ratio", "95 % interval", "verdict"];
+    let mut table = frame(header);
+    for change in &found.changes {
+        let unit = change.metric.unit();
+        table.add_row([
+            change.cell.to_string(),
+            change.metric.to_string(),
+            unit.human(change.base),
+            unit.human(change.new),
+            format!("{}, {}", change.base_n, change.new_n),
+            change.ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{:.3}", ratio.ratio)),
+            interval(change.ratio),
+            change.text.clone(),
+        ]);
+    }
+    table
+}
+
+fn interval(ratio: Option<Ratio>) -> String {
+    match ratio.and_then(|ratio| ratio.interval) {
+        Some(interval) => format!("{:.3} to {:.3}", interval.low, interval.high),
+        None => "–".to_owned(),
+    }
+}
+
+fn frame<const N: usize>(header: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(UTF8_FULL_CONDENSED)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_header(header);
+    table
 }
 
 /// A backend with its parameters under one workload, in all experiments.

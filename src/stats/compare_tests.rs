@@ -52,8 +52,22 @@ fn exact_and_normal_agree_where_they_meet() {
         let (a, b) = (exact(&ranks, lower), normal(&ranks, lower));
         assert!((a / b - 1.0).abs() < 0.05, "{lower}: {a} {b}");
     }
-    assert!((upper_tail(1.959_964) - 0.025).abs() < 1e-7);
-    assert!((upper_tail(0.0) - 0.5).abs() < 1e-7);
+}
+
+#[test]
+fn the_typical_ratio_by_hand() {
+    let typical = |ratios: &[f64]| {
+        hodges_lehmann(&ratios.iter().map(|ratio| (*ratio, 1.0)).collect::<Vec<_>>())
+    };
+    // Logarithms 0, 1, 2 (base 2): means 0, 1/2, 1, 1, 3/2, 2; median 1.
+    assert!((typical(&[4.0, 1.0, 2.0]).expect("positive") - 2.0).abs() < 1e-12);
+    // 0, 1, 10: means 0, 1/2, 1, 5, 11/2, 10; median 3.
+    assert!((typical(&[1.0, 2.0, 1024.0]).expect("positive") - 8.0).abs() < 1e-9);
+    assert_eq!(typical(&[3.0]).map(|ratio| (ratio * 1e9).round()), Some(3e9));
+    assert_eq!(typical(&[]), None);
+    assert_eq!(typical(&[1.0, 0.0]), None);
+    let many: Vec<f64> = (0..5_000).map(|i| (f64::from(i) / 2_499.5 - 1.0).exp()).collect();
+    assert!((typical(&many).expect("positive") - 1.0).abs() < 0.01);
 }
 
 #[test]

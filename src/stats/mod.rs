@@ -4,6 +4,7 @@
 //! own seed. No value is ever dropped, filled in or taken for zero: what was
 //! not measured stays absent, with its reason.
 
+mod across;
 mod build;
 mod compare;
 mod export;
@@ -11,19 +12,25 @@ mod flags;
 mod group;
 mod moments;
 mod order;
+mod rank_sum;
 mod slope;
 mod summary;
 mod timeline;
 mod verdict;
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use across::{
+    Change, DifferingFact, RunComparison, RunRef, compare_arms, compare_runs, same_cells,
+};
 pub use compare::{
-    Difference, Pair, RESAMPLES, Ratio, difference, holm, permutation_p, ratio_of_medians,
-    rounds_needed,
+    Difference, MOST_MEANS, Pair, RESAMPLES, Ratio, difference, hodges_lehmann, holm,
+    permutation_p, ratio_of_medians, rounds_needed,
 };
 pub use export::COLUMNS;
 pub use flags::{Flag, OUTLIER_Z, flags};
@@ -31,10 +38,13 @@ pub use moments::{lag1, mean, sample_sd};
 pub use order::{
     Interval, Percentile, Sorted, mad, median, median_interval, quantile, samples_needed,
 };
+pub use rank_sum::{rank_sum_p, ratio_between, values_needed};
 pub use slope::{Line, MAX_POINTS, theil_sen};
 pub use summary::{CellSummary, Distribution, Marginal, MetricSummary, Reason, Summary};
 pub use timeline::{Phase, TOLERANCE_NS, TimelineCheck};
-pub use verdict::{Comparison, Control, LEAST_RATIO, LEVEL, MAX_FAILED_SHARE, Verdict};
+pub use verdict::{
+    Comparison, Control, LEAST_RATIO, LEVEL, MAX_FAILED_SHARE, Verdict, widest_ratio,
+};
 
 /// Why a summary could not be written as text.
 #[derive(Debug, thiserror::Error)]

@@ -49,6 +49,12 @@ pub struct Interval {
 }
 
 impl Interval {
+    /// How far from 1 the further end of a ratio's interval is, as a logarithm.
+    #[must_use]
+    pub fn furthest(&self) -> f64 {
+        self.high.ln().max(-self.low.ln())
+    }
+
     /// Whether `value` lies outside.
     #[must_use]
     pub fn excludes(&self, value: f64) -> bool {

@@ -208,10 +208,10 @@ fn verdict_of(control: Option<Vec<f64>>, container: &[f64]) -> Comparison {
 #[test]
 fn a_clear_difference_is_named() {
     let slower = verdict_of(Some(turned(100.0)), &around(300.0));
-    assert_eq!((slower.verdict, slower.text.as_str()), (Verdict::Slower, "slower: 3 times"));
+    assert_eq!((slower.verdict, slower.text.as_str()), (Verdict::Slower, "slower by 3.00x"));
     let faster = verdict_of(Some(turned(100.0)), &around(80.0));
     assert_eq!(faster.verdict, Verdict::Faster);
-    assert_eq!(faster.text, "faster: 1.25 times, 20.0 % less");
+    assert_eq!(faster.text, "faster by 1.25x");
     near(faster.ratio.expect("positive").ratio, 0.8);
     assert_eq!(faster.p, Some(2.0_f64.powi(-19)));
 }

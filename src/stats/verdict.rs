@@ -1,26 +1,32 @@
 //! Comparisons between cells and what may be said about them.
 //!
-//! A difference is named only when it is certain, larger than the noise that
-//! the null backend shows against itself, and significant among all
+//! A difference is named only when it is certain, larger than the null backend
+//! may differ from itself, and significant among all
 //! comparisons of the run. Everything else is said to be not shown.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use statrs::distribution::{ContinuousCDF, Normal};
 
 use super::compare::{
-    Difference, Pair, Ratio, difference, holm, permutation_p, ratio_of_medians, rounds_needed,
+    Difference, Pair, Ratio, difference, hodges_lehmann, holm, permutation_p, ratio_of_medians,
+    rounds_needed,
 };
 use super::group::{CellData, TrialId};
-use super::order::{Sorted, median};
-use crate::record::{BackendName, CellKey, Experiment, Ledger, Mark, Metric, Params, Workload};
+use super::order::{Interval, Sorted, median};
+use crate::record::{
+    BackendName, CellKey, Experiment, Ledger, Manifest, Mark, Metric, Params, Sample, Workload,
+};
 use crate::units::Unit;
 
 /// Adjusted p-values must lie below this.
 pub const LEVEL: f64 = 0.01;
 /// No difference below 2 % is named, however certain.
 pub const LEAST_RATIO: f64 = 1.02;
+/// A difference that a reader would want to know of.
+const WORTH_SHOWING: f64 = 1.05;
 /// A cell of whose trials a larger share failed is compared with nothing.
 pub const MAX_FAILED_SHARE: f64 = 0.1;
 
@@ -53,7 +59,8 @@ pub enum Verdict {
     More,
     /// Nothing that the rules allow to be called a difference.
     NoDifference {
-        /// The smallest ratio, above one, that could have been shown.
+        /// The smallest ratio, above one, that would have been called one in
+        /// four of five such runs.
         smallest: f64,
     },
     /// No verdict is given.
@@ -61,6 +68,16 @@ pub enum Verdict {
         /// Why.
         reason: String,
     },
+}
+
+impl Verdict {
+    /// Whether it says slower or more, certainly by more than `threshold` (a
+    /// share: 0.05 for 5 %).
+    #[must_use]
+    pub fn is_worse_by(&self, ratio: Option<Ratio>, threshold: f64) -> bool {
+        let near = ratio.and_then(|ratio| ratio.interval).map(|interval| interval.low);
+        matches!(self, Self::Slower | Self::More) && near.is_some_and(|near| near > 1.0 + threshold)
+    }
 }
 
 impl fmt::Display for Verdict {
@@ -91,6 +108,8 @@ pub struct Comparison {
     pub ratio: Option<Ratio>,
     /// The same difference in times and per cent.
     pub difference: Option<Difference>,
+    /// The typical ratio of a round, by [`hodges_lehmann`].
+    pub typical: Option<f64>,
     /// p-value of the permutation test within rounds.
     pub p: Option<f64>,
     /// The same after Holm over all comparisons of this summary that have
@@ -111,7 +130,7 @@ pub(crate) fn is_control(key: &CellKey) -> bool {
 }
 
 /// Whether a cell is the null backend itself.
-fn is_null(key: &CellKey) -> bool {
+pub(super) fn is_null(key: &CellKey) -> bool {
     key.backend == BackendName::Process && key.params == Params::default()
 }
 
@@ -120,7 +139,7 @@ fn is_null(key: &CellKey) -> bool {
 /// is not one of them (a VMM is a program that has yet to begin by then), nor
 /// are `init` and `exited`, which lie beside `ready` and `gone`; of the ledgers
 /// those that count shared text once.
-fn is_comparable(metric: Metric) -> bool {
+pub(super) fn is_comparable(metric: Metric) -> bool {
     matches!(
         metric,
         Metric::Startup(Mark::Ready | Mark::Gone)
@@ -134,17 +153,55 @@ fn is_comparable(metric: Metric) -> bool {
 /// every VM against the container, within an experiment and a workload, on
 /// every metric that both have outside of density ladders.
 pub(crate) fn compare(cells: &[CellData<'_>], seed: u64) -> (Vec<Control>, Vec<Comparison>) {
-    let controls = controls(cells, seed);
+    compare_with(cells, &|pairs: &[Pair]| ratio_of_medians(pairs, seed))
+}
+
+/// [`compare`] with a way to find a ratio and its interval.
+pub(crate) fn compare_with(
+    cells: &[CellData<'_>],
+    ratio: &dyn Fn(&[Pair]) -> Option<Ratio>,
+) -> (Vec<Control>, Vec<Comparison>) {
+    let subjects = cells.iter().filter(|cell| !is_null(cell.key) && !is_control(cell.key));
+    let pairs: Vec<_> = subjects
+        .flat_map(|subject| {
+            baselines(cells, subject.key).into_iter().map(move |baseline| (subject, baseline))
+        })
+        .collect();
+    compare_pairs(cells, &pairs, ratio)
+}
+
+/// How far, as a share, the interval of the least certain ratio of times to
+/// `ready` reaches from it. Absent when a cell that gave values has too few of
+/// them for an interval, or none did.
+#[must_use]
+pub fn widest_ratio(manifest: &Manifest, samples: &[Sample]) -> Option<f64> {
+    let cells = super::group::cells(manifest, samples);
+    let (_, comparisons) = compare(&cells, manifest.seed);
+    let mut ready =
+        comparisons.iter().filter(|found| found.metric == Metric::Startup(Mark::Ready)).peekable();
+    ready.peek()?;
+    ready.try_fold(0.0_f64, |widest, found| {
+        let half_width = found.ratio.and_then(|ratio| ratio.half_width())?;
+        Some(widest.max(half_width.exp() - 1.0))
+    })
+}
+
+/// All controls of a run's cells, and the given subjects against the given
+/// baselines on every metric that both have, judged together.
+pub(crate) fn compare_pairs(
+    cells: &[CellData<'_>],
+    pairs: &[(&CellData<'_>, &CellData<'_>)],
+    ratio: &dyn Fn(&[Pair]) -> Option<Ratio>,
+) -> (Vec<Control>, Vec<Comparison>) {
+    let controls = controls(cells, ratio);
     let mut comparisons = Vec::new();
     let mut failures = Vec::new();
-    for subject in cells.iter().filter(|cell| !is_null(cell.key) && !is_control(cell.key)) {
-        for baseline in baselines(cells, subject.key) {
-            let invalid = too_many_failures(subject).or_else(|| too_many_failures(baseline));
-            for metric in Metric::all().filter(|metric| is_comparable(*metric)) {
-                if !subject.values(metric).is_empty() && !baseline.values(metric).is_empty() {
-                    comparisons.push(one(subject, baseline, metric, &controls, seed));
-                    failures.push(invalid.clone());
-                }
+    for (subject, baseline) in pairs {
+        let invalid = too_many_failures(subject).or_else(|| too_many_failures(baseline));
+        for metric in Metric::all().filter(|metric| is_comparable(*metric)) {
+            if !subject.values(metric).is_empty() && !baseline.values(metric).is_empty() {
+                comparisons.push(one(subject, baseline, metric, &controls, ratio));
+                failures.push(invalid.clone());
             }
         }
     }
@@ -167,7 +224,7 @@ fn baselines<'a>(cells: &'a [CellData<'a>], key: &CellKey) -> Vec<&'a CellData<'
     null.into_iter().chain(container).collect()
 }
 
-fn controls(cells: &[CellData<'_>], seed: u64) -> Vec<Control> {
+fn controls(cells: &[CellData<'_>], ratio: &dyn Fn(&[Pair]) -> Option<Ratio>) -> Vec<Control> {
     let mut controls = Vec::new();
     for control in cells.iter().filter(|cell| is_control(cell.key)) {
         for null in baselines(cells, control.key) {
@@ -179,7 +236,7 @@ fn controls(cells: &[CellData<'_>], seed: u64) -> Vec<Control> {
                         workload: control.key.workload,
                         metric,
                         pairs: pairs.len(),
-                        ratio: ratio_of_medians(&pairs, seed),
+                        ratio: ratio(&pairs),
                     });
                 }
             }
@@ -214,7 +271,7 @@ fn one(
     baseline: &CellData<'_>,
     metric: Metric,
     controls: &[Control],
-    seed: u64,
+    ratio: &dyn Fn(&[Pair]) -> Option<Ratio>,
 ) -> Comparison {
     let pairs = paired(subject.values(metric), baseline.values(metric));
     let centre = |side: fn(&Pair) -> f64| median(&Sorted::new(pairs.iter().map(side).collect()));
@@ -224,10 +281,11 @@ fn one(
         subject: key.clone(),
         baseline: baseline.key.clone(),
         pairs: pairs.len(),
-        ratio: ratio_of_medians(&pairs, seed),
+        ratio: ratio(&pairs),
         difference: centre(|pair| pair.0)
             .zip(centre(|pair| pair.1))
             .and_then(|(subject, baseline)| difference(subject, baseline)),
+        typical: hodges_lehmann(&pairs),
         p: permutation_p(&pairs),
         p_holm: None,
         control: control_for(controls, key.experiment, key.workload, metric),
@@ -254,7 +312,7 @@ fn control_for(
         .cloned()
 }
 
-fn too_many_failures(cell: &CellData<'_>) -> Option<String> {
+pub(super) fn too_many_failures(cell: &CellData<'_>) -> Option<String> {
     let share = cell.failed.len() as f64 / cell.tried.len().max(1) as f64;
     (share > MAX_FAILED_SHARE).then(|| {
         format!(
@@ -279,13 +337,41 @@ fn judge_all(comparisons: &mut [Comparison], failures: &[Option<String>]) {
     for (index, adjusted) in tested.into_iter().zip(holm(&p)) {
         comparisons[index].p_holm = Some(adjusted);
     }
+    let judge = Judge { tested: p.len() };
+    let enough = rounds_needed(LEVEL, pairs.len());
     for (comparison, failure) in comparisons.iter_mut().zip(failures) {
         comparison.verdict = match failure {
             Some(reason) => Verdict::Withheld { reason: reason.clone() },
-            None => judge(comparison, rounds_needed(LEVEL, pairs.len())),
+            None => judge.verdict(evidence(comparison, enough)),
         };
-        comparison.text = words(comparison);
+        let ratio = comparison.ratio;
+        comparison.text = words(&comparison.verdict, ratio, comparison.pairs, "rounds");
     }
+}
+
+/// What is known about a comparison within a run; with `enough` rounds any
+/// comparison would be tested.
+fn evidence(comparison: &Comparison, enough: usize) -> Evidence {
+    let rounds = comparison.pairs;
+    Evidence {
+        unit: comparison.metric.unit(),
+        ratio: comparison.ratio,
+        p: comparison
+            .p_holm
+            .ok_or_else(|| format!("{rounds} rounds are too few to be tested, {enough} would do")),
+        noise: floor(comparison.control.as_ref()),
+    }
+}
+
+/// As far as the null backend may differ from itself.
+fn floor(control: Option<&Control>) -> Result<f64, String> {
+    let control = control.ok_or("no A/A control of this metric was measured")?;
+    let interval = control.ratio.and_then(|ratio| ratio.interval);
+    let interval = interval.ok_or("the A/A control has too few rounds for an interval")?;
+    if interval.excludes(1.0) {
+        return Err("the null backend differs from itself: the run was not stable enough".into());
+    }
+    Ok(interval.furthest())
 }
 
 /// The fewest rounds with which a comparison is tested: the smallest k such
@@ -295,33 +381,55 @@ fn rounds_to_be_tested(pairs: &[usize]) -> usize {
     (1..=pairs.len()).find(|k| able(*k) <= *k).map_or(usize::MAX, |k| rounds_needed(LEVEL, k))
 }
 
-/// The verdict by the rules at the head of this module. With `enough` rounds
-/// any comparison would be tested.
-fn judge(comparison: &Comparison, enough: usize) -> Verdict {
-    let withheld = |reason: &str| Verdict::Withheld { reason: reason.to_owned() };
-    let Some(p) = comparison.p_holm else {
-        let rounds = comparison.pairs;
-        return withheld(&format!("{rounds} rounds are too few to be tested, {enough} would do"));
-    };
-    let Some(control) = &comparison.control else {
-        return withheld("no A/A control of this metric was measured");
-    };
-    let Some(floor) = control.ratio.filter(|ratio| ratio.interval.is_some()) else {
-        return withheld("the A/A control has too few rounds for an interval");
-    };
-    if floor.interval.is_some_and(|interval| interval.excludes(1.0)) {
-        return withheld("the null backend differs from itself: the run was not stable enough");
+/// The rules at the head of this module.
+pub(super) struct Judge {
+    /// Comparisons tested together.
+    pub(super) tested: usize,
+}
+
+/// What a verdict is given on; what is missing, with its reason.
+pub(super) struct Evidence {
+    pub(super) unit: Unit,
+    pub(super) ratio: Option<Ratio>,
+    /// The adjusted p-value.
+    pub(super) p: Result<f64, String>,
+    /// How far, as the logarithm of a ratio, identical things differ here.
+    pub(super) noise: Result<f64, String>,
+}
+
+impl Judge {
+    pub(super) fn verdict(&self, evidence: Evidence) -> Verdict {
+        let (p, noise) = match (evidence.p, evidence.noise) {
+            (Ok(p), Ok(noise)) => (p, noise.max(LEAST_RATIO.ln())),
+            (Err(reason), _) | (_, Err(reason)) => return Verdict::Withheld { reason },
+        };
+        let Some((ratio, interval)) =
+            evidence.ratio.and_then(|ratio| Some((ratio, ratio.interval?)))
+        else {
+            return Verdict::Withheld { reason: "a median of zero has no ratio".to_owned() };
+        };
+        if interval.excludes(1.0) && ratio.ratio.ln().abs() > noise && p < LEVEL {
+            return named(evidence.unit, ratio.ratio < 1.0);
+        }
+        let smallest = self.detectable(noise, ratio.half_width().unwrap_or(0.0));
+        Verdict::NoDifference { smallest }
     }
-    let Some((ratio, interval)) = comparison.ratio.and_then(|ratio| Some((ratio, ratio.interval?)))
-    else {
-        return withheld("a median of zero has no ratio");
-    };
-    let noise = (2.0 * floor.half_width().unwrap_or(0.0)).max(LEAST_RATIO.ln());
-    if interval.excludes(1.0) && ratio.ratio.ln().abs() > noise && p < LEVEL {
-        return named(comparison.metric.unit(), ratio.ratio < 1.0);
+
+    /// The ratio that is called a difference in four of five runs: its
+    /// logarithm must reach both bars with a margin of 0.84 standard errors (a
+    /// normal value lies above -0.84 in 80 % of cases). The first bar is the
+    /// noise; the second is the level of the test, divided among all
+    /// comparisons. Half an interval's width is 1.96 standard errors of the
+    /// ratio of medians; the signed-rank test sees differences with 0.8 of
+    /// those (its efficiency against the median is 1.5 for normal values:
+    /// Lehmann, Nonparametrics, 1975, sections 2.4 and 4.3).
+    fn detectable(&self, noise: f64, half_width: f64) -> f64 {
+        let normal = Normal::standard();
+        let margin = normal.inverse_cdf(0.8);
+        let level = normal.inverse_cdf(1.0 - LEVEL / (2 * self.tested.max(1)) as f64);
+        let error = half_width / normal.inverse_cdf(0.975);
+        (noise + margin * error).max((level + margin) * 0.8 * error).exp()
     }
-    let smallest = noise.max(ratio.half_width().unwrap_or(0.0)).exp();
-    Verdict::NoDifference { smallest }
 }
 
 fn named(unit: Unit, smaller: bool) -> Verdict {
@@ -334,27 +442,46 @@ fn named(unit: Unit, smaller: bool) -> Verdict {
 }
 
 /// The verdict in words.
-fn words(comparison: &Comparison) -> String {
-    let verdict = &comparison.verdict;
-    match (verdict, comparison.difference) {
+pub(super) fn words(verdict: &Verdict, ratio: Option<Ratio>, n: usize, of: &str) -> String {
+    match (verdict, ratio.and_then(|ratio| ratio.interval)) {
         (Verdict::Withheld { reason }, _) => format!("withheld: {reason}"),
         (Verdict::NoDifference { smallest }, _) => {
-            format!("no difference shown; {} could have been", percent(100.0 * (smallest - 1.0)))
-        }
-        // Beyond twice as much, per cent are harder to read than times.
-        (_, Some(difference)) if difference.percent > 100.0 => {
-            format!("{verdict}: {} times", Unit::Count.human(difference.times))
-        }
-        (_, Some(difference)) => {
-            let direction = if difference.percent < 0.0 { "less" } else { "more" };
+            let shown = percent(100.0 * (smallest - 1.0));
             format!(
-                "{verdict}: {} times, {} {direction}",
-                Unit::Count.human(difference.times),
-                percent(difference.percent.abs())
+                "no difference shown; could have shown {shown}{}",
+                more_needed(*smallest, n, of)
             )
         }
+        (_, Some(interval)) => format!("{verdict} by {}", by_how_much(interval)),
         (_, None) => verdict.to_string(),
     }
+}
+
+/// How many values it would take to show [`WORTH_SHOWING`], when these could
+/// not: errors shrink with the square root of their number.
+fn more_needed(smallest: f64, n: usize, of: &str) -> String {
+    let share = smallest.ln() / WORTH_SHOWING.ln();
+    if share <= 1.0 || !share.is_finite() {
+        return String::new();
+    }
+    let n = (n as f64 * share * share).ceil();
+    let worth = percent(100.0 * (WORTH_SHOWING - 1.0));
+    format!(", {worth} would take about {} {of}", Unit::Count.human(n))
+}
+
+/// The interval of a ratio as people say it: per cent where they are easy to
+/// read, times beyond.
+fn by_how_much(interval: Interval) -> String {
+    let Interval { low, high } = interval;
+    let larger = low.max(1.0 / high);
+    let (from, to) = if larger < 1.1 {
+        let change = |ratio: f64| percent((100.0 * (ratio - 1.0)).abs());
+        if low > 1.0 { (change(low), change(high)) } else { (change(high), change(low)) }
+    } else {
+        let times = |ratio: f64| format!("{}x", Unit::Count.human(ratio));
+        if low > 1.0 { (times(low), times(high)) } else { (times(1.0 / high), times(1.0 / low)) }
+    };
+    if from == to { from } else { format!("{from} to {to}") }
 }
 
 fn percent(value: f64) -> String {

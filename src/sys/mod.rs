@@ -4,10 +4,13 @@
 //! It knows nothing about containers, virtual machines or measurements: it
 //! carries out what it is told and reports which call failed.
 
+pub mod bpf;
 pub mod clock;
+pub mod executable;
 pub mod fdpass;
 pub mod file;
 pub mod pidfd;
 mod raw;
 pub mod signals;
 pub mod spawn;
+pub mod terminal;

@@ -89,11 +89,19 @@ impl PidFd {
     ///
     /// `ESRCH` when the process was already reaped.
     pub fn kill(&self, signal: Signal) -> Result<(), Errno> {
+        self.send(signal as i32)
+    }
+
+    /// Sends a signal by number, which may be a real-time one.
+    ///
+    /// # Errors
+    ///
+    /// `ESRCH` when the process was already reaped, `EINVAL` for a number that
+    /// is no signal.
+    pub fn send(&self, number: i32) -> Result<(), Errno> {
         let fd = signed(self.0.as_raw_fd());
         // SAFETY: no pointers but a null `siginfo`, which the call allows.
-        unsafe {
-            call(libc::SYS_pidfd_send_signal, [fd, signed(signal as i32), 0, 0, 0, 0]).map(drop)
-        }
+        unsafe { call(libc::SYS_pidfd_send_signal, [fd, signed(number), 0, 0, 0, 0]).map(drop) }
     }
 
     /// Waits until the process has ended, without reaping it; works for

@@ -12,3 +12,9 @@ pub fn ignore(number: Signal) -> Result<(), Errno> {
     // SAFETY: ignoring a signal runs no handler.
     unsafe { signal(number, SigHandler::SigIgn) }.map(drop)
 }
+
+/// The signals that this process ignores, as bits: bit 0 is signal 1.
+#[must_use]
+pub fn ignored() -> u64 {
+    super::spawn::ignored_signals()
+}

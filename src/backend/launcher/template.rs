@@ -118,7 +118,7 @@ impl Template {
             (Maker::Plain(command), _) => {
                 let join = group.join_fds();
                 let into_cgroup = group.into_cgroup();
-                let launch = Launch { fds, join: &join, into_cgroup };
+                let launch = Launch { fds, join: &join, into_cgroup, ..Launch::default() };
                 command.spawn(&launch).map(alone).map_err(LaunchError::from)
             }
             (Maker::Container(container), _) => {

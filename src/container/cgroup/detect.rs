@@ -7,6 +7,7 @@ use nix::unistd::{AccessFlags, Pid};
 use procfs::FromRead;
 use procfs::ProcessCGroups;
 use procfs::process::MountInfos;
+use serde::{Deserialize, Serialize};
 
 use super::location::{Ground, find_ground};
 use super::{CgroupError, Controller, files};
@@ -16,12 +17,22 @@ use super::{CgroupError, Controller, files};
 const USUAL_ROOT: &str = "/sys/fs/cgroup";
 
 /// Version of a control group hierarchy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Version {
     /// One hierarchy per controller or group of controllers.
     V1,
     /// The unified hierarchy.
     V2,
+}
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::V1 => "version 1",
+            Self::V2 => "version 2",
+        })
+    }
 }
 
 /// One mounted hierarchy and the caller's own place in it.
@@ -35,6 +46,20 @@ pub(super) struct Mounted {
     pub(super) top: PathBuf,
     /// The caller's own cgroup.
     pub(super) own: PathBuf,
+}
+
+impl Mounted {
+    /// Whether a cgroup of this hierarchy takes processes only once it was
+    /// told its CPUs and memory nodes (cpuset(7)).
+    pub(super) fn needs_cpuset(&self) -> bool {
+        self.version == Version::V1 && self.controllers.iter().any(|name| name == "cpuset")
+    }
+
+    /// Whether it has a controller.
+    pub(super) fn has(&self, controller: Controller) -> bool {
+        let name = controller.name(self.version);
+        self.controllers.iter().any(|known| known == name)
+    }
 }
 
 /// Whether instances can be limited by a controller.
@@ -110,11 +135,9 @@ impl Hierarchy {
     /// when it has it at all.
     pub(super) fn with(&self, controller: Controller) -> Result<&Mounted, String> {
         let unified = self.mounted.iter().find(|mounted| mounted.version == Version::V2);
-        let named =
-            |mounted: &&Mounted| mounted.controllers.iter().any(|name| name == controller.as_str());
-        match (self.mounted.iter().find(named), unified) {
+        match (self.mounted.iter().find(|mounted| mounted.has(controller)), unified) {
             (Some(mounted), _) => Ok(mounted),
-            (None, Some(unified)) if controller == Controller::Freezer => Ok(unified),
+            (None, Some(unified)) if controller.is_core() => Ok(unified),
             (None, Some(unified)) => Err(format!(
                 "{} was not given the {controller} controller (it has: {})",
                 unified.own.display(),

@@ -56,6 +56,18 @@ pub(super) fn set(purpose: &'static str, path: &Path, value: &str) -> Result<(),
     })
 }
 
+/// Gives a new cgroup of version 1 the CPUs and memory nodes of the one
+/// above: without any it takes no process (cpuset(7)).
+pub(super) fn inherit_cpuset(folder: &Path) -> Result<(), CgroupError> {
+    let above = folder.parent().unwrap_or(folder);
+    for name in ["cpuset.cpus", "cpuset.mems"] {
+        if read(&folder.join(name))?.trim().is_empty() {
+            set("cpuset", &folder.join(name), read(&above.join(name))?.trim())?;
+        }
+    }
+    Ok(())
+}
+
 /// Processes of one cgroup, without those of cgroups below it.
 pub(super) fn processes(folder: &Path) -> Result<Vec<Pid>, CgroupError> {
     let path = folder.join("cgroup.procs");

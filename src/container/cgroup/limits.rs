@@ -1,221 +1,178 @@
-//! Limits, and how each version spells them.
+//! What an instance may use at most.
 
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::detect::Version;
-use super::{CgroupError, Controller, files};
+use super::{Controller, DeviceRule};
+
+/// The value that lifts a limit, as -1 does in a spec.
+pub const UNLIMITED: u64 = u64::MAX;
 
 /// CPU time per period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CpuQuota {
-    /// Microseconds of CPU time in each period, on all CPUs together.
+    /// Microseconds of CPU time in each period, on all CPUs together, or
+    /// [`UNLIMITED`].
     pub quota_us: u64,
     /// Length of a period in microseconds; the kernel takes 1000 to 1000000.
     pub period_us: u64,
 }
 
-/// What an instance may use at most. `None` sets no limit.
+/// CPU time of real-time tasks, on version 1 where the kernel has it
+/// (`CONFIG_RT_GROUP_SCHED`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Realtime {
+    /// Microseconds in each period; -1 lifts the limit.
+    pub runtime_us: Option<i64>,
+    /// Length of a period in microseconds.
+    pub period_us: Option<u64>,
+}
+
+/// Number of a block device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BlockDevice {
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+}
+
+impl std::fmt::Display for BlockDevice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.major, self.minor)
+    }
+}
+
+/// What a throttle counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ThrottleKind {
+    /// Bytes read per second.
+    ReadBytes,
+    /// Bytes written per second.
+    WriteBytes,
+    /// Reads per second.
+    Reads,
+    /// Writes per second.
+    Writes,
+}
+
+/// The most that may be done to one block device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Throttle {
+    /// The device.
+    pub device: BlockDevice,
+    /// What is counted.
+    pub kind: ThrottleKind,
+    /// How many per second; 0 lifts the limit, as in the specification's
+    /// throttles of version 1.
+    pub rate: u64,
+}
+
+/// Shares and limits of block devices.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BlockIo {
+    /// Share under competition, 10 to 1000.
+    pub weight: Option<u16>,
+    /// The same for single devices.
+    pub device_weights: Vec<(BlockDevice, u16)>,
+    /// Limits.
+    pub throttles: Vec<Throttle>,
+}
+
+/// What an instance may use at most: the OCI runtime specification's
+/// `linux.resources` in units of its own
+/// (<https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#control-groups>).
+///
+/// `None` leaves a limit as it is, which in a new group is unlimited;
+/// [`UNLIMITED`] lifts it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of memory.
     pub memory: Option<u64>,
+    /// Bytes of memory that are taken away last. Version 1:
+    /// `memory.soft_limit_in_bytes`, version 2: `memory.low`.
+    pub memory_reservation: Option<u64>,
     /// Bytes of swap, besides memory. Needs `memory` on version 1, where
     /// the kernel limits the sum.
     pub swap: Option<u64>,
+    /// How readily memory is swapped out, 0 to 100. Version 1 only.
+    pub swappiness: Option<u64>,
+    /// Lets processes without memory wait instead of killing one. Version 1
+    /// only; `Some(false)` is what version 2 does anyway.
+    pub oom_kill_disable: Option<bool>,
+    /// Refuses an update to less memory than is in use, where the kernel
+    /// would kill to get it down.
+    pub memory_check: bool,
     /// Processes and threads.
     pub pids: Option<u64>,
     /// CPU time.
     pub cpu_quota: Option<CpuQuota>,
+    /// Microseconds of unused CPU time that may be spent later on top of the
+    /// quota.
+    pub cpu_burst_us: Option<u64>,
     /// Share of CPU time under competition, 1 to 10000; the default is 100.
     pub cpu_weight: Option<u64>,
+    /// The same in version 1's unit, 2 to 262144; the default is 1024. Counts
+    /// when `cpu_weight` is not given.
+    pub cpu_shares: Option<u64>,
+    /// 1 runs only when nobody else wants the CPU, 0 is the default.
+    pub cpu_idle: Option<i64>,
+    /// Real-time tasks. Version 1 only.
+    pub realtime: Realtime,
+    /// CPUs that may be used, as `0-3,7`.
+    pub cpus: Option<String>,
+    /// Memory nodes that may be used.
+    pub mems: Option<String>,
+    /// Block devices.
+    pub block_io: BlockIo,
+    /// Bytes of huge pages by their size as the kernel writes it (`2MB`).
+    pub hugepages: BTreeMap<String, u64>,
+    /// Which device nodes may be used: the last rule that fits decides, and
+    /// where none does the device may be used.
+    pub devices: Vec<DeviceRule>,
+    /// Files of version 2 and what is written to them, after all others.
+    pub unified: BTreeMap<String, String>,
 }
-
-/// One file to be written.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Setting {
-    pub(super) file: &'static str,
-    pub(super) value: String,
-    /// Reason to go on without the file, where kernels exist that lack it.
-    pub(super) optional: Option<&'static str>,
-}
-
-impl Setting {
-    fn required(file: &'static str, value: impl ToString) -> Self {
-        Self { file, value: value.to_string(), optional: None }
-    }
-}
-
-const NO_SWAP_ACCOUNT: &str =
-    "swap limit not set: this kernel does not account swap (boot option swapaccount=1)";
 
 impl Limits {
-    /// Whether any limit belongs to this controller.
-    pub(super) fn wants(&self, controller: Controller) -> bool {
-        match controller {
-            Controller::Memory => self.memory.is_some() || self.swap.is_some(),
-            Controller::Pids => self.pids.is_some(),
-            Controller::Cpu => self.cpu_quota.is_some() || self.cpu_weight.is_some(),
-            Controller::Freezer => false,
-        }
-    }
-
-    /// The files to write for one controller, in the order in which the
-    /// kernel accepts them.
-    pub(super) fn settings(&self, controller: Controller, version: Version) -> Vec<Setting> {
-        match (controller, version) {
-            (Controller::Memory, Version::V1) => self.memory_v1(),
-            (Controller::Memory, Version::V2) => self.memory_v2(),
-            (Controller::Pids, _) => {
-                self.pids.map(|pids| Setting::required("pids.max", pids)).into_iter().collect()
+    /// Whether any limit belongs to this controller. Lifting a limit needs no
+    /// controller: without one there is none.
+    #[must_use]
+    pub fn wants(&self, controller: Controller) -> bool {
+        let limited = |value: Option<u64>| value.is_some_and(|value| value != UNLIMITED);
+        let own = match controller {
+            Controller::Memory => {
+                [self.memory, self.memory_reservation, self.swap].into_iter().any(limited)
+                    || self.swappiness.is_some()
+                    || self.oom_kill_disable == Some(true)
             }
-            (Controller::Cpu, Version::V1) => self.cpu_v1(),
-            (Controller::Cpu, Version::V2) => self.cpu_v2(),
-            (Controller::Freezer, _) => Vec::new(),
-        }
-    }
-
-    fn memory_v1(&self) -> Vec<Setting> {
-        let Some(memory) = self.memory else { return Vec::new() };
-        // The sum must not be below the memory limit, so it comes second.
-        let swap = self.swap.map(|swap| Setting {
-            file: "memory.memsw.limit_in_bytes",
-            value: memory.saturating_add(swap).to_string(),
-            optional: Some(NO_SWAP_ACCOUNT),
-        });
-        std::iter::once(Setting::required("memory.limit_in_bytes", memory)).chain(swap).collect()
-    }
-
-    fn memory_v2(&self) -> Vec<Setting> {
-        let memory = self.memory.map(|memory| Setting::required("memory.max", memory));
-        let swap = self.swap.map(|swap| Setting {
-            file: "memory.swap.max",
-            value: swap.to_string(),
-            optional: Some(NO_SWAP_ACCOUNT),
-        });
-        memory.into_iter().chain(swap).collect()
-    }
-
-    fn cpu_v1(&self) -> Vec<Setting> {
-        let mut settings = Vec::new();
-        if let Some(CpuQuota { quota_us, period_us }) = self.cpu_quota {
-            settings.push(Setting::required("cpu.cfs_period_us", period_us));
-            settings.push(Setting::required("cpu.cfs_quota_us", quota_us));
-        }
-        if let Some(weight) = self.cpu_weight {
-            settings.push(Setting::required("cpu.shares", weight_to_shares(weight)));
-        }
-        settings
-    }
-
-    fn cpu_v2(&self) -> Vec<Setting> {
-        let quota = self
-            .cpu_quota
-            .map(|cpu| Setting::required("cpu.max", format!("{} {}", cpu.quota_us, cpu.period_us)));
-        let weight = self.cpu_weight.map(|weight| Setting::required("cpu.weight", weight));
-        quota.into_iter().chain(weight).collect()
-    }
-
-    /// Writes the limits of one controller and returns remarks about those
-    /// that this kernel has no file for.
-    pub(super) fn apply(
-        &self,
-        controller: Controller,
-        version: Version,
-        folder: &Path,
-    ) -> Result<Vec<String>, CgroupError> {
-        let mut remarks = Vec::new();
-        for setting in self.settings(controller, version) {
-            let path = folder.join(setting.file);
-            match setting.optional {
-                Some(remark) if !path.exists() => remarks.push(remark.to_owned()),
-                _ => files::set(controller.as_str(), &path, &setting.value)?,
+            Controller::Pids => limited(self.pids),
+            Controller::Cpu => {
+                self.cpu_quota.is_some_and(|quota| quota.quota_us != UNLIMITED)
+                    || self.cpu_weight.or(self.cpu_shares).is_some()
+                    || self.cpu_idle.is_some()
+                    || self.cpu_burst_us.is_some()
+                    || self.realtime != Realtime::default()
             }
-        }
-        Ok(remarks)
-    }
-}
-
-/// Version 1 shares (2 to 262144) for a version 2 weight (1 to 10000), by the
-/// line through both ends: the inverse of [`shares_to_weight`].
-pub(in crate::container) fn weight_to_shares(weight: u64) -> u64 {
-    2 + (weight.clamp(1, 10_000) - 1) * 262_142 / 9_999
-}
-
-/// Version 2 weight for version 1 shares, as the OCI runtimes convert them:
-/// `1 + (shares - 2) * 9999 / 262142`
-/// (<https://github.com/containers/crun/blob/main/crun.1.md#cgroup-v2>).
-#[must_use]
-pub(in crate::container) fn shares_to_weight(shares: u64) -> u64 {
-    1 + (shares.clamp(2, 262_144) - 2) * 9_999 / 262_142
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn all() -> Limits {
-        Limits {
-            memory: Some(64),
-            swap: Some(6),
-            pids: Some(32),
-            cpu_quota: Some(CpuQuota { quota_us: 50_000, period_us: 100_000 }),
-            cpu_weight: Some(10_000),
-        }
-    }
-
-    fn spelled(version: Version) -> Vec<(&'static str, String)> {
-        Controller::ALL
-            .into_iter()
-            .flat_map(|controller| all().settings(controller, version))
-            .map(|setting| (setting.file, setting.value))
-            .collect()
-    }
-
-    #[test]
-    fn both_versions_spell_every_limit() {
-        let own = |pairs: &[(&'static str, &str)]| -> Vec<(&'static str, String)> {
-            pairs.iter().map(|(file, value)| (*file, (*value).to_owned())).collect()
+            Controller::Cpuset => self.cpus.is_some() || self.mems.is_some(),
+            Controller::Io => self.block_io != BlockIo::default(),
+            Controller::Hugetlb => self.hugepages.values().any(|bytes| *bytes != UNLIMITED),
+            Controller::Devices => !self.devices.is_empty(),
+            Controller::Cpuacct | Controller::Freezer => false,
         };
-        assert_eq!(
-            spelled(Version::V1),
-            own(&[
-                ("memory.limit_in_bytes", "64"),
-                ("memory.memsw.limit_in_bytes", "70"),
-                ("pids.max", "32"),
-                ("cpu.cfs_period_us", "100000"),
-                ("cpu.cfs_quota_us", "50000"),
-                ("cpu.shares", "262144"),
-            ])
-        );
-        assert_eq!(
-            spelled(Version::V2),
-            own(&[
-                ("memory.max", "64"),
-                ("memory.swap.max", "6"),
-                ("pids.max", "32"),
-                ("cpu.max", "50000 100000"),
-                ("cpu.weight", "10000"),
-            ])
-        );
+        own || self.unified_of(controller).next().is_some()
     }
 
-    #[test]
-    fn weights_and_shares_agree_at_both_ends() {
-        assert_eq!((weight_to_shares(1), weight_to_shares(10_000)), (2, 262_144));
-        assert_eq!((shares_to_weight(2), shares_to_weight(262_144)), (1, 10_000));
-        assert_eq!(shares_to_weight(1024), 39);
+    /// The controllers that these limits need.
+    #[must_use]
+    pub fn controllers(&self) -> BTreeSet<Controller> {
+        Controller::ALL.into_iter().filter(|controller| self.wants(*controller)).collect()
     }
 
-    #[test]
-    fn a_missing_swap_file_is_a_remark_and_a_missing_limit_an_error() {
-        let folder = tempfile::tempdir().expect("folder");
-        let path = folder.path();
-        let error = all().apply(Controller::Memory, Version::V2, path).expect_err("no file");
-        let text = error.to_string();
-        assert!(text.contains("memory.max (memory)") && text.contains("`64`"), "{text}");
-        std::fs::write(path.join("memory.max"), "").expect("written");
-        let remarks = all().apply(Controller::Memory, Version::V2, path).expect("applied");
-        assert_eq!(remarks, vec![NO_SWAP_ACCOUNT.to_owned()]);
-        assert_eq!(std::fs::read_to_string(path.join("memory.max")).expect("read"), "64");
+    /// Raw files of version 2 that belong to a controller.
+    pub(super) fn unified_of(&self, controller: Controller) -> impl Iterator<Item = (&str, &str)> {
+        self.unified
+            .iter()
+            .filter(move |(file, _)| Controller::of_file(file) == Some(controller))
+            .map(|(file, value)| (file.as_str(), value.as_str()))
     }
 }

@@ -72,7 +72,7 @@ fn delegated(folder: &Path) -> bool {
 }
 
 /// Whether the caller may make cgroups in it and move processes below it.
-fn usable(folder: &Path) -> Result<(), String> {
+pub(super) fn usable(folder: &Path) -> Result<(), String> {
     may(folder, AccessFlags::W_OK | AccessFlags::X_OK)
         .and_then(|()| may(&folder.join("cgroup.procs"), AccessFlags::W_OK))
         .map_err(|error| {

@@ -1,6 +1,7 @@
 //! Removing cgroups, and finding those of runs that could not do it
 //! themselves, by their names alone.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
@@ -15,7 +16,7 @@ use nix::unistd::Pid;
 
 use super::group::rmdir;
 use super::tree::{ASIDE, PREFIX};
-use super::{CgroupError, Hierarchy, files};
+use super::{CgroupError, Hierarchy, files, freeze};
 use crate::sys::clock::Deadline;
 use crate::sys::pidfd::PidFd;
 
@@ -51,6 +52,7 @@ pub fn find(hierarchy: &Hierarchy, run_id: Option<&str>) -> Vec<PathBuf> {
 #[must_use]
 pub fn sweep(hierarchy: &Hierarchy, run_id: Option<&str>) -> Swept {
     let mut swept = Swept::default();
+    let_all_die(hierarchy, run_id);
     let (aside, mut ordered): (Vec<PathBuf>, Vec<PathBuf>) = find(hierarchy, run_id)
         .into_iter()
         .partition(|folder| folder.to_string_lossy().ends_with(ASIDE));
@@ -67,6 +69,25 @@ pub fn sweep(hierarchy: &Hierarchy, run_id: Option<&str>) -> Swept {
         }
     }
     swept
+}
+
+/// Lets frozen processes of version 1 receive the signal that ends them,
+/// which in other hierarchies would be waited for in vain.
+fn let_all_die(hierarchy: &Hierarchy, run_id: Option<&str>) {
+    for folder in find(hierarchy, run_id) {
+        if folder.join("freezer.state").exists() {
+            // Whoever cannot be killed is named by the removal that follows.
+            let _ = signal_tree(&folder, Signal::SIGKILL, &mut BTreeSet::new());
+            thaw_tree(&folder);
+        }
+    }
+}
+
+fn thaw_tree(folder: &Path) {
+    freeze::let_die(folder);
+    for child in children(folder) {
+        thaw_tree(&child);
+    }
 }
 
 /// Whether a folder's name is that of a run: `unladen-<run id>`, or the leaf
@@ -93,7 +114,7 @@ fn search(folder: &Path, run_id: Option<&str>, found: &mut Vec<PathBuf>) {
 
 /// Folders directly inside one. A cgroup that is removed while it is read, or
 /// may not be read, has none for us.
-fn children(folder: &Path) -> Vec<PathBuf> {
+pub(super) fn children(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     entries
         .filter_map(Result::ok)
@@ -109,17 +130,10 @@ pub(super) fn remove_tree(folder: &Path) -> Result<(), CgroupError> {
     }
     let deadline = Deadline::after(LIMIT);
     kill_tree(folder, deadline)?;
-    remove_deep(folder, deadline)
-}
-
-fn remove_deep(folder: &Path, deadline: Deadline) -> Result<(), CgroupError> {
-    for child in children(folder) {
-        remove_deep(&child, deadline)?;
-    }
     remove_folder(folder, deadline)
 }
 
-/// Removes one folder, waiting while the kernel calls it busy.
+/// Removes a folder and those inside, waiting while the kernel calls one busy.
 pub(super) fn remove_folder(folder: &Path, deadline: Deadline) -> Result<(), CgroupError> {
     let mut pause = PAUSE.0;
     loop {
@@ -127,6 +141,11 @@ pub(super) fn remove_folder(folder: &Path, deadline: Deadline) -> Result<(), Cgr
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
+        // Groups that somebody made inside, as an init system does, keep it
+        // busy, too.
+        for child in children(folder) {
+            remove_folder(&child, deadline)?;
+        }
         if source.raw_os_error() != Some(Errno::EBUSY as i32) || deadline.passed() {
             let pids = files::processes(folder).unwrap_or_default();
             let processes = files::list(&pids);
@@ -162,7 +181,7 @@ fn kill_round(folder: &Path, killed: bool) -> Result<Vec<Pid>, CgroupError> {
         // Not every hierarchy has this file.
         let _ = files::write(&folder.join("pids.max"), "0");
         for pid in &pids {
-            kill_member(folder, *pid)?;
+            signal_member(folder, *pid, Signal::SIGKILL)?;
         }
     }
     for child in children(folder) {
@@ -171,14 +190,29 @@ fn kill_round(folder: &Path, killed: bool) -> Result<Vec<Pid>, CgroupError> {
     Ok(pids)
 }
 
-/// Kills a process if it is (still) in this cgroup: between reading its number
+/// Sends a signal once to everybody in a folder and below it who is not
+/// `known` yet.
+pub(super) fn signal_tree(
+    folder: &Path,
+    signal: Signal,
+    known: &mut BTreeSet<Pid>,
+) -> Result<(), CgroupError> {
+    for pid in files::processes(folder)? {
+        if known.insert(pid) {
+            signal_member(folder, pid, signal)?;
+        }
+    }
+    children(folder).iter().try_for_each(|child| signal_tree(child, signal, known))
+}
+
+/// Signals a process if it is (still) in this cgroup: between reading its number
 /// and opening it, the number may have gone to somebody else.
-fn kill_member(folder: &Path, pid: Pid) -> Result<(), CgroupError> {
+fn signal_member(folder: &Path, pid: Pid, signal: Signal) -> Result<(), CgroupError> {
     let Ok(pidfd) = PidFd::open(pid) else { return Ok(()) };
     if files::processes(folder)?.contains(&pid) {
         // ESRCH means that it ended meanwhile; a process that may not be
         // killed is reported as a survivor.
-        let _ = pidfd.kill(Signal::SIGKILL);
+        let _ = pidfd.kill(signal);
     }
     Ok(())
 }
@@ -186,7 +220,7 @@ fn kill_member(folder: &Path, pid: Pid) -> Result<(), CgroupError> {
 /// Waits until something may have changed: version 2 notifies through
 /// `cgroup.events`; version 1 has no notification, so there the pauses grow
 /// from 50 microseconds to 5 milliseconds.
-fn wait_for_change(folder: &Path, deadline: Deadline, pause: &mut Duration) {
+pub(super) fn wait_for_change(folder: &Path, deadline: Deadline, pause: &mut Duration) {
     let step = (*pause).min(deadline.left());
     *pause = (*pause * 2).min(PAUSE.1);
     // Reading arms the notification; a change since then ends the wait at once.

@@ -91,7 +91,10 @@ fn version_1_goes_below_the_callers_own_cgroup() {
     assert_eq!(host.place(Controller::Freezer), Ok((Version::V2, "unified".to_owned())));
     let reason = host.place(Controller::Pids).expect_err("not there");
     assert_eq!(reason, "ROOT/unified was not given the pids controller (it has: hugetlb)");
-    assert_eq!(host.detect().describe(), "hybrid: v1 (memory cpu), v2 (freezer)");
+    assert_eq!(
+        host.detect().describe(),
+        "hybrid: v1 (memory cpu cpuacct), v2 (hugetlb devices freezer)"
+    );
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::unistd::Pid;
 
-use super::detect::{Hierarchy, Version};
+use super::detect::{Hierarchy, Mounted, Version};
 use super::group::{Group, Part};
 use super::location::{Ground, find_ground};
 use super::{CgroupError, Controller, Limits, files, sweep};
@@ -23,6 +23,8 @@ struct Branch {
     version: Version,
     controllers: Vec<Controller>,
     folder: PathBuf,
+    /// See [`Mounted::needs_cpuset`].
+    needs_cpuset: bool,
     /// What has to be undone at the end.
     stepped_aside: Option<Aside>,
     /// Controllers that the parent did not hand out before this run.
@@ -64,13 +66,16 @@ impl Hierarchy {
     ) -> Result<RunTree, CgroupError> {
         check_name(run_id)?;
         let mut tree = RunTree { branches: Vec::new(), missing: Vec::new(), remarks: Vec::new() };
-        for controller in controllers {
+        for (index, controller) in controllers.iter().enumerate() {
+            if controllers[..index].contains(controller) {
+                continue;
+            }
             match self.with(*controller) {
                 Err(reason) => tree.missing.push((*controller, reason)),
                 Ok(mounted) => match find_ground(self, mounted) {
                     Err(reason) => tree.missing.push((*controller, reason)),
                     Ok(ground) => {
-                        let added = tree.add(*controller, mounted.version, &ground, run_id);
+                        let added = tree.add(*controller, mounted, &ground, run_id);
                         if let Err(error) = added {
                             // The first error is the one that says why.
                             let _ = tree.remove();
@@ -89,10 +94,11 @@ impl RunTree {
     fn add(
         &mut self,
         controller: Controller,
-        version: Version,
+        mounted: &Mounted,
         ground: &Ground,
         run_id: &str,
     ) -> Result<(), CgroupError> {
+        let (version, needs_cpuset) = (mounted.version, mounted.needs_cpuset());
         let folder = ground.folder.join(format!("{PREFIX}{run_id}"));
         let known = self.branches.iter().position(|branch| branch.folder == folder);
         let index = match known {
@@ -103,14 +109,18 @@ impl RunTree {
                     version,
                     controllers: Vec::new(),
                     folder: folder.clone(),
+                    needs_cpuset,
                     stepped_aside: None,
                     handed_out: Vec::new(),
                 });
+                if needs_cpuset {
+                    files::inherit_cpuset(&folder)?;
+                }
                 self.branches.len() - 1
             }
         };
         let branch = &mut self.branches[index];
-        if version == Version::V2 && controller != Controller::Freezer {
+        if version == Version::V2 && !controller.is_core() {
             if !ground.movers.is_empty() && branch.stepped_aside.is_none() {
                 let leaf = ground.folder.join(format!("{PREFIX}{run_id}{ASIDE}"));
                 branch.stepped_aside =
@@ -144,15 +154,18 @@ impl RunTree {
     pub fn create(&self, name: &str, limits: &Limits) -> Result<Group, CgroupError> {
         check_name(name)?;
         let mut group = Group::new(self.missing.clone());
-        for (controller, reason) in &self.missing {
-            if limits.wants(*controller) {
+        for controller in limits.controllers() {
+            let missing = self.missing.iter().find(|(missing, _)| *missing == controller);
+            if let Some((_, reason)) = missing {
                 group.remark(format!("no {controller} limit: {reason}"));
+            } else if !self.branches.iter().any(|branch| branch.controllers.contains(&controller)) {
+                group.remark(format!("no {controller} limit: the run does not use it"));
             }
         }
         for branch in &self.branches {
             let folder = branch.folder.join(name);
             let part = Part::new(branch.version, branch.controllers.clone(), folder);
-            if let Err(error) = group.add(part, limits) {
+            if let Err(error) = group.add(part, branch.needs_cpuset, limits) {
                 // The first error is the one that says why.
                 let _ = group.remove(Duration::ZERO);
                 return Err(error);
@@ -225,7 +238,10 @@ fn step_aside(leaf: &Path, movers: &[Pid]) -> Result<(), CgroupError> {
 
 /// Lets the children of a version 2 cgroup have a controller. Returns a
 /// remark when that changed a setting.
-fn hand_out(controller: Controller, folder: &Path) -> Result<Option<String>, CgroupError> {
+pub(super) fn hand_out(
+    controller: Controller,
+    folder: &Path,
+) -> Result<Option<String>, CgroupError> {
     let path = folder.join("cgroup.subtree_control");
     if files::read(&path)?.split_whitespace().any(|name| name == controller.as_str()) {
         return Ok(None);
@@ -246,14 +262,19 @@ fn take_back(branch: &Branch) {
     }
     for controller in &branch.handed_out {
         // The kernel refuses while somebody's cgroup uses it, and is right.
-        let path = parent.join("cgroup.subtree_control");
-        let _ = files::set(controller.as_str(), &path, &format!("-{controller}"));
+        let _ = take_from(parent, *controller);
     }
+}
+
+/// No longer lets the children of a version 2 cgroup have a controller.
+pub(super) fn take_from(folder: &Path, controller: Controller) -> Result<(), CgroupError> {
+    let path = folder.join("cgroup.subtree_control");
+    files::set(controller.as_str(), &path, &format!("-{controller}"))
 }
 
 /// Refuses what could climb out of a folder, or would look like a unit of
 /// systemd.
-fn check_name(name: &str) -> Result<(), CgroupError> {
+pub(super) fn check_name(name: &str) -> Result<(), CgroupError> {
     let fine = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     if name.is_empty() || name.starts_with('.') || !name.bytes().all(fine) {
         return Err(CgroupError::Name(name.to_owned()));

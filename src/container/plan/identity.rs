@@ -7,14 +7,14 @@ use nix::sys::signal::Signal;
 use oci_spec::runtime::{Capabilities, Capability, PosixRlimitType, Process};
 
 use super::{IdMaps, PlanError, c_path, c_string};
-use crate::sys::spawn::{CapabilitySets, Step};
+use crate::sys::spawn::{CapabilitySets, Filter, Step};
 
 /// Where a program without a slash is looked for when the environment does
 /// not say (execvp(3) uses these for privileged and other users alike).
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Capabilities in the order of their numbers (include/uapi/linux/capability.h).
-const BY_NUMBER: [Capability; 41] = [
+pub(in crate::container) const BY_NUMBER: [Capability; 41] = [
     Capability::Chown,
     Capability::DacOverride,
     Capability::DacReadSearch,
@@ -59,15 +59,29 @@ const BY_NUMBER: [Capability; 41] = [
 ];
 
 /// The steps from the arrangement of descriptors to the end.
-pub(super) fn steps(process: &Process, maps: Option<IdMaps>) -> Result<Vec<Step>, PlanError> {
+pub(super) fn steps(
+    process: &Process,
+    maps: Option<IdMaps>,
+    filter: Option<Filter>,
+) -> Result<Vec<Step>, PlanError> {
+    // With no_new_privs anybody may load a filter, so it comes last and judges
+    // nothing but the program. Without, it takes CAP_SYS_ADMIN.
+    let locked = process.no_new_privileges() == Some(true);
+    let (early, last) = if locked { (None, filter) } else { (filter, None) };
+    let mut steps = Vec::new();
+    if process.terminal() == Some(true) {
+        // In the container's own /dev/pts, and before its user is one who
+        // may not give it away.
+        steps.push(Step::Terminal { owner: process.user().uid(), console: false });
+    }
     // Before the limit on open files could be in the way.
-    let mut steps = vec![Step::MapDescriptors];
+    steps.push(Step::MapDescriptors);
     // Raising a hard limit needs a capability that is about to go.
     steps.extend(limits(process));
-    if process.no_new_privileges() == Some(true) {
+    if locked {
         steps.push(Step::NoNewPrivileges);
     }
-    steps.extend(credentials(process, maps)?);
+    steps.extend(credentials(process, maps, early)?);
     if let Some(mask) = process.user().umask() {
         steps.push(Step::Umask(mask));
     }
@@ -76,11 +90,16 @@ pub(super) fn steps(process: &Process, maps: Option<IdMaps>) -> Result<Vec<Step>
     steps.push(Step::CheckParent);
     // With the final user: a directory that it may not enter is an error.
     steps.push(Step::WorkingDirectory(c_path("process.cwd", process.cwd())?));
+    steps.extend(last.map(Step::Seccomp));
     Ok(steps)
 }
 
 /// User, groups and capabilities.
-fn credentials(process: &Process, maps: Option<IdMaps>) -> Result<Vec<Step>, PlanError> {
+fn credentials(
+    process: &Process,
+    maps: Option<IdMaps>,
+    filter: Option<Filter>,
+) -> Result<Vec<Step>, PlanError> {
     let user = process.user();
     let (uid, gid) = (user.uid(), user.gid());
     let groups = user.additional_gids().clone().unwrap_or_default();
@@ -123,6 +142,9 @@ fn credentials(process: &Process, maps: Option<IdMaps>) -> Result<Vec<Step>, Pla
             steps.push(Step::SetGroups(groups));
         }
     }
+    // The change of user and the sets after it may take away CAP_SYS_ADMIN.
+    // What they need must be allowed by the filter, as under runc.
+    steps.extend(filter.map(Step::Seccomp));
     steps.push(Step::SetUser { uid, gid });
     // After the change of user, which needs capabilities itself.
     steps.push(Step::SetCapabilities(CapabilitySets {

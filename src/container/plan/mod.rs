@@ -4,9 +4,12 @@
 //! refused by the field's name, never left out.
 
 mod identity;
+mod limits;
 mod mounts;
 mod options;
+mod overlay;
 mod resources;
+mod scratch;
 mod supported;
 #[cfg(test)]
 mod tests;
@@ -18,16 +21,29 @@ use std::path::{Path, PathBuf};
 use nix::sched::CloneFlags;
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 
+pub(super) use self::identity::BY_NUMBER;
 use self::mounts::Mounts;
-use super::cgroup::Limits;
+use self::scratch::Scratch;
+pub(super) use self::supported::check as check_fields;
+use super::cgroup::{Controller, Limits};
+use super::seccomp::{self, SeccompError};
 use crate::sys::spawn::{CLONE_NEWTIME, MountAttributes, Slot, Step, handle};
 
 /// Why a spec cannot be carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
-    /// The runtime does not have this feature (yet).
+    /// The runtime does not have this feature.
     #[error("`{field}` is not supported by this runtime")]
     Unsupported {
+        /// Path of the field in `config.json`.
+        field: String,
+    },
+    /// The specification has no such field, as far as this runtime knows.
+    #[error(
+        "`{field}` is not a field of the OCI runtime specification that this runtime knows; \
+         free metadata belongs in `annotations`"
+    )]
+    Unknown {
         /// Path of the field in `config.json`.
         field: String,
     },
@@ -65,6 +81,9 @@ pub enum PlanError {
         /// The cause.
         source: std::io::Error,
     },
+    /// The system-call filter.
+    #[error(transparent)]
+    Seccomp(#[from] SeccompError),
     /// The spec could not be looked through.
     #[error("cannot look through the spec")]
     Json(#[from] serde_json::Error),
@@ -79,6 +98,10 @@ pub struct Plan {
     pub(super) environment: Vec<CString>,
     pub(super) limits: Limits,
     rootfs: CString,
+    /// Layers of an image over it; it is a mount point only, then.
+    overlay: Option<overlay::Layers>,
+    /// A writable layer over it.
+    scratch: Option<Scratch>,
     namespaces: CloneFlags,
     id_maps: Option<IdMaps>,
     oom_score_adj: Option<i32>,
@@ -128,20 +151,23 @@ impl Plan {
         })?;
         let readonly = root.readonly().unwrap_or(false);
         let list = spec.mounts().as_deref().unwrap_or_default();
+        let filter = linux.seccomp().as_ref().map(seccomp::compile).transpose()?;
         let mounts = Mounts::plan(list, &rootfs, bundle, readonly)?;
         let features = features(spec, linux, namespaces, &mounts)?;
         Ok(Self {
             program: identity::program(process)?,
             arguments: strings("process.args", process.args().as_deref().unwrap_or_default())?,
             environment: strings("process.env", process.env().as_deref().unwrap_or_default())?,
-            limits: resources::limits(linux)?,
+            limits: limits::limits(linux)?,
             rootfs: c_path("root.path", &rootfs)?,
+            overlay: None,
+            scratch: None,
             namespaces,
             id_maps,
             oom_score_adj: process.oom_score_adj(),
             mounts,
             features,
-            identity: identity::steps(process, id_maps)?,
+            identity: identity::steps(process, id_maps, filter)?,
         })
     }
 
@@ -149,6 +175,24 @@ impl Plan {
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// The controllers that a container of this plan needs: those of its
+    /// limits; and one to find its processes by, where no pid namespace ends
+    /// them together.
+    #[must_use]
+    pub fn controllers(&self) -> Vec<Controller> {
+        let alone = self.namespaces.contains(CloneFlags::CLONE_NEWPID);
+        let needed = |controller: &Controller| {
+            self.limits.wants(*controller) || (!alone && *controller == Controller::Pids)
+        };
+        Controller::ALL.into_iter().filter(needed).collect()
+    }
+
+    /// Whether the process gets a terminal of its own.
+    #[must_use]
+    pub fn has_terminal(&self) -> bool {
+        self.identity.iter().any(|step| matches!(step, Step::Terminal { .. }))
     }
 
     /// Whether instances get a user namespace of their own.
@@ -222,20 +266,35 @@ impl Plan {
     fn pivot_steps(&self) -> Vec<Step> {
         let private =
             MountAttributes { propagation: nix::libc::MS_PRIVATE, ..MountAttributes::default() };
-        let mut steps = vec![
-            // The new namespace's mounts still belong to the host's peer
-            // groups: first of all nothing may propagate there.
-            Step::SetMount { path: c"/".into(), recursive: true, attributes: private },
-            Step::OpenTree { path: self.rootfs.clone(), recursive: true, slot: ROOT },
-            Step::SetTree { slot: ROOT, recursive: true, attributes: private },
-        ];
+        // The new namespace's mounts still belong to the host's peer groups:
+        // first of all nothing may propagate there.
+        let mut steps =
+            vec![Step::SetMount { path: c"/".into(), recursive: true, attributes: private }];
         // Sources of binds are host paths: opened while those exist.
-        steps.extend(self.mounts.open_static());
-        steps.extend([
-            Step::AttachTree { slot: ROOT, target: self.rootfs.clone() },
-            Step::EnterTree(ROOT),
-            Step::PivotRoot,
-        ]);
+        match (&self.overlay, &self.scratch) {
+            (Some(layers), _) => {
+                steps.extend(self.mounts.open_static());
+                steps.extend(layers.enter());
+            }
+            (None, Some(scratch)) => {
+                steps.extend(scratch.open(&self.rootfs));
+                steps.extend(self.mounts.open_static());
+                steps.extend(scratch.enter(&self.rootfs));
+            }
+            (None, None) => {
+                steps.extend([
+                    Step::OpenTree { path: self.rootfs.clone(), recursive: true, slot: ROOT },
+                    Step::SetTree { slot: ROOT, recursive: true, attributes: private },
+                ]);
+                steps.extend(self.mounts.open_static());
+                steps.extend([
+                    Step::AttachTree { slot: ROOT, target: self.rootfs.clone() },
+                    Step::EnterTree(ROOT),
+                ]);
+            }
+        }
+        steps.push(Step::PivotRoot);
+        steps.extend(self.overlay.iter().flat_map(overlay::Layers::folders));
         // All mount points are looked up from here on, where neither `..`
         // nor a link of the image can lead to the host.
         steps.extend(self.mounts.attach_static());
@@ -258,12 +317,17 @@ impl Plan {
         steps
     }
 
-    /// Whether [`Plan::prepared_steps`] can work: a user namespace of an
+    /// Whether [`Plan::prepared_steps`] can work: a writable layer belongs to
+    /// one instance, a user namespace of an
     /// instance has no power over a mount namespace that is older than itself,
     /// and inside a user namespace of somebody else the host's `/proc` must
     /// stay in sight, see [`Plan::direct_steps`].
     pub(super) fn can_be_prepared(&self) -> bool {
-        self.id_maps.is_none() && in_first_user_namespace()
+        // What one instance writes no other may see.
+        let writable = self.overlay.as_ref().is_some_and(overlay::Layers::is_writable)
+            && !self.mounts.root_is_sealed();
+        let shared = self.scratch.is_none() && !writable;
+        shared && self.id_maps.is_none() && in_first_user_namespace()
     }
 
     /// From birth on: what needs the host's files.
@@ -288,6 +352,9 @@ impl Plan {
             let data = value.to_string().into_bytes();
             steps.push(Step::WriteFile { path: c"/proc/self/oom_score_adj".into(), data });
         }
+        // Before it is where others could look at it, and after the last file
+        // of its own in /proc, which this takes away from it.
+        steps.push(Step::Hide);
         steps
     }
 

@@ -50,6 +50,7 @@ pub(super) struct Mounts {
     list: Vec<Planned>,
     seal_root: Option<Step>,
     own_devices: bool,
+    slots: usize,
 }
 
 /// Reads mounts one after the other.
@@ -76,12 +77,23 @@ impl Mounts {
             reader.read(mount, &format!("mounts[{index}]"))?;
         }
         let seal_root = readonly.then(|| seal(c"/".into()));
-        Ok(Self { list: reader.list, seal_root, own_devices: reader.own_devices })
+        let Reader { list, own_devices, next_slot: slots, .. } = reader;
+        Ok(Self { list, seal_root, own_devices, slots })
+    }
+
+    /// The first slot that no mount uses.
+    pub(super) fn slots(&self) -> usize {
+        self.slots
     }
 
     /// Whether `/dev/null` is this runtime's own.
     pub(super) fn has_own_devices(&self) -> bool {
         self.own_devices
+    }
+
+    /// Whether instances cannot write to the root.
+    pub(super) fn root_is_sealed(&self) -> bool {
+        self.seal_root.is_some()
     }
 
     pub(super) fn open_static(&self) -> Vec<Step> {

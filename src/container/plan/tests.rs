@@ -17,6 +17,7 @@ fn cell(user_namespace: bool, change: impl FnOnce(&mut Spec)) -> (tempfile::Temp
         rootfs: folder.path(),
         arguments: vec!["/program".to_owned()],
         limits: Limits::default(),
+        seccomp: None,
         user_namespace,
     };
     let mut spec = default_cell_spec(&options);
@@ -95,6 +96,7 @@ fn a_prepared_root_leaves_only_what_differs_for_each_instance() {
     let mut each = own(&[
         "join the cgroups",
         "start a session",
+        "hide from other processes",
         "enter a prepared namespace (CloneFlags(CLONE_NEWNS))",
         "enter new namespaces (CloneFlags(CLONE_NEWNS | CLONE_NEWCGROUP))",
         "mount proc at /proc",
@@ -112,6 +114,7 @@ fn a_direct_start_does_the_same_in_one_go() {
     let mut list = own(&[
         "join the cgroups",
         "start a session",
+        "hide from other processes",
         "enter new namespaces (CloneFlags(CLONE_NEWCGROUP))",
     ]);
     list.extend(root());
@@ -230,4 +233,58 @@ fn programs_without_a_slash_are_looked_for_in_path() {
     });
     let names: Vec<&str> = plan.program.iter().filter_map(|path| path.to_str().ok()).collect();
     assert_eq!(names, ["/a/tool", "./tool", "/b/tool"]);
+}
+
+#[test]
+fn a_filter_comes_last_or_before_the_capability_to_load_it_goes() {
+    let filter = || {
+        let json = serde_json::json!({"defaultAction": "SCMP_ACT_ALLOW"});
+        Some(serde_json::from_value(json).expect("a spec"))
+    };
+    let list = |no_new_privileges: bool| {
+        let (folder, plan) = cell(false, |spec| {
+            spec.linux_mut().as_mut().expect("linux").set_seccomp(filter());
+            let process = spec.process_mut().as_mut().expect("process");
+            process.set_no_new_privileges(Some(no_new_privileges));
+        });
+        words(&plan.prepared_steps(), &folder)
+    };
+    let locked = list(true);
+    assert!(locked.last().expect("steps").starts_with("load the seccomp filter ("), "{locked:?}");
+    let open = list(false);
+    let at = open.iter().position(|step| step.starts_with("load the seccomp")).expect("there");
+    assert_eq!(open[at - 1..=at + 2][0], "set the supplementary groups []");
+    assert_eq!(
+        open[at + 1..=at + 2],
+        own(&["become user 0 and group 0", "set the capabilities 0x0"])
+    );
+}
+
+#[test]
+fn a_scratch_layer_is_put_together_out_of_sight_of_the_host() {
+    let (folder, plan) = cell(false, |_| {});
+    let plan = plan.with_scratch_layer().expect("there");
+    assert!(!plan.can_be_prepared());
+    let list = words(&plan.direct_steps(), &folder);
+    let order: Vec<usize> = [
+        "change the mount /",
+        "open ROOTFS to bind it",
+        "open /dev/null to bind it",
+        "mount tmpfs at ROOTFS with `mode=755`",
+        "change to the directory ROOTFS",
+        "make the directory lower",
+        "bind at lower",
+        "make the directory upper",
+        "mount overlay at root with `lowerdir=lower,upperdir=upper,workdir=work,volatile`",
+        "change to the directory root",
+        "make it the root (pivot_root)",
+        "detach the old root",
+    ]
+    .iter()
+    .map(|step| list.iter().position(|other| other == step).unwrap_or_else(|| panic!("no {step}")))
+    .collect();
+    assert!(order.is_sorted(), "{list:?}");
+    let (folder, plan) = cell(true, |_| {});
+    let list = words(&plan.with_scratch_layer().expect("there").direct_steps(), &folder);
+    assert!(list.iter().any(|step| step.ends_with("volatile,userxattr`")), "{list:?}");
 }

@@ -1,8 +1,9 @@
-//! What runs in the child, in memory that it shares with its parent: no
-//! allocation, no lock, no panic, nothing but raw system calls.
+//! What runs in the child, in memory that it shares with its parent or in a
+//! copy of a process that may have had other threads: no allocation, no lock,
+//! no panic, nothing but raw system calls.
 
 use std::ffi::{c_char, c_void};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize};
 
@@ -10,7 +11,8 @@ use nix::errno::Errno;
 use nix::libc::{self, c_long};
 
 use super::descriptors::Places;
-use super::{Launch, Program, Step, perform};
+use super::guard::Guard;
+use super::{Filter, Launch, Program, Step, perform, wait};
 use crate::sys::raw::{call, signed};
 
 /// What the child tells its parent: the step that it began last (the number
@@ -33,12 +35,37 @@ pub(super) struct Context<'a> {
     pub(super) places: &'a Places,
     pub(super) parent: AtomicI32,
     pub(super) program: &'a Program,
+    /// Whether the file `program_fd` is executed first, whose arguments say
+    /// what to execute then.
+    pub(super) guarded: bool,
     pub(super) program_fd: AtomicI32,
     pub(super) arguments: *const *const c_char,
     pub(super) environment: *const *const c_char,
     pub(super) ignored_signals: u64,
     pub(super) trace: &'a [AtomicU64],
-    pub(super) report: Report,
+    /// The child's end of the connection to a parent that does not wait for
+    /// the execution, or -1.
+    pub(super) channel: AtomicI32,
+    /// Where the byte comes from that starts the program, or -1.
+    pub(super) start: AtomicI32,
+    /// Where to say that the program could not be executed, or -1.
+    pub(super) started: AtomicI32,
+    /// The terminal that a step made, or -1.
+    pub(super) terminal: AtomicI32,
+    /// In memory that parent and child share.
+    pub(super) report: &'a Report,
+}
+
+impl Context<'_> {
+    /// The same with a guard between the child and its program.
+    pub(super) fn guarded(mut self, guard: Option<&Guard<'_>>) -> Self {
+        if let Some(guard) = guard {
+            self.guarded = true;
+            self.program_fd = AtomicI32::new(guard.executable.as_raw_fd());
+            self.arguments = guard.arguments.as_ptr();
+        }
+        self
+    }
 }
 
 /// The child's whole life before its program.
@@ -47,28 +74,65 @@ pub(super) extern "C" fn run(context: *const c_void) -> ! {
     // atomics, until this child has left the shared memory.
     let context = unsafe { &*context.cast::<Context<'_>>() };
     context.report.begun.store(now(), Relaxed);
+    let mut filter: Option<&Filter> = None;
     for (index, step) in context.steps.iter().enumerate() {
         context.report.step.store(index, Relaxed);
+        if let Step::Seccomp(next) = step {
+            // A filter may forbid whatever the program does not need: before
+            // it all is done that is not a step.
+            default_signals(context.ignored_signals);
+            context.report.set_up.store(now(), Relaxed);
+            filter = Some(next);
+        }
         if let Err(error) = perform::step(step, context) {
             give_up(context, error);
         }
         if let Some(end) = context.trace.get(index) {
-            end.store(now(), Relaxed);
+            end.store(stamp(context, filter), Relaxed);
         }
     }
     context.report.step.store(context.steps.len(), Relaxed);
-    default_signals(context.ignored_signals);
-    context.report.set_up.store(now(), Relaxed);
+    if filter.is_none() {
+        default_signals(context.ignored_signals);
+    }
+    context.report.set_up.store(stamp(context, filter), Relaxed);
     let error = execute(context);
     give_up(context, error)
+}
+
+/// The time; under a filter that does not permit the clock the time just
+/// before the filter.
+fn stamp(context: &Context<'_>, filter: Option<&Filter>) -> u64 {
+    if filter.is_none_or(|filter| filter.permits_clock) {
+        now()
+    } else {
+        context.report.set_up.load(Relaxed)
+    }
 }
 
 /// Reports an error and ends the child.
 fn give_up(context: &Context<'_>, error: Errno) -> ! {
     context.report.errno.store(error as i32, Relaxed);
+    wait::say_failure(context, error);
+    // SAFETY: both end this process only; no destructor runs.
+    unsafe {
+        let _ = call(libc::SYS_exit_group, [127, 0, 0, 0, 0, 0]);
+        let _ = call(libc::SYS_exit, [127, 0, 0, 0, 0, 0]);
+    }
+    // A filter forbids both. The parent waits for this child's end, so it
+    // must end.
     loop {
-        // SAFETY: ends this process only; no destructor runs.
-        let _ = unsafe { call(libc::SYS_exit_group, [127, 0, 0, 0, 0, 0]) };
+        // SAFETY: an instruction that is defined to be undefined: the kernel
+        // kills the process for it.
+        #[cfg(target_arch = "x86_64")]
+        unsafe {
+            std::arch::asm!("ud2");
+        }
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        unsafe {
+            std::arch::asm!("udf #0");
+        }
     }
 }
 
@@ -88,16 +152,8 @@ fn execute(context: &Context<'_>) -> Errno {
     let environment = context.environment as usize;
     let mut last = Errno::ENOENT;
     match context.program {
-        Program::File(_) => {
-            let fd = signed(context.program_fd.load(Relaxed));
-            let empty = c"".as_ptr() as usize;
-            let flags = signed(libc::AT_EMPTY_PATH);
-            // SAFETY: the vectors end with a null pointer; all strings live
-            // on in the parent.
-            let result =
-                unsafe { call(libc::SYS_execveat, [fd, empty, arguments, environment, flags, 0]) };
-            result.err().unwrap_or(last)
-        }
+        _ if context.guarded => execute_file(context),
+        Program::File(_) => execute_file(context),
         Program::Paths(paths) => {
             for path in paths {
                 let path = path.as_ptr() as usize;
@@ -121,6 +177,28 @@ fn execute(context: &Context<'_>) -> Errno {
     }
 }
 
+/// How often to try again what was open for writing when another thread made
+/// a child, which has it open until its own execution: some milliseconds.
+const BUSY_ATTEMPTS: u32 = 50_000;
+
+/// Executes the open file; returns only with the error that prevented it.
+fn execute_file(context: &Context<'_>) -> Errno {
+    let fd = signed(context.program_fd.load(Relaxed));
+    let empty = c"".as_ptr() as usize;
+    let (arguments, environment) = (context.arguments as usize, context.environment as usize);
+    let flags = signed(libc::AT_EMPTY_PATH);
+    let mut attempts = BUSY_ATTEMPTS;
+    loop {
+        let all = [fd, empty, arguments, environment, flags, 0];
+        // SAFETY: the vectors end with a null pointer; all strings live on in
+        // the parent.
+        match unsafe { call(libc::SYS_execveat, all) } {
+            Err(Errno::ETXTBSY) if attempts > 0 => attempts -= 1,
+            result => return result.err().unwrap_or(Errno::ENOENT),
+        }
+    }
+}
+
 /// The kernel's `struct sigaction` with its default disposition. All zeroes
 /// on every architecture.
 const DEFAULT_ACTION: [u64; 4] = [0; 4];
@@ -140,7 +218,7 @@ fn default_signals(ignored: u64) {
 }
 
 /// The signals that this process ignores, as bits (bit 0 is signal 1).
-pub(super) fn ignored_signals() -> u64 {
+pub(in crate::sys) fn ignored_signals() -> u64 {
     (1..=64_usize)
         .filter(|number| {
             let mut action = DEFAULT_ACTION;

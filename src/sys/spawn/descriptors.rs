@@ -28,7 +28,7 @@ pub(super) struct Places {
     moves: Vec<Move>,
     /// Numbers from here on are no targets.
     above: RawFd,
-    /// Ranges of numbers, both ends included, that are no targets.
+    /// Ranges of numbers below that, both ends included, that are no targets.
     gaps: Vec<(u32, u32)>,
 }
 
@@ -57,33 +57,54 @@ impl Places {
             }
             next = number + 1;
         }
-        gaps.push((next, u32::MAX));
-        let above = RawFd::try_from(next).map_err(|_| RawFd::MAX)?;
+        // The standard streams are targets too when there is a terminal.
+        let above = next.max(3);
+        if next < above {
+            gaps.push((next, above - 1));
+        }
+        let above = RawFd::try_from(above).map_err(|_| RawFd::MAX)?;
         Ok(Self { moves, above, gaps })
     }
 
     /// Puts everything in place. `others` are descriptors that the child
-    /// still needs; they are moved out of the way, or are -1.
-    pub(super) fn arrange(&self, others: [&AtomicI32; 2]) -> Result<(), Errno> {
-        for fd in self.moves.iter().map(|entry| &entry.source).chain(others) {
+    /// still needs, or -1; they come to stand above the targets. The rest is
+    /// closed now, or, which is cheaper, by `execve`.
+    pub(super) fn arrange(&self, others: &[&AtomicI32], now: bool) -> Result<(), Errno> {
+        let count = RawFd::try_from(others.len()).map_err(|_| Errno::EOVERFLOW)?;
+        let free = self.above + count;
+        let sources = self.moves.iter().map(|entry| &entry.source);
+        for fd in sources.chain(others.iter().copied()) {
             let number = fd.load(Relaxed);
-            if (0..self.above).contains(&number) {
-                fd.store(copy_above(number, self.above)?, Relaxed);
+            if (0..free).contains(&number) {
+                fd.store(copy_above(number, free)?, Relaxed);
             }
         }
         for entry in &self.moves {
-            let arguments = [signed(entry.source.load(Relaxed)), signed(entry.target), 0, 0, 0, 0];
-            // SAFETY: no pointers. The target's old content is not needed:
-            // this runs in the child's own descriptor table.
-            unsafe { call(libc::SYS_dup3, arguments)? };
+            copy_to(entry.source.load(Relaxed), entry.target, 0)?;
         }
-        for (first, last) in &self.gaps {
-            let arguments = [word(*first), word(*last), word(libc::CLOSE_RANGE_CLOEXEC), 0, 0, 0];
-            // SAFETY: no pointers; only marks descriptors of the child.
+        let mut next = self.above;
+        for other in others.iter().filter(|other| other.load(Relaxed) >= 0) {
+            copy_to(other.load(Relaxed), next, libc::O_CLOEXEC)?;
+            other.store(next, Relaxed);
+            next += 1;
+        }
+        let close = if now { 0 } else { libc::CLOSE_RANGE_CLOEXEC };
+        let rest = (next.cast_unsigned(), u32::MAX);
+        for (first, last) in self.gaps.iter().copied().chain([rest]) {
+            let arguments = [word(first), word(last), word(close), 0, 0, 0];
+            // SAFETY: no pointers; only concerns descriptors of the child.
             unsafe { call(libc::SYS_close_range, arguments)? };
         }
         Ok(())
     }
+}
+
+/// Copies a descriptor to a number, whose old content is not needed: this runs
+/// in the child's own descriptor table.
+fn copy_to(fd: RawFd, target: RawFd, flags: i32) -> Result<(), Errno> {
+    let arguments = [signed(fd), signed(target), signed(flags), 0, 0, 0];
+    // SAFETY: no pointers.
+    unsafe { call(libc::SYS_dup3, arguments).map(drop) }
 }
 
 /// Copies a descriptor to the lowest free number from `above` on.
@@ -106,9 +127,9 @@ mod tests {
             let fds: Vec<_> = targets.iter().map(|target| (file.as_fd(), *target)).collect();
             Places::new(&fds).map(|places| (places.above, places.gaps))
         };
-        assert_eq!(places(&[]), Ok((0, vec![(0, u32::MAX)])));
-        assert_eq!(places(&[2, 0, 1]), Ok((3, vec![(3, u32::MAX)])));
-        assert_eq!(places(&[1, 5]), Ok((6, vec![(0, 0), (2, 4), (6, u32::MAX)])));
+        assert_eq!(places(&[]), Ok((3, vec![(0, 2)])));
+        assert_eq!(places(&[2, 0, 1]), Ok((3, vec![])));
+        assert_eq!(places(&[1, 5]), Ok((6, vec![(0, 0), (2, 4)])));
         assert_eq!(places(&[1, 1]), Err(1));
         assert_eq!(places(&[-1]), Err(-1));
     }

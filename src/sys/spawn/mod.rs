@@ -8,6 +8,10 @@
 //! nothing but raw system calls, and executes a program. A step that fails is
 //! reported through the shared memory with its index and the kernel's error.
 //!
+//! [`Command::spawn_apart`] makes a child of the same kind in memory of its
+//! own, which may stop on the way and outlive its parent: for a container that
+//! is created by one command and started by another.
+//!
 //! Call it from a small single-threaded process. It is sound in a threaded one
 //! (the tests are), but a parent-death signal is tied to the launching
 //! *thread*, and only one thread may use a `Command` at a time.
@@ -15,13 +19,17 @@
 //! It does not find out what steps are right, in which order, or for whom: see
 //! the `container` module.
 
+mod apart;
 mod child;
 mod clone;
 mod descriptors;
+mod guard;
 mod perform;
 mod prepare;
 mod step;
 mod strings;
+mod terminal;
+mod wait;
 
 use std::ffi::{CString, c_void};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -35,11 +43,14 @@ use nix::unistd::Pid;
 
 use self::child::{Context, Report};
 use self::clone::{Stack, clone_onto};
+use self::guard::Guard;
 use self::strings::StringArray;
 use super::pidfd::PidFd;
 
+pub use self::apart::StartFailure;
+pub(super) use self::child::ignored_signals;
 pub use self::prepare::mount_namespace;
-pub use self::step::{CapabilitySets, Handle, MountAttributes, Slot, Step};
+pub use self::step::{CapabilitySets, Filter, Handle, Instruction, MountAttributes, Slot, Step};
 
 /// `CLONE_NEWTIME`, which the `nix` crate does not name. A child that shares
 /// memory enters the time namespace when it executes its program.
@@ -72,6 +83,34 @@ pub struct Launch<'a> {
     pub join: &'a [BorrowedFd<'a>],
     /// A version 2 cgroup in which the child is born (`CLONE_INTO_CGROUP`).
     pub into_cgroup: Option<BorrowedFd<'a>>,
+    /// For [`Step::Terminal`].
+    pub terminal: Option<Terminal<'a>>,
+    /// For [`Step::AwaitStart`].
+    pub hold: Option<Hold<'a>>,
+}
+
+/// What a child needs to make a terminal.
+#[derive(Clone, Copy, Debug)]
+pub struct Terminal<'a> {
+    /// A connected Unix socket over which the master is sent as one message
+    /// with one descriptor (`SCM_RIGHTS`), so that the other end may be
+    /// another process's.
+    pub socket: BorrowedFd<'a>,
+    /// Height in characters, or 0 when it is not known.
+    pub rows: u16,
+    /// Width in characters, or 0 when it is not known.
+    pub columns: u16,
+}
+
+/// What a child needs to wait for its start by any process: both must be open
+/// for reading and writing (as a FIFO can be), so that neither reports its
+/// end while the child waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Hold<'a> {
+    /// One byte written here starts the program.
+    pub start: BorrowedFd<'a>,
+    /// Closed when the program was executed, or [`StartFailure`] is written.
+    pub started: BorrowedFd<'a>,
 }
 
 /// A launched child that executes its program.
@@ -111,6 +150,12 @@ pub enum CommandError {
     /// There is no program to execute.
     #[error("there is no program to execute")]
     NoProgram,
+    /// The launching process's executable would be unprotected.
+    #[error(
+        "the seccomp filter forbids what the protection of this runtime's executable needs: allow \
+         execveat, fcntl, write and exit_group"
+    )]
+    Guard,
 }
 
 /// Why a launch failed. No process is left.
@@ -137,7 +182,7 @@ pub enum SpawnError {
     /// The program could not be executed.
     #[error("cannot execute {program}")]
     Execute {
-        /// The path, or the first of several.
+        /// The path, or the name that was looked for in several folders.
         program: String,
         /// The kernel's error.
         source: Errno,
@@ -158,6 +203,25 @@ pub enum SpawnError {
     /// A descriptor for watching the launching process could not be opened.
     #[error("cannot open a pidfd of the launching process")]
     OwnPidfd(#[source] Errno),
+    /// The launching process's executable could not be protected.
+    #[error("cannot protect the launching process's executable ({action})")]
+    Guard {
+        /// What was tried.
+        action: &'static str,
+        /// The kernel's error.
+        source: Errno,
+    },
+    /// The steps do not fit to the launch.
+    #[error("cannot launch: {0}")]
+    Unfit(&'static str),
+    /// The connection to a child of its own memory.
+    #[error("cannot keep in touch with the child ({action})")]
+    Channel {
+        /// What was tried.
+        action: &'static str,
+        /// The kernel's error.
+        source: Errno,
+    },
     /// The thread that prepares a mount namespace could not be started.
     #[error("cannot start a thread to prepare a mount namespace")]
     Thread(#[source] std::io::Error),
@@ -192,6 +256,7 @@ pub struct Command {
     handles: Vec<OwnedFd>,
     slots: Vec<AtomicI32>,
     traced: bool,
+    guarded: bool,
     ignored_signals: u64,
     stack: Stack,
     /// The process that opened it, and a pidfd of that process.
@@ -230,7 +295,8 @@ impl Command {
             handles: Vec::new(),
             slots,
             traced: false,
-            ignored_signals: child::ignored_signals(),
+            guarded: false,
+            ignored_signals: ignored_signals(),
             stack: Stack::new().map_err(CommandError::Stack)?,
             parent: None,
         })
@@ -250,6 +316,23 @@ impl Command {
     pub fn traced(mut self, traced: bool) -> Self {
         self.traced = traced;
         self
+    }
+
+    /// Keeps this process's executable out of reach of the program, at the
+    /// price of one more `execve`, about 50 us: needed for a program from
+    /// [`Program::Paths`] that is not trusted, unless this process
+    /// [has a sealed executable](super::executable::is_sealed).
+    ///
+    /// # Errors
+    ///
+    /// When a filter among the steps does not permit what the guard calls.
+    pub fn guarded(mut self, guarded: bool) -> Result<Self, CommandError> {
+        let forbids = |step: &Step| matches!(step, Step::Seccomp(filter) if !filter.permits_guard);
+        if guarded && self.steps.iter().any(forbids) {
+            return Err(CommandError::Guard);
+        }
+        self.guarded = guarded;
+        Ok(self)
     }
 
     /// The steps, in order.
@@ -276,21 +359,96 @@ impl Command {
     ///
     /// See [`SpawnError`]; the child, if there was one, is reaped.
     pub fn spawn(&mut self, launch: &Launch<'_>) -> Result<Child, SpawnError> {
-        let places = descriptors::Places::new(launch.fds).map_err(SpawnError::Target)?;
-        let parent = self.parent_pidfd()?;
-        for slot in &self.slots {
-            slot.store(-1, Relaxed);
+        if self.steps.iter().any(Step::waits) {
+            // The parent is suspended until the child has executed: nobody
+            // could answer.
+            return Err(SpawnError::Unfit("steps that wait need memory of their own"));
         }
         let stamps = if self.traced { self.steps.len() } else { 0 };
         let trace: Vec<AtomicU64> = (0..stamps).map(|_| AtomicU64::new(0)).collect();
-        let context = Context {
+        let report = Report::default();
+        let guard = self.guard(launch)?;
+        let places = self.places(launch, guard.as_ref())?;
+        let parent = self.parent_pidfd()?;
+        let context =
+            self.context(parent, launch, &places, &report, &trace).guarded(guard.as_ref());
+        let shared = libc::CLONE_VM | libc::CLONE_VFORK;
+        let (pid, pidfd) = self.clone_child(&context, shared)?;
+        if let Some(error) = self.failure(&report) {
+            // The child has exited or been killed: this does not block.
+            let _ = pidfd.wait(None);
+            return Err(error);
+        }
+        if let Some(source) = guard.and_then(Guard::outcome) {
+            let _ = pidfd.wait(None);
+            return Err(SpawnError::Execute { program: self.program_name(), source });
+        }
+        let trace = trace.iter().map(|end| end.load(Relaxed)).collect();
+        Ok(Child {
+            pid: Pid::from_raw(pid),
+            pidfd,
+            begun: report.begun.load(Relaxed),
+            set_up: report.set_up.load(Relaxed),
+            trace,
+        })
+    }
+
+    /// The guard of a launch, if there is to be one.
+    fn guard<'a>(&self, launch: &Launch<'a>) -> Result<Option<Guard<'a>>, SpawnError> {
+        match &self.program {
+            Program::Paths(paths) if self.guarded => {
+                let held = self.steps.contains(&Step::AwaitStart);
+                let arguments = self.arguments.strings();
+                Guard::new(launch, held, paths, arguments, self.steps.len()).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Where the descriptors of a launch go.
+    fn places(
+        &self,
+        launch: &Launch<'_>,
+        guard: Option<&Guard<'_>>,
+    ) -> Result<descriptors::Places, SpawnError> {
+        let has_terminal = self.steps.iter().any(|step| matches!(step, Step::Terminal { .. }));
+        if has_terminal && launch.terminal.is_none() {
+            return Err(SpawnError::Unfit("a step makes a terminal and nobody takes it"));
+        }
+        if has_terminal && launch.fds.iter().any(|(_, target)| (0..3).contains(target)) {
+            return Err(SpawnError::Unfit("the standard streams are the terminal's"));
+        }
+        let places = match guard {
+            Some(guard) => descriptors::Places::new(&guard.fds(launch)),
+            None => descriptors::Places::new(launch.fds),
+        };
+        places.map_err(SpawnError::Target)
+    }
+
+    /// What a child needs.
+    fn context<'a>(
+        &'a self,
+        parent: RawFd,
+        launch: &'a Launch<'a>,
+        places: &'a descriptors::Places,
+        report: &'a Report,
+        trace: &'a [AtomicU64],
+    ) -> Context<'a> {
+        for slot in &self.slots {
+            slot.store(-1, Relaxed);
+        }
+        let held = |fd: fn(&Hold<'a>) -> BorrowedFd<'a>| {
+            AtomicI32::new(launch.hold.as_ref().map_or(-1, |hold| fd(hold).as_raw_fd()))
+        };
+        Context {
             steps: &self.steps,
             handles: &self.handles,
             slots: &self.slots,
             launch,
-            places: &places,
+            places,
             parent: AtomicI32::new(parent),
             program: &self.program,
+            guarded: false,
             program_fd: AtomicI32::new(match &self.program {
                 Program::File(file) => file.as_raw_fd(),
                 Program::Paths(_) => -1,
@@ -298,23 +456,13 @@ impl Command {
             arguments: self.arguments.as_ptr(),
             environment: self.environment.as_ptr(),
             ignored_signals: self.ignored_signals,
-            trace: &trace,
-            report: Report::default(),
-        };
-        let (pid, pidfd) = self.clone_child(&context, launch)?;
-        if let Some(error) = self.failure(&context.report) {
-            // The child has exited or been killed: this does not block.
-            let _ = pidfd.wait(None);
-            return Err(error);
-        }
-        let trace = trace.iter().map(|end| end.load(Relaxed)).collect();
-        Ok(Child {
-            pid: Pid::from_raw(pid),
-            pidfd,
-            begun: context.report.begun.load(Relaxed),
-            set_up: context.report.set_up.load(Relaxed),
             trace,
-        })
+            channel: AtomicI32::new(-1),
+            start: held(|hold| hold.start),
+            started: held(|hold| hold.started),
+            terminal: AtomicI32::new(-1),
+            report,
+        }
     }
 
     /// A pidfd of the process that calls now.
@@ -332,15 +480,11 @@ impl Command {
     }
 
     /// The creating call, with all signals blocked around it.
-    fn clone_child(
-        &self,
-        context: &Context<'_>,
-        launch: &Launch<'_>,
-    ) -> Result<(i32, PidFd), SpawnError> {
-        let own = libc::CLONE_VM | libc::CLONE_VFORK | self.namespaces.bits();
+    fn clone_child(&self, context: &Context<'_>, sharing: i32) -> Result<(i32, PidFd), SpawnError> {
+        let own = sharing | self.namespaces.bits();
         // Flags of 32 bits: the conversion keeps the bit pattern.
         let mut flags = u64::from(own.cast_unsigned()) | CLONE_PIDFD | CLONE_CLEAR_SIGHAND;
-        let cgroup = launch.into_cgroup.map(|fd| {
+        let cgroup = context.launch.into_cgroup.map(|fd| {
             flags |= CLONE_INTO_CGROUP;
             u64::from(fd.as_raw_fd().cast_unsigned())
         });
@@ -384,8 +528,9 @@ impl Command {
     /// The program for a message.
     fn program_name(&self) -> String {
         let name = match &self.program {
-            Program::Paths(paths) => paths.first(),
-            Program::File(_) => self.arguments.strings().first(),
+            Program::Paths(paths) if paths.len() == 1 => paths.first(),
+            // Looked for in several folders: by the name alone.
+            Program::Paths(_) | Program::File(_) => self.arguments.strings().first(),
         };
         name.map_or_else(String::new, |name| name.to_string_lossy().into_owned())
     }

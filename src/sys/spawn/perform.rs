@@ -9,7 +9,10 @@ use nix::errno::Errno;
 use nix::libc::{self, c_long};
 
 use super::child::{Context, prctl};
-use super::{CapabilitySets, Handle, MountAttributes, Slot, Step};
+use super::{
+    CapabilitySets, Filter, Handle, Instruction, MountAttributes, Program, Slot, Step, terminal,
+    wait,
+};
 use crate::sys::raw::{call, signed, small, word};
 
 const OPEN_TREE_CLONE: u32 = 1;
@@ -80,20 +83,26 @@ fn identity_step(step: &Step, context: &Context<'_>) -> Result<(), Errno> {
         Step::SetCapabilities(sets) => set_capabilities(sets),
         Step::SetAmbient(set) => set_ambient(*set),
         Step::NoNewPrivileges => prctl(libc::PR_SET_NO_NEW_PRIVS, 1).map(drop),
+        Step::Seccomp(filter) => load_filter(filter),
         Step::Umask(mask) => simple(libc::SYS_umask, [word(*mask), 0, 0]),
-        Step::WorkingDirectory(path) => simple(libc::SYS_chdir, [pointer(path), 0, 0]),
+        Step::WorkingDirectory(path) => working_directory(path),
         Step::ParentDeathSignal(signal) => {
             prctl(libc::PR_SET_PDEATHSIG, signed(*signal as i32)).map(drop)
         }
-        Step::MapDescriptors => context.places.arrange([&context.parent, &context.program_fd]),
+        Step::MapDescriptors => map_descriptors(context),
         Step::CheckParent => check_parent(context),
+        Step::Terminal { owner, console } => terminal::make(context, *owner, *console),
+        Step::Hide => prctl(libc::PR_SET_DUMPABLE, 0).map(drop),
+        Step::Pause(number) => wait::pause(context, *number),
+        Step::FindProgram => find_program(context),
+        Step::AwaitStart => wait::await_start(context),
         // Every step is in one of the two functions; the tests run them all.
         _ => Err(Errno::ENOSYS),
     }
 }
 
 /// A system call with up to three arguments.
-fn simple(number: c_long, arguments: [usize; 3]) -> Result<(), Errno> {
+pub(super) fn simple(number: c_long, arguments: [usize; 3]) -> Result<(), Errno> {
     let [a, b, c] = arguments;
     // SAFETY: the pointers passed in this file are to strings and values that
     // the parent keeps, or to locals that outlive the call.
@@ -101,7 +110,7 @@ fn simple(number: c_long, arguments: [usize; 3]) -> Result<(), Errno> {
 }
 
 /// A string as an argument.
-fn pointer(string: &CStr) -> usize {
+pub(super) fn pointer(string: &CStr) -> usize {
     string.as_ptr() as usize
 }
 
@@ -142,14 +151,14 @@ fn write_all(fd: RawFd, data: &[u8]) -> Result<(), Errno> {
 }
 
 /// Opens a file relative to the working directory.
-fn open(path: &CStr, flags: i32, mode: u32) -> Result<RawFd, Errno> {
+pub(super) fn open(path: &CStr, flags: i32, mode: u32) -> Result<RawFd, Errno> {
     let flags = signed(flags | libc::O_CLOEXEC);
     let arguments = [signed(libc::AT_FDCWD), pointer(path), flags, word(mode), 0, 0];
     // SAFETY: the path is a valid string.
     unsafe { call(libc::SYS_openat, arguments).and_then(small) }
 }
 
-fn close(fd: RawFd) {
+pub(super) fn close(fd: RawFd) {
     // Closing a descriptor of its own can fail only for unwritten data, of
     // which there is none.
     let _ = simple(libc::SYS_close, [signed(fd), 0, 0]);
@@ -213,7 +222,7 @@ fn open_tree(context: &Context<'_>, path: &CStr, recursive: bool, slot: Slot) ->
     Ok(())
 }
 
-fn move_mount(tree: RawFd, target: &CStr) -> Result<(), Errno> {
+pub(super) fn move_mount(tree: RawFd, target: &CStr) -> Result<(), Errno> {
     let flags = word(MOVE_MOUNT_F_EMPTY_PATH);
     let arguments = [signed(tree), pointer(c""), signed(libc::AT_FDCWD), pointer(target), flags, 0];
     // SAFETY: both paths are valid strings.
@@ -241,6 +250,58 @@ fn protect(path: &CStr) -> Result<(), Errno> {
         .and_then(|()| move_mount(tree, path));
     close(tree);
     result
+}
+
+/// Changes the directory and makes sure that it is in the child's own root: a
+/// path through a descriptor in `/proc` can lead out of it, and then the
+/// kernel has no path that starts with a slash for it (getcwd(2)).
+fn working_directory(path: &CStr) -> Result<(), Errno> {
+    simple(libc::SYS_chdir, [pointer(path), 0, 0])?;
+    let mut inside = [0_u8; libc::PATH_MAX as usize];
+    simple(libc::SYS_getcwd, [inside.as_mut_ptr() as usize, inside.len(), 0])?;
+    if inside[0] == b'/' { Ok(()) } else { Err(Errno::ENOENT) }
+}
+
+fn map_descriptors(context: &Context<'_>) -> Result<(), Errno> {
+    let others = [
+        &context.parent,
+        &context.program_fd,
+        &context.channel,
+        &context.start,
+        &context.started,
+        &context.terminal,
+    ];
+    // A child of its own memory may wait for long, and must not keep open
+    // meanwhile what its parent had open.
+    context.places.arrange(&others, context.channel.load(Relaxed) >= 0)?;
+    terminal::take_streams(context)
+}
+
+/// Whether one of the program's paths leads to a file that may be executed.
+fn find_program(context: &Context<'_>) -> Result<(), Errno> {
+    let Program::Paths(paths) = context.program else { return Ok(()) };
+    let mut last = Errno::ENOENT;
+    for path in paths {
+        match executable(path) {
+            Ok(()) => return Ok(()),
+            // One that exists and is refused says more.
+            Err(error) if last == Errno::ENOENT => last = error,
+            Err(_) => {}
+        }
+    }
+    Err(last)
+}
+
+/// `faccessat2` (Linux 5.8) asks with the effective ids and capabilities.
+fn executable(path: &CStr) -> Result<(), Errno> {
+    if let Ok(folder) = open(path, libc::O_PATH | libc::O_DIRECTORY, 0) {
+        close(folder);
+        return Err(Errno::EACCES);
+    }
+    let effective = signed(libc::AT_EACCESS);
+    let arguments = [signed(libc::AT_FDCWD), pointer(path), signed(libc::X_OK), effective, 0, 0];
+    // SAFETY: the path is a valid string.
+    unsafe { call(libc::SYS_faccessat2, arguments).map(drop) }
 }
 
 /// `sethostname` and its like take a length.
@@ -287,6 +348,27 @@ fn set_ambient(set: u64) -> Result<(), Errno> {
         ambient(libc::PR_CAP_AMBIENT_RAISE, word(number))?;
     }
     Ok(())
+}
+
+/// The kernel's `struct sock_fprog`.
+#[repr(C)]
+struct FilterProgram {
+    length: u16,
+    instructions: *const Instruction,
+}
+
+fn load_filter(filter: &Filter) -> Result<(), Errno> {
+    let length = u16::try_from(filter.instructions.len()).map_err(|_| Errno::EINVAL)?;
+    let program = FilterProgram { length, instructions: filter.instructions.as_ptr() };
+    let program = std::ptr::from_ref(&program) as usize;
+    let mode = word(libc::SECCOMP_SET_MODE_FILTER);
+    let arguments = [mode, word(filter.flags), program, 0, 0, 0];
+    // SAFETY: `program` names `length` instructions that the parent keeps.
+    match unsafe { call(libc::SYS_seccomp, arguments)? } {
+        0 => Ok(()),
+        // With TSYNC: the number of a thread that could not follow.
+        _ => Err(Errno::ESRCH),
+    }
 }
 
 /// Fails when the launching process has ended. By `getppid` one cannot tell

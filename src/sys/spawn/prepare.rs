@@ -54,6 +54,7 @@ fn build(steps: &[Step]) -> Result<OwnedFd, SpawnError> {
 }
 
 fn carry_out(steps: &[Step], slots: &[AtomicI32], places: &Places) -> Result<(), SpawnError> {
+    let report = Report::default();
     let context = Context {
         steps,
         handles: &[],
@@ -62,12 +63,17 @@ fn carry_out(steps: &[Step], slots: &[AtomicI32], places: &Places) -> Result<(),
         places,
         parent: AtomicI32::new(-1),
         program: &Program::Paths(Vec::new()),
+        guarded: false,
         program_fd: AtomicI32::new(-1),
         arguments: std::ptr::null(),
         environment: std::ptr::null(),
         ignored_signals: 0,
         trace: &[],
-        report: Report::default(),
+        channel: AtomicI32::new(-1),
+        start: AtomicI32::new(-1),
+        started: AtomicI32::new(-1),
+        terminal: AtomicI32::new(-1),
+        report: &report,
     };
     for (index, step) in steps.iter().enumerate() {
         perform::step(step, &context).map_err(|source| SpawnError::Step {

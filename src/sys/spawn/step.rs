@@ -42,6 +42,36 @@ pub struct MountAttributes {
     pub propagation: u64,
 }
 
+/// One instruction of a classic BPF program (`struct sock_filter`,
+/// include/uapi/linux/filter.h).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Instruction {
+    /// Operation.
+    pub code: u16,
+    /// Instructions to skip when a comparison holds.
+    pub jt: u8,
+    /// Instructions to skip when it does not.
+    pub jf: u8,
+    /// Operand.
+    pub k: u32,
+}
+
+/// A system-call filter, ready to be loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filter {
+    /// Its program, at most 4096 instructions.
+    pub instructions: Vec<Instruction>,
+    /// `SECCOMP_FILTER_FLAG_*` of seccomp(2).
+    pub flags: u32,
+    /// Whether the clock may be read afterwards. If not, the time at which
+    /// set-up was done is taken just before.
+    pub permits_clock: bool,
+    /// Whether a [guarded](super::Command::guarded) child works under it:
+    /// `execveat`, `fcntl`, `write` and `exit_group` are allowed.
+    pub permits_guard: bool,
+}
+
 /// One thing that a child does to itself before it executes its program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -198,6 +228,9 @@ pub enum Step {
     /// Promises that no `execve` will ever grant privileges (prctl(2),
     /// `PR_SET_NO_NEW_PRIVS`).
     NoNewPrivileges,
+    /// Loads a system-call filter. Without [`Step::NoNewPrivileges`] it takes
+    /// `CAP_SYS_ADMIN` in the user namespace.
+    Seccomp(Filter),
     /// Sets the file mode creation mask.
     Umask(u32),
     /// Changes the working directory.
@@ -205,10 +238,40 @@ pub enum Step {
     /// Asks the kernel to send this signal when the launching thread ends.
     /// Must follow every change of credentials, since those clear it.
     ParentDeathSignal(Signal),
-    /// Puts [`Launch::fds`](super::Launch::fds) in their places and marks every other
+    /// Puts [`Launch::fds`](super::Launch::fds) in their places, the terminal
+    /// of [`Step::Terminal`] on 0, 1 and 2, and marks every other
     /// descriptor to be closed by `execve`. Slots, handles and cgroups cannot
     /// be used after it.
     MapDescriptors,
+    /// Makes a pseudo-terminal in the `/dev/pts` that the child sees now,
+    /// makes it the child's controlling terminal and, with
+    /// [`Step::MapDescriptors`], its standard streams, and sends the master
+    /// over [`Launch::terminal`](super::Launch::terminal). Needs
+    /// [`Step::NewSession`] before it.
+    Terminal {
+        /// The user inside who gets it.
+        owner: u32,
+        /// Whether it is bound at `/dev/console`, where a file must exist.
+        console: bool,
+    },
+    /// Takes away the right of others to trace the child and to look at its
+    /// memory, program file and descriptors through `/proc`, as long as it
+    /// has not executed its program (prctl(2), `PR_SET_DUMPABLE`). Its own
+    /// files in `/proc` are then root's. Also keeps kernels before 5.16 from
+    /// ending the launching process together with a child that a filter kills.
+    Hide,
+    /// Tells the launching process that this point is reached, and waits for
+    /// its answer. Only for [`Command::spawn_apart`](super::Command::spawn_apart).
+    Pause(u8),
+    /// Fails when there is no program that the child, as it now is, may
+    /// execute. It is only looked for: what [`Step::AwaitStart`] would
+    /// otherwise find out too late.
+    FindProgram,
+    /// Tells the launching process that everything is set up, and waits,
+    /// for as long as it takes, for a byte from
+    /// [`Launch::hold`](super::Launch::hold). Only for
+    /// [`Command::spawn_apart`](super::Command::spawn_apart).
+    AwaitStart,
     /// Gives up if the launching process has ended: then
     /// [`Step::ParentDeathSignal`] may have come too late.
     CheckParent,
@@ -226,7 +289,13 @@ impl Step {
                 | Self::SetTree { .. }
                 | Self::AttachTree { .. }
                 | Self::EnterTree(_)
+                | Self::Terminal { .. }
         )
+    }
+
+    /// Whether the step waits for an answer of somebody else.
+    pub(super) fn waits(&self) -> bool {
+        matches!(self, Self::Pause(_) | Self::AwaitStart)
     }
 
     /// The slot that the step uses.
@@ -282,11 +351,19 @@ impl fmt::Display for Step {
             Self::SetCapabilities(sets) => write!(f, "set the capabilities {:#x}", sets.effective),
             Self::SetAmbient(set) => write!(f, "set the ambient set to {set:#x}"),
             Self::NoNewPrivileges => f.write_str("set no_new_privs"),
+            Self::Seccomp(filter) => {
+                write!(f, "load the seccomp filter ({} instructions)", filter.instructions.len())
+            }
             Self::Umask(mask) => write!(f, "set the umask {mask:04o}"),
             Self::WorkingDirectory(path) => write!(f, "change to the directory {}", text(path)),
             Self::ParentDeathSignal(signal) => write!(f, "set the parent-death signal {signal}"),
             Self::MapDescriptors => f.write_str("arrange the descriptors"),
             Self::CheckParent => f.write_str("find the launching process alive"),
+            Self::Terminal { .. } => f.write_str("make a terminal in /dev/pts"),
+            Self::Hide => f.write_str("hide from other processes"),
+            Self::Pause(number) => write!(f, "wait for the launching process at point {number}"),
+            Self::FindProgram => f.write_str("find the program"),
+            Self::AwaitStart => f.write_str("wait to be started"),
         }
     }
 }

@@ -1,0 +1,129 @@
+//! One root filesystem and one `config.json` for every runtime that reads one.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::Spec;
+use unladen::container::cgroup::{CpuQuota, Limits};
+use unladen::container::{StandardOptions, standard_spec};
+
+use crate::program;
+
+/// What a container runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Job {
+    /// Ends at once.
+    True,
+    /// Sleeps 20 ms.
+    Nap,
+    /// Does nothing until it is killed.
+    Pause,
+    /// Ends at once, after a C library's start-up.
+    Busybox,
+}
+
+impl Job {
+    pub const ALL: [Self; 4] = [Self::True, Self::Nap, Self::Pause, Self::Busybox];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::True => "true",
+            Self::Nap => "nap",
+            Self::Pause => "pause",
+            Self::Busybox => "busybox",
+        }
+    }
+
+    /// Program and arguments.
+    pub fn arguments(self) -> Vec<String> {
+        match self {
+            Self::Busybox => vec!["/busybox".to_owned(), "true".to_owned()],
+            other => vec![format!("/{}", other.name())],
+        }
+    }
+}
+
+/// Limits of every arm that can set any.
+pub fn limits() -> Limits {
+    Limits {
+        memory: Some(64 << 20),
+        pids: Some(32),
+        cpu_quota: Some(CpuQuota { quota_us: 100_000, period_us: 100_000 }),
+        ..Limits::default()
+    }
+}
+
+/// What the runtimes are given; removed when dropped.
+pub struct Bundles {
+    folder: tempfile::TempDir,
+}
+
+impl Bundles {
+    /// Writes everything into a folder of its own.
+    pub fn write() -> Self {
+        let folder = tempfile::Builder::new().prefix("unladen-runtimes-").tempdir();
+        let bundles = Self { folder: folder.expect("a temporary folder") };
+        let rootfs = bundles.rootfs();
+        for name in ["proc", "sys", "dev", "tmp"] {
+            fs::create_dir_all(rootfs.join(name)).expect("a folder of the root filesystem");
+        }
+        program::write_all(&rootfs).expect("the programs are written");
+        if let Some(busybox) = busybox() {
+            fs::copy(busybox, rootfs.join("busybox")).expect("busybox is copied");
+        }
+        for job in Job::ALL {
+            let bundle = bundles.bundle(job);
+            fs::create_dir_all(&bundle).expect("a bundle's folder");
+            let spec = spec(&rootfs, job.arguments());
+            spec.save(bundle.join("config.json")).expect("config.json is written");
+        }
+        bundles
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn rootfs(&self) -> PathBuf {
+        self.folder().join("rootfs")
+    }
+
+    pub fn bundle(&self, job: Job) -> PathBuf {
+        self.folder().join(format!("bundle-{}", job.name()))
+    }
+
+    /// Where a runtime keeps its own files.
+    pub fn state(&self, arm: &str) -> PathBuf {
+        let folder = self.folder().join(format!("state-{arm}"));
+        fs::create_dir_all(&folder).expect("a state folder");
+        folder
+    }
+}
+
+/// The host's busybox, if it needs no shared library.
+pub fn busybox() -> Option<PathBuf> {
+    let path = crate::arms::find("busybox")?;
+    let content = fs::read(&path).ok()?;
+    // A dynamic program names its loader near the beginning.
+    let head = &content[..content.len().min(4096)];
+    let dynamic = head.windows(8).any(|bytes| bytes == b"ld-linux" || bytes == b"ld-musl-");
+    (!dynamic).then_some(path)
+}
+
+/// An ordinary container, as `container run` makes it by default: the
+/// filesystems, devices, hidden and protected paths that the OCI runtime
+/// specification asks for, few capabilities, loopback; and limits on memory,
+/// processes and processor time.
+fn spec(rootfs: &Path, arguments: Vec<String>) -> Spec {
+    standard_spec(&StandardOptions {
+        rootfs: rootfs.to_owned(),
+        readonly: true,
+        arguments,
+        environment: vec!["PATH=/".to_owned(), "HOME=/".to_owned()],
+        working_directory: PathBuf::from("/"),
+        hostname: "unladen".to_owned(),
+        no_new_privileges: true,
+        limits: limits(),
+        ..StandardOptions::default()
+    })
+}

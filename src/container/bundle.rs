@@ -1,0 +1,178 @@
+//! A bundle: a folder with a `config.json`, as the OCI runtime specification
+//! describes it.
+//!
+//! The text is looked through before it is understood, so that a field that
+//! this runtime does not carry out is an error that names it, even one that
+//! the types of the specification's crate would drop. Whether the values fit
+//! each other and the host is found out by [`Plan::from_spec`].
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::Spec;
+use serde_json::Value;
+
+use super::plan::{Plan, PlanError, check_fields};
+
+/// Name of the configuration in a bundle.
+const CONFIG: &str = "config.json";
+/// A configuration is a few ten kilobytes; what is larger is a mistake or an
+/// attack, and would be held in memory several times.
+const LARGEST_BYTES: u64 = 8 * 1024 * 1024;
+
+/// Why a bundle cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    /// The file could not be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The file is larger than any configuration.
+    #[error("{} has more than {LARGEST_BYTES} bytes, which no configuration needs", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Not JSON, or a value of the wrong type; the cause names line and
+    /// column.
+    #[error("{} is not an OCI runtime configuration", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: serde_json::Error,
+    },
+    /// A field that this runtime does not carry out.
+    #[error("cannot use {}", path.display())]
+    Field {
+        /// The file.
+        path: PathBuf,
+        /// Which field.
+        source: PlanError,
+    },
+}
+
+/// A folder with a configuration that was read and looked through.
+#[derive(Clone, Debug)]
+pub struct Bundle {
+    folder: PathBuf,
+    spec: Spec,
+}
+
+impl Bundle {
+    /// Reads `config.json` in a folder.
+    ///
+    /// # Errors
+    ///
+    /// See [`BundleError`].
+    pub fn load(folder: &Path) -> Result<Self, BundleError> {
+        let path = folder.join(CONFIG);
+        let read = |source| BundleError::Read { path: path.clone(), source };
+        // Absolute, since who starts a container may change its directory.
+        let folder = folder.canonicalize().map_err(read)?;
+        let spec = read_config(&folder.join(CONFIG))?;
+        Ok(Self { folder, spec })
+    }
+
+    /// The bundle's absolute path, where relative paths of the spec start.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// The configuration, to be changed before it is planned.
+    pub fn spec_mut(&mut self) -> &mut Spec {
+        &mut self.spec
+    }
+
+    /// The steps that carry it out.
+    ///
+    /// # Errors
+    ///
+    /// As [`Plan::from_spec`].
+    pub fn plan(&self) -> Result<Plan, PlanError> {
+        Plan::from_spec(&self.spec, &self.folder)
+    }
+}
+
+/// Reads a configuration file.
+///
+/// # Errors
+///
+/// When it cannot be read, is not JSON of the right types (with line and
+/// column), or has a field that this runtime does not carry out (by name).
+pub fn read_config(path: &Path) -> Result<Spec, BundleError> {
+    let read = |source| BundleError::Read { path: path.to_owned(), source };
+    let file = File::open(path).map_err(read)?;
+    let mut text = Vec::new();
+    // One byte more than allowed tells a file that is too large.
+    file.take(LARGEST_BYTES + 1).read_to_end(&mut text).map_err(read)?;
+    parse_config(&text, path)
+}
+
+/// Parses the text of a configuration; `path` names it in errors.
+///
+/// # Errors
+///
+/// As [`read_config`].
+pub fn parse_config(text: &[u8], path: &Path) -> Result<Spec, BundleError> {
+    if text.len() as u64 > LARGEST_BYTES {
+        return Err(BundleError::TooLarge { path: path.to_owned() });
+    }
+    let syntax = |source| BundleError::Syntax { path: path.to_owned(), source };
+    let raw: Value = serde_json::from_slice(text).map_err(syntax)?;
+    check_fields(&raw).map_err(|source| BundleError::Field { path: path.to_owned(), source })?;
+    // From the text again: only so an error has its line.
+    serde_json::from_slice(text).map_err(syntax)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::errors::chain;
+
+    fn parse(text: &str) -> Result<Spec, String> {
+        parse_config(text.as_bytes(), Path::new("b/config.json")).map_err(|error| chain(&error))
+    }
+
+    fn refused(text: &str) -> String {
+        parse(text).expect_err("refused")
+    }
+
+    #[test]
+    fn errors_name_file_and_line_or_field() {
+        let error = refused("{\n  \"ociVersion\": \"1.0.2\",\n  \"process\": {\"cwd\": 7}\n}");
+        assert!(error.starts_with("b/config.json is not an OCI runtime configuration"), "{error}");
+        assert!(error.contains("line 3 column"), "{error}");
+        assert!(refused("{").contains("line 1 column 1"), "{}", refused("{"));
+        let error = refused(r#"{"ociVersion": "1.0.2", "linux": {"brandNew": 1}}"#);
+        assert!(error.starts_with("cannot use b/config.json: `linux.brandNew`"), "{error}");
+        // Twice the same field: which one is meant?
+        let error = refused(r#"{"ociVersion": "1.0.2", "hostname": "a", "hostname": "b"}"#);
+        assert!(error.contains("duplicate field `hostname`"), "{error}");
+        assert!(parse(r#"{"ociVersion": "1.0.2", "annotations": {"any.thing": "x"}}"#).is_ok());
+    }
+
+    #[test]
+    fn files_that_are_missing_or_huge_are_errors() {
+        let folder = tempfile::tempdir().expect("folder");
+        let error = Bundle::load(folder.path()).expect_err("nothing there");
+        assert!(matches!(error, BundleError::Read { .. }), "{error:?}");
+        assert!(error.to_string().ends_with("config.json"), "{error}");
+        let file = File::create(folder.path().join(CONFIG)).expect("made");
+        file.set_len(LARGEST_BYTES + 1).expect("sparse");
+        let error = Bundle::load(folder.path()).expect_err("too large");
+        assert!(matches!(error, BundleError::TooLarge { .. }), "{error:?}");
+    }
+}
