@@ -236,11 +236,16 @@ impl Plan {
         self.namespaces.new.contains(CloneFlags::CLONE_NEWNET)
     }
 
-    /// The same plan for instances whose network namespace is made for them,
-    /// with the loopback interface up.
+    /// The same plan for instances whose network namespace is made for them.
     pub(super) fn in_given_network(&self) -> Self {
         let mut plan = self.clone();
         plan.namespaces.new -= CloneFlags::CLONE_NEWNET;
+        plan
+    }
+
+    /// The same plan for instances that find their network set up.
+    pub(super) fn with_network_up(&self) -> Self {
+        let mut plan = self.in_given_network();
         plan.features.retain(|step| *step != Step::LoopbackUp);
         plan
     }
