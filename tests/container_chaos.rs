@@ -65,7 +65,7 @@ fn start(engine: &Engine, random: &mut ChaCha8Rng) -> Victim {
 
 /// Something happens to it at some moment of its life.
 fn strike(victim: &mut Victim, random: &mut ChaCha8Rng) {
-    std::thread::sleep(Duration::from_micros(random.random_range(0..30_000)));
+    std::thread::sleep(Duration::from_micros(random.random_range(0..150_000)));
     victim.inside = first_process(victim.runner);
     let ended = |victim: &mut Victim| victim.child.try_wait().expect("asked").is_some();
     match random.random_range(0..6) {
