@@ -526,8 +526,8 @@ fn killed_imports_leave_nothing_that_counts() {
             assert_eq!(image.read("d3/299").expect("read").map(|text| text.len()), Some(3000));
         }
         if number % 3 == 2 {
-            let output = run(with_cache(folder.path()).arg("clean"));
-            assert!(output.status.success(), "{}", stderr(&output));
+            // What `unladen clean` does, which would also see other tests' runs.
+            store.sweep().expect("swept");
             assert_eq!(count("tmp"), 0);
             for image in store.list().expect("list") {
                 store.remove(image.id.hex()).expect("removed");
@@ -682,6 +682,50 @@ fn an_image_with_an_odd_path_runs_by_the_command() {
     );
     assert_eq!(container(&["-c", "cat /etc/new; ls /data"]), "newshown\n");
     assert_eq!(container(&["--rootless", "--user", "root", "-c", "ls /data"]), "shown\n");
+}
+
+#[test]
+fn an_image_stays_while_a_container_runs_on_it() {
+    if !is_root() {
+        return skipped("the layers of this test need root's store");
+    }
+    let folder = tempfile::tempdir().expect("folder");
+    let source = layout(folder.path(), &shell_layers());
+    let output = run(with_cache(folder.path()).args(["image", "import"]).arg(&source));
+    assert!(output.status.success(), "{}", stderr(&output));
+    let mut command = with_cache(folder.path());
+    command.args(["container", "run", "--volume", "/usr:/usr:ro", "--image", "layout", "--"]);
+    command.args(["/bin/sh", "-c", "echo ready; read word"]);
+    command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut child = command.spawn().expect("started");
+    let mut line = String::new();
+    let mut lines = std::io::BufReader::new(child.stdout.as_mut().expect("piped"));
+    std::io::BufRead::read_line(&mut lines, &mut line).expect("UTF-8");
+    assert_eq!(line, "ready\n");
+    let remove = || run(with_cache(folder.path()).args(["image", "rm", "layout"]));
+    let output = remove();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("is in use by a running container"), "{}", stderr(&output));
+    drop(child.stdin.take());
+    child.wait().expect("waited");
+    assert!(remove().status.success());
+}
+
+#[test]
+fn an_overlay_needs_its_own_mount_point() {
+    let folder = tempfile::tempdir().expect("folder");
+    let image = import(&store(folder.path()), &layout(folder.path(), &[hello()]));
+    let options = CellOptions {
+        rootfs: folder.path(),
+        arguments: vec!["/x".to_owned()],
+        limits: GroupLimits::default(),
+        user_namespace: false,
+        seccomp: None,
+    };
+    let plan = || Plan::from_spec(&default_cell_spec(&options), folder.path()).expect("plan");
+    let overlay = image.overlay(Writable::No).expect("overlay");
+    let error = plan().with_overlay(&overlay, Path::new("/")).map(drop).expect_err("refused");
+    assert!(error.to_string().contains("it must be the image store's mount point"), "{error}");
 }
 
 #[test]
