@@ -174,14 +174,11 @@ pub fn start(plan: &Plan, id: &str, streams: &Streams<'_>) -> Result<Running, Ru
         return Ok(Running { child: launch(plan, &group, streams)?, tree: None });
     }
     let hierarchy = Hierarchy::detect(Path::new("/proc"), Path::new("/sys/fs/cgroup"))?;
-    let mut tree = hierarchy.prepare(id, &controllers)?;
-    let child =
-        tree.create("container", plan.limits()).map_err(RunError::from).and_then(
-            |group| match group.remarks().first() {
-                Some(remark) => Err(RunError::Limit(remark.clone())),
-                None => launch(plan, &group, streams),
-            },
-        );
+    let (mut tree, group) = hierarchy.prepare_one(id, &controllers, plan.limits())?;
+    let child = match group.remarks().first() {
+        Some(remark) => Err(RunError::Limit(remark.clone())),
+        None => launch(plan, &group, streams),
+    };
     match child {
         Ok(child) => Ok(Running { child, tree: Some(tree) }),
         Err(error) => {
