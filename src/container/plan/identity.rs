@@ -128,7 +128,10 @@ fn credentials(process: &Process, maps: Option<&IdMaps>) -> Result<Vec<Step>, Pl
         if uid != 0 && permitted != 0 {
             steps.push(Step::KeepCapabilities);
         }
-        steps.push(Step::SetGroups(groups));
+        // A user namespace that exists may forbid it; see `Plan::arrival_steps`.
+        if maps != Some(&IdMaps::Joined) || !groups.is_empty() {
+            steps.push(Step::SetGroups(groups));
+        }
     }
     steps.push(Step::SetUser { uid, gid });
     // After the change of user, which needs capabilities itself.

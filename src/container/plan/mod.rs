@@ -385,6 +385,10 @@ impl Plan {
             // descriptors (the CVE-2019-5736 class).
             steps.push(Step::Hide);
         }
+        if self.id_maps == Some(IdMaps::Joined) && nix::unistd::geteuid().is_root() {
+            // Inside it may be forbidden to give up the host's groups.
+            steps.push(Step::SetGroups(Vec::new()));
+        }
         let joined = self.namespaces.joined.iter().enumerate();
         steps.extend(joined.map(|(index, joined)| Step::EnterNamespace {
             namespace: handle(index),
