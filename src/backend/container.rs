@@ -3,12 +3,13 @@
 
 use std::rc::Rc;
 
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::{Capabilities, LinuxNamespaceType, Spec};
 
 use super::launcher::order::Recipe;
 use super::process::{DEADLINE, environment, own_version};
 use super::{Assets, Backend, BackendError, Instance, Prepared, Real, Until};
 use crate::container::cgroup::{CpuQuota, Limits};
+use crate::container::seccomp::{Machine, default_profile};
 use crate::container::{CellOptions, PAYLOAD_PATH, default_cell_spec, minimal_rootfs};
 use crate::errors::chain;
 use crate::record::{BackendName, CellKey, Version};
@@ -39,10 +40,18 @@ impl Container {
         // Without privileges there is no container without a user namespace.
         let user_namespace =
             param_value(cell, "userns") == Some("yes") || !nix::unistd::geteuid().is_root();
+        let seccomp = if param_value(cell, "seccomp") == Some("none") {
+            None
+        } else {
+            // These containers have no capability at all.
+            let profile = default_profile(&Capabilities::new(), Machine::native());
+            Some(profile.map_err(|error| BackendError::Unavailable(chain(&error)))?)
+        };
         let mut spec = default_cell_spec(&CellOptions {
             rootfs: &rootfs,
             arguments: vec![PAYLOAD_PATH.to_owned()],
             limits: limits(cell),
+            seccomp,
             user_namespace,
         });
         if let Some(process) = spec.process_mut() {
@@ -110,14 +119,31 @@ impl Backend for Container {
 }
 
 /// The spec as lines for the report: anybody can give it to another runtime.
+/// The filter with its hundreds of names stands on one line.
 fn command(spec: &Spec) -> Vec<String> {
-    let text = serde_json::to_string_pretty(spec).unwrap_or_default();
+    let mut value = serde_json::to_value(spec).unwrap_or_default();
+    let filter = value.pointer_mut("/linux/seccomp").map(serde_json::Value::take);
+    let mut text = serde_json::to_string_pretty(&value).unwrap_or_default();
+    if let Some(filter) = filter {
+        text = text.replacen("\"seccomp\": null", &format!("\"seccomp\": {filter}"), 1);
+    }
     std::iter::once("OCI runtime spec:".to_owned()).chain(text.lines().map(str::to_owned)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_spec_of_the_report_is_the_whole_spec() {
+        let seccomp = default_profile(&Capabilities::new(), Machine::native()).expect("resolved");
+        let mut spec = Spec::default();
+        spec.linux_mut().as_mut().expect("linux").set_seccomp(Some(seccomp));
+        let lines = command(&spec);
+        assert!(lines.len() < 500, "{} lines", lines.len());
+        let again: Spec = serde_json::from_str(&lines[1..].join("\n")).expect("a spec");
+        assert_eq!(again, spec);
+    }
 
     #[test]
     fn processors_become_quotas() {

@@ -10,6 +10,7 @@ mod compare;
 mod container;
 mod doctor;
 mod exit;
+mod image;
 mod list;
 mod progress;
 mod run;
@@ -58,6 +59,8 @@ enum CliError {
     Leftovers(#[from] crate::backend::leftovers::LeftoverError),
     #[error(transparent)]
     Compare(#[from] compare::CompareError),
+    #[error(transparent)]
+    Image(#[from] crate::image::ImageError),
     #[error("interrupted by a signal")]
     Interrupted,
     #[error("cannot catch signals")]
@@ -73,6 +76,7 @@ impl CliError {
     fn exit(&self) -> Exit {
         match self {
             Self::Spec(_) | Self::Plan(_) | Self::Compare(_) => Exit::Usage,
+            Self::Image(error) if error.is_input() => Exit::Usage,
             Self::Store(error) if error.is_input() => Exit::Usage,
             Self::Assets(_) | Self::Serve(_) => Exit::HostLacks,
             _ => Exit::Broken,
@@ -121,6 +125,7 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
         }
         Command::Container(args) => Ok(container::container(&args)),
         Command::Compare(args) => compare::compare(&args),
+        Command::Image(args) => image::image(&args.command),
         Command::Clean(args) => clean::clean(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();

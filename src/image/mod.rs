@@ -28,9 +28,8 @@ mod store;
 mod tarball;
 mod tree;
 mod unpack;
-mod user;
 
-pub use self::config::{Config, DEFAULT_PATH};
+pub use self::config::Config;
 pub use self::digest::Digest;
 pub use self::error::ImageError;
 pub use self::limits::Limits;
@@ -38,7 +37,6 @@ pub use self::lock::ImageLock;
 pub use self::overlay::{Overlay, Writable};
 pub use self::record::Record;
 pub use self::store::{Image, Store};
-pub use self::user::{User, find_user};
 
 /// The attribute that makes a folder hide the same folder of the layers
 /// below, as the initial user namespace and as a user namespace has it

@@ -28,7 +28,6 @@ use super::lock::{ImageLock, share, try_alone, wait_alone};
 use super::lookup::Merged;
 use super::overlay::{Overlay, Writable};
 use super::record::{LayerRecord, Record};
-use super::user::{User, find_user};
 use super::{Config, Digest, ImageError, Limits, layer_folder, layer_path};
 
 /// Mount points below every image.
@@ -57,7 +56,7 @@ impl Store {
     /// Opens the store of this user, and makes it if need be:
     /// `$XDG_CACHE_HOME/unladen/images` or `~/.cache/unladen/images`. Without
     /// privileges it is `images-rootless`, since its layers differ: all files
-    /// belong to the caller, and whiteouts are marked by `user.overlay.*`.
+    /// belong to the caller.
     ///
     /// # Errors
     ///
@@ -162,14 +161,20 @@ impl Store {
     }
 
     /// Removes what killed imports left, and returns how many drafts there
-    /// were. An import that is under way is waited for.
+    /// were; none while an import is under way, which does the same.
     ///
     /// # Errors
     ///
     /// When something cannot be removed.
     pub fn sweep(&self) -> Result<usize, ImageError> {
-        let _lock = self.lock()?;
-        self.sweep_locked()
+        let path = self.root.join("lock");
+        if !path.exists() {
+            return Ok(0);
+        }
+        match try_alone(&path)? {
+            Some(_lock) => self.sweep_locked(),
+            None => Ok(0),
+        }
     }
 
     /// Takes the store for changes.
@@ -299,26 +304,17 @@ impl Image {
         let top =
             lowers.first().map_or_else(|| self.store.root.clone(), |top| self.store.root.join(top));
         let root_mode = top.metadata().map_err(file("look at", &top))?.mode() & 0o7777;
-        Ok(Overlay {
-            store: self.store.root.clone(),
-            lowers,
-            writable,
-            root_mode,
-            userxattr: !self.store.privileged,
-        })
+        Ok(Overlay { store: self.store.root.clone(), lowers, writable, root_mode })
     }
 
-    /// The user that a text means in this image; without one, the image's
-    /// own. See [`find_user`].
+    /// A text file of the image, such as `/etc/passwd`, or nothing if it has
+    /// none. Links are followed inside the image only. At most 4 MiB are read.
     ///
     /// # Errors
     ///
-    /// When the image knows no such user.
-    pub fn user(&self, text: Option<&str>) -> Result<User, ImageError> {
-        let merged = Merged::open(&self.store.root, &self.lowers())?;
-        let passwd = merged.read("/etc/passwd")?.unwrap_or_default();
-        let group = merged.read("/etc/group")?.unwrap_or_default();
-        find_user(text.unwrap_or(&self.record.config.user), &passwd, &group)
+    /// When the layers cannot be read.
+    pub fn read(&self, path: &str) -> Result<Option<String>, ImageError> {
+        Merged::open(&self.store.root, &self.lowers())?.read(path)
     }
 
     /// Whether a path of the image leads to a folder. A working directory

@@ -390,7 +390,7 @@ impl Work<'_> {
         for name in std::mem::take(&mut self.opaque) {
             self.hide_all(&name).map_err(|trouble| explain(self.layer, &name, trouble))?;
         }
-        let root = Name::parse(b"", 1).unwrap_or_else(|_| unreachable!());
+        let root = Name::default();
         if !self.folders.contains_key(&root) {
             let below = self.layer.below.map(|merged| merged.status(Path::new("")));
             let below = below.transpose()?.flatten();
@@ -425,9 +425,14 @@ impl Work<'_> {
     fn hide_all(&mut self, name: &Name) -> Result<(), Trouble> {
         let folder = self.parent(name)?;
         let opened = folder.try_clone().map_err(|error| Trouble::Failed("open", error))?;
-        let key = super::OPAQUE[usize::from(!self.layer.privileged)];
-        File::from(opened)
-            .set_xattr(key, b"y")
-            .map_err(|error| Trouble::Failed("mark as replaced", error))
+        let opened = File::from(opened);
+        // Both spellings where possible, so that a layer of root's serves
+        // containers with and without a user namespace.
+        for key in &super::OPAQUE[usize::from(!self.layer.privileged)..] {
+            opened
+                .set_xattr(key, b"y")
+                .map_err(|error| Trouble::Failed("mark as replaced", error))?;
+        }
+        Ok(())
     }
 }

@@ -92,6 +92,13 @@ const CONTAINER: &[Param] = &[
         always: false,
         about: "processor time limit of its cgroup, in processors",
     },
+    Param {
+        name: "seccomp",
+        kind: Kind::OneOf(&["default", "none"]),
+        default: Some("default"),
+        always: false,
+        about: "system-call filter: the default profile of Podman, or none",
+    },
 ];
 
 const VM: &[Param] = &[

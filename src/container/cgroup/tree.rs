@@ -66,7 +66,10 @@ impl Hierarchy {
     ) -> Result<RunTree, CgroupError> {
         check_name(run_id)?;
         let mut tree = RunTree { branches: Vec::new(), missing: Vec::new(), remarks: Vec::new() };
-        for controller in controllers {
+        for (index, controller) in controllers.iter().enumerate() {
+            if controllers[..index].contains(controller) {
+                continue;
+            }
             match self.with(*controller) {
                 Err(reason) => tree.missing.push((*controller, reason)),
                 Ok(mounted) => match find_ground(self, mounted) {
@@ -151,9 +154,12 @@ impl RunTree {
     pub fn create(&self, name: &str, limits: &Limits) -> Result<Group, CgroupError> {
         check_name(name)?;
         let mut group = Group::new(self.missing.clone());
-        for (controller, reason) in &self.missing {
-            if limits.wants(*controller) {
+        for controller in limits.controllers() {
+            let missing = self.missing.iter().find(|(missing, _)| *missing == controller);
+            if let Some((_, reason)) = missing {
                 group.remark(format!("no {controller} limit: {reason}"));
+            } else if !self.branches.iter().any(|branch| branch.controllers.contains(&controller)) {
+                group.remark(format!("no {controller} limit: the run does not use it"));
             }
         }
         for branch in &self.branches {

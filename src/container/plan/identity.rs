@@ -8,7 +8,7 @@ use oci_spec::runtime::{Capabilities, Capability, Linux, PosixRlimitType, Proces
 
 use super::namespaces::IdMaps;
 use super::{PlanError, c_path, c_string, scheduling};
-use crate::sys::spawn::{CapabilitySets, Step};
+use crate::sys::spawn::{CapabilitySets, Filter, Step};
 
 /// Where a program without a slash is looked for when the environment does
 /// not say (execvp(3) uses these for privileged and other users alike).
@@ -64,16 +64,27 @@ pub(super) fn steps(
     process: &Process,
     linux: &Linux,
     maps: Option<&IdMaps>,
+    filter: Option<Filter>,
 ) -> Result<Vec<Step>, PlanError> {
+    // With no_new_privs anybody may load a filter, so it comes last and judges
+    // nothing but the program. Without, it takes CAP_SYS_ADMIN.
+    let locked = process.no_new_privileges() == Some(true);
+    let (early, last) = if locked { (None, filter) } else { (filter, None) };
+    let mut steps = Vec::new();
+    if process.terminal() == Some(true) {
+        // In the container's own /dev/pts, and before its user is one who
+        // may not give it away.
+        steps.push(Step::Terminal { owner: process.user().uid(), console: false });
+    }
     // Before the limit on open files could be in the way.
-    let mut steps = vec![Step::MapDescriptors];
+    steps.push(Step::MapDescriptors);
     // Raising a hard limit needs a capability that is about to go.
     steps.extend(limits(process));
     steps.extend(scheduling::steps(process, linux)?);
-    if process.no_new_privileges() == Some(true) {
+    if locked {
         steps.push(Step::NoNewPrivileges);
     }
-    steps.extend(credentials(process, maps)?);
+    steps.extend(credentials(process, maps, early)?);
     if let Some(mask) = process.user().umask() {
         steps.push(Step::Umask(mask));
     }
@@ -82,11 +93,16 @@ pub(super) fn steps(
     steps.push(Step::CheckParent);
     // With the final user: a directory that it may not enter is an error.
     steps.push(Step::WorkingDirectory(c_path("process.cwd", process.cwd())?));
+    steps.extend(last.map(Step::Seccomp));
     Ok(steps)
 }
 
 /// User, groups and capabilities.
-fn credentials(process: &Process, maps: Option<&IdMaps>) -> Result<Vec<Step>, PlanError> {
+fn credentials(
+    process: &Process,
+    maps: Option<&IdMaps>,
+    filter: Option<Filter>,
+) -> Result<Vec<Step>, PlanError> {
     let user = process.user();
     let (uid, gid) = (user.uid(), user.gid());
     let groups = user.additional_gids().clone().unwrap_or_default();
@@ -133,6 +149,9 @@ fn credentials(process: &Process, maps: Option<&IdMaps>) -> Result<Vec<Step>, Pl
             steps.push(Step::SetGroups(groups));
         }
     }
+    // The change of user and the sets after it may take away CAP_SYS_ADMIN.
+    // What they need must be allowed by the filter, as under runc.
+    steps.extend(filter.map(Step::Seccomp));
     steps.push(Step::SetUser { uid, gid });
     // After the change of user, which needs capabilities itself.
     steps.push(Step::SetCapabilities(CapabilitySets {

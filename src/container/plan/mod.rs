@@ -31,6 +31,7 @@ pub(super) use self::namespaces::{IdMaps, Joined};
 use self::scratch::Scratch;
 pub(super) use self::supported::check as check_fields;
 use super::cgroup::{Controller, Limits};
+use super::seccomp::{self, SeccompError};
 use crate::sys::spawn::{MountAttributes, Slot, Step, handle};
 
 /// Why a spec cannot be carried out.
@@ -85,6 +86,9 @@ pub enum PlanError {
         /// The cause.
         source: std::io::Error,
     },
+    /// The system-call filter.
+    #[error(transparent)]
+    Seccomp(#[from] SeccompError),
     /// The spec could not be looked through.
     #[error("cannot look through the spec")]
     Json(#[from] serde_json::Error),
@@ -171,6 +175,7 @@ impl Plan {
         parts: (Namespaces, Option<IdMaps>, &Path, Mounts),
     ) -> Result<Self, PlanError> {
         let (namespaces, id_maps, rootfs, mounts) = parts;
+        let filter = linux.seccomp().as_ref().map(seccomp::compile).transpose()?;
         let propagation = linux.rootfs_propagation().as_deref();
         Ok(Self {
             program: identity::program(process)?,
@@ -181,7 +186,7 @@ impl Plan {
             oom_score_adj: process.oom_score_adj(),
             settings: settings::steps(linux, process, &namespaces)?,
             features: features(spec, linux, &namespaces, &mounts)?,
-            identity: identity::steps(process, linux, id_maps.as_ref())?,
+            identity: identity::steps(process, linux, id_maps.as_ref(), filter)?,
             overlay: None,
             scratch: None,
             namespaces,
@@ -207,6 +212,12 @@ impl Plan {
             self.limits.wants(*controller) || (!alone && *controller == Controller::Pids)
         };
         Controller::ALL.into_iter().filter(needed).collect()
+    }
+
+    /// Whether the process gets a terminal of its own.
+    #[must_use]
+    pub fn has_terminal(&self) -> bool {
+        self.identity.iter().any(|step| matches!(step, Step::Terminal { .. }))
     }
 
     /// Whether instances get a user namespace of their own.
@@ -244,6 +255,22 @@ impl Plan {
     fn new_namespaces(&self) -> CloneFlags {
         let made = self.ranges().map_or(CloneFlags::empty(), |_| CloneFlags::CLONE_NEWUSER);
         self.namespaces.new - CloneFlags::CLONE_NEWCGROUP - made
+    }
+
+    /// Whether instances get a network namespace of their own.
+    #[must_use]
+    pub fn has_network_namespace(&self) -> bool {
+        self.namespaces.new.contains(CloneFlags::CLONE_NEWNET)
+    }
+
+    /// The same plan for instances whose network namespace is made for them,
+    /// with the loopback interface up.
+    pub(super) fn in_given_network(&self) -> Self {
+        let mut plan = self.clone();
+        plan.namespaces.new -= CloneFlags::CLONE_NEWNET;
+        plan.namespaces.joined.retain(|other| other.kind != CloneFlags::CLONE_NEWNET);
+        plan.features.retain(|step| *step != Step::LoopbackUp);
+        plan
     }
 
     /// Namespaces that a child is born into when it sets up everything
@@ -404,6 +431,9 @@ impl Plan {
             steps.push(Step::NewSession);
         }
         steps.extend(self.settings.iter().cloned());
+        // Before it is where others could look at it, and after the last file
+        // of its own in /proc, which this takes away from it.
+        steps.push(Step::Hide);
         steps
     }
 

@@ -78,6 +78,14 @@ const SUPPORTED: &[&str] = &[
     "linux.rootfsPropagation",
     "linux.maskedPaths[]",
     "linux.readonlyPaths[]",
+    "linux.seccomp.defaultAction",
+    "linux.seccomp.defaultErrnoRet",
+    "linux.seccomp.architectures[]",
+    "linux.seccomp.flags[]",
+    "linux.seccomp.syscalls[].names[]",
+    "linux.seccomp.syscalls[].action",
+    "linux.seccomp.syscalls[].errnoRet",
+    "linux.seccomp.syscalls[].args[].*",
     // Not: the kernel memory of version 1, which newer kernels ignore.
     "linux.resources.memory.limit",
     "linux.resources.memory.reservation",
@@ -249,6 +257,7 @@ mod tests {
     fn what_is_not_supported_is_named() {
         for (key, value, field) in [
             ("hooks", json!({"poststop": [{"path": "/x"}]}), "hooks.poststop[0].path"),
+            ("linux", json!({"seccomp": {"listenerPath": "/x"}}), "linux.seccomp.listenerPath"),
             ("linux", json!({"intelRdt": {"closID": "x"}}), "linux.intelRdt.closID"),
             ("windows", json!({"layerFolders": ["x"]}), "windows.layerFolders[0]"),
             ("vm", json!({"kernel": {"path": "/x"}}), "vm.kernel.path"),

@@ -17,6 +17,7 @@ fn cell(user_namespace: bool, change: impl FnOnce(&mut Spec)) -> (tempfile::Temp
         rootfs: folder.path(),
         arguments: vec!["/program".to_owned()],
         limits: Limits::default(),
+        seccomp: None,
         user_namespace,
     };
     let mut spec = default_cell_spec(&options);
@@ -113,7 +114,12 @@ fn a_prepared_root_leaves_only_what_differs_for_each_instance() {
     let prepared = [own(&["set the umask 0022"]), open(), enter(), shared()].concat();
     assert_eq!(words(&plan.root_steps(), &folder), prepared);
     let each = [
-        own(&["set the umask 0022", "join the cgroups", "start a session"]),
+        own(&[
+            "set the umask 0022",
+            "join the cgroups",
+            "start a session",
+            "hide from other processes",
+        ]),
         own(&MAKE),
         own(&[
             "enter an existing namespace (CloneFlags(CLONE_NEWNS))",
@@ -135,6 +141,7 @@ fn a_direct_start_does_the_same_in_one_go() {
             "set the umask 0022",
             "join the cgroups",
             "start a session",
+            "hide from other processes",
             "enter new namespaces (CloneFlags(CLONE_NEWCGROUP))",
         ]),
         open(),
@@ -254,6 +261,31 @@ fn programs_without_a_slash_are_looked_for_in_path() {
     });
     let names: Vec<&str> = plan.program.iter().filter_map(|path| path.to_str().ok()).collect();
     assert_eq!(names, ["/a/tool", "./tool", "/b/tool"]);
+}
+
+#[test]
+fn a_filter_comes_last_or_before_the_capability_to_load_it_goes() {
+    let filter = || {
+        let json = serde_json::json!({"defaultAction": "SCMP_ACT_ALLOW"});
+        Some(serde_json::from_value(json).expect("a spec"))
+    };
+    let list = |no_new_privileges: bool| {
+        let (folder, plan) = cell(false, |spec| {
+            spec.linux_mut().as_mut().expect("linux").set_seccomp(filter());
+            let process = spec.process_mut().as_mut().expect("process");
+            process.set_no_new_privileges(Some(no_new_privileges));
+        });
+        words(&plan.prepared_steps(), &folder)
+    };
+    let locked = list(true);
+    assert!(locked.last().expect("steps").starts_with("load the seccomp filter ("), "{locked:?}");
+    let open = list(false);
+    let at = open.iter().position(|step| step.starts_with("load the seccomp")).expect("there");
+    assert_eq!(open[at - 1..=at + 2][0], "set the supplementary groups []");
+    assert_eq!(
+        open[at + 1..=at + 2],
+        own(&["become user 0 and group 0", "set the capabilities 0x0"])
+    );
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Capabilities, LinuxCapabilities, Mount, Process, Spec, User};
+use oci_spec::runtime::{
+    Capabilities, LinuxCapabilities, LinuxSeccomp, Mount, Process, Spec, User,
+};
 
 use super::parts;
 use crate::container::cgroup::Limits;
@@ -16,6 +18,8 @@ pub struct CellOptions<'a> {
     pub arguments: Vec<String>,
     /// Limits, which the group of each instance gets.
     pub limits: Limits,
+    /// Its system-call filter, if any.
+    pub seccomp: Option<LinuxSeccomp>,
     /// A user namespace with the caller as its root. Without privileges
     /// there is no container without one.
     pub user_namespace: bool,
@@ -24,7 +28,7 @@ pub struct CellOptions<'a> {
 /// The spec of the suite's own minimal container: a read-only root, `/proc`
 /// with the usual parts hidden, a minimal `/dev`, an empty `/tmp`, namespaces
 /// for pids, mounts, names, inter-process communication, network and control
-/// groups, no capability, no way to gain one.
+/// groups, no capability, no way to gain one, and the filter of the options.
 #[must_use]
 pub fn default_cell_spec(options: &CellOptions<'_>) -> Spec {
     let mut spec = Spec::default();
@@ -33,7 +37,9 @@ pub fn default_cell_spec(options: &CellOptions<'_>) -> Spec {
     spec.set_mounts(Some(mounts()));
     spec.set_process(Some(process(options.arguments.clone())));
     let user = options.user_namespace.then_some((0, 0));
-    spec.set_linux(Some(parts::linux(&options.limits, true, user)));
+    let mut linux = parts::linux(&options.limits, true, user);
+    linux.set_seccomp(options.seccomp.clone());
+    spec.set_linux(Some(linux));
     spec
 }
 

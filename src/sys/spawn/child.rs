@@ -3,7 +3,7 @@
 //! no panic, nothing but raw system calls.
 
 use std::ffi::{c_char, c_void};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize};
 
@@ -13,7 +13,8 @@ use nix::sched::CloneFlags;
 
 use super::clone::{Stack, clone_onto};
 use super::descriptors::Places;
-use super::{CLONE_CLEAR_SIGHAND, Launch, Program, Step, perform, wait};
+use super::guard::Guard;
+use super::{CLONE_CLEAR_SIGHAND, Filter, Launch, Program, Step, perform, wait};
 use crate::sys::raw::{call, signed};
 
 /// What the child tells its parent: the step that it began last (the number
@@ -38,6 +39,9 @@ pub(super) struct Context<'a> {
     pub(super) places: &'a Places,
     pub(super) parent: AtomicI32,
     pub(super) program: &'a Program,
+    /// Whether the file `program_fd` is executed first, whose arguments say
+    /// what to execute then.
+    pub(super) guarded: bool,
     pub(super) program_fd: AtomicI32,
     pub(super) arguments: *const *const c_char,
     pub(super) environment: *const *const c_char,
@@ -55,6 +59,18 @@ pub(super) struct Context<'a> {
     pub(super) terminal: AtomicI32,
     /// In memory that parent and child share.
     pub(super) report: &'a Report,
+}
+
+impl Context<'_> {
+    /// The same with a guard between the child and its program.
+    pub(super) fn guarded(mut self, guard: Option<&Guard<'_>>) -> Self {
+        if let Some(guard) = guard {
+            self.guarded = true;
+            self.program_fd = AtomicI32::new(guard.executable.as_raw_fd());
+            self.arguments = guard.arguments.as_ptr();
+        }
+        self
+    }
 }
 
 /// The child's whole life before its program.
@@ -76,6 +92,7 @@ extern "C" fn run_second(context: *const c_void) -> ! {
 
 /// All steps from one on, then the program.
 fn go_on(context: &Context<'_>, from: usize) -> ! {
+    let mut filter: Option<&Filter> = None;
     for (index, step) in context.steps.iter().enumerate().skip(from) {
         context.report.step.store(index, Relaxed);
         if let Step::BeBornAgain(namespaces) = step {
@@ -84,16 +101,25 @@ fn go_on(context: &Context<'_>, from: usize) -> ! {
                 Err(error) => give_up(context, error),
             }
         }
+        if let Step::Seccomp(next) = step {
+            // A filter may forbid whatever the program does not need: before
+            // it all is done that is not a step.
+            default_signals(context.ignored_signals);
+            context.report.set_up.store(now(), Relaxed);
+            filter = Some(next);
+        }
         if let Err(error) = perform::step(step, context) {
             give_up(context, error);
         }
         if let Some(end) = context.trace.get(index) {
-            end.store(now(), Relaxed);
+            end.store(stamp(context, filter), Relaxed);
         }
     }
     context.report.step.store(context.steps.len(), Relaxed);
-    default_signals(context.ignored_signals);
-    context.report.set_up.store(now(), Relaxed);
+    if filter.is_none() {
+        default_signals(context.ignored_signals);
+    }
+    context.report.set_up.store(stamp(context, filter), Relaxed);
     let error = execute(context);
     give_up(context, error)
 }
@@ -116,6 +142,16 @@ fn bear_second(context: &Context<'_>, namespaces: CloneFlags) -> Result<(), Errn
     unsafe { clone_onto(stack, flags, None, pid_at, run_second, context_at).map(drop) }
 }
 
+/// The time; under a filter that does not permit the clock the time just
+/// before the filter.
+fn stamp(context: &Context<'_>, filter: Option<&Filter>) -> u64 {
+    if filter.is_none_or(|filter| filter.permits_clock) {
+        now()
+    } else {
+        context.report.set_up.load(Relaxed)
+    }
+}
+
 /// Reports an error and ends the child.
 fn give_up(context: &Context<'_>, error: Errno) -> ! {
     context.report.errno.store(error as i32, Relaxed);
@@ -125,9 +161,25 @@ fn give_up(context: &Context<'_>, error: Errno) -> ! {
 
 /// Ends this process.
 fn end(code: usize) -> ! {
+    // SAFETY: both end this process only; no destructor runs.
+    unsafe {
+        let _ = call(libc::SYS_exit_group, [code, 0, 0, 0, 0, 0]);
+        let _ = call(libc::SYS_exit, [code, 0, 0, 0, 0, 0]);
+    }
+    // A filter forbids both. The parent waits for this child's end, so it
+    // must end.
     loop {
-        // SAFETY: ends this process only; no destructor runs.
-        let _ = unsafe { call(libc::SYS_exit_group, [code, 0, 0, 0, 0, 0]) };
+        // SAFETY: an instruction that is defined to be undefined: the kernel
+        // kills the process for it.
+        #[cfg(target_arch = "x86_64")]
+        unsafe {
+            std::arch::asm!("ud2");
+        }
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        unsafe {
+            std::arch::asm!("udf #0");
+        }
     }
 }
 
@@ -147,16 +199,8 @@ fn execute(context: &Context<'_>) -> Errno {
     let environment = context.environment as usize;
     let mut last = Errno::ENOENT;
     match context.program {
-        Program::File(_) => {
-            let fd = signed(context.program_fd.load(Relaxed));
-            let empty = c"".as_ptr() as usize;
-            let flags = signed(libc::AT_EMPTY_PATH);
-            // SAFETY: the vectors end with a null pointer; all strings live
-            // on in the parent.
-            let result =
-                unsafe { call(libc::SYS_execveat, [fd, empty, arguments, environment, flags, 0]) };
-            result.err().unwrap_or(last)
-        }
+        _ if context.guarded => execute_file(context),
+        Program::File(_) => execute_file(context),
         Program::Paths(paths) => {
             for path in paths {
                 let path = path.as_ptr() as usize;
@@ -176,6 +220,28 @@ fn execute(context: &Context<'_>) -> Errno {
                 }
             }
             last
+        }
+    }
+}
+
+/// How often to try again what was open for writing when another thread made
+/// a child, which has it open until its own execution: some milliseconds.
+const BUSY_ATTEMPTS: u32 = 50_000;
+
+/// Executes the open file; returns only with the error that prevented it.
+fn execute_file(context: &Context<'_>) -> Errno {
+    let fd = signed(context.program_fd.load(Relaxed));
+    let empty = c"".as_ptr() as usize;
+    let (arguments, environment) = (context.arguments as usize, context.environment as usize);
+    let flags = signed(libc::AT_EMPTY_PATH);
+    let mut attempts = BUSY_ATTEMPTS;
+    loop {
+        let all = [fd, empty, arguments, environment, flags, 0];
+        // SAFETY: the vectors end with a null pointer; all strings live on in
+        // the parent.
+        match unsafe { call(libc::SYS_execveat, all) } {
+            Err(Errno::ETXTBSY) if attempts > 0 => attempts -= 1,
+            result => return result.err().unwrap_or(Errno::ENOENT),
         }
     }
 }

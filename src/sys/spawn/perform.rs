@@ -10,8 +10,8 @@ use nix::libc::{self, c_long};
 
 use super::child::{Context, prctl};
 use super::{
-    CapabilitySets, Handle, MountAttributes, Program, Scheduling, Slot, Step, filesystem, paths,
-    terminal, wait,
+    CapabilitySets, Filter, Handle, Instruction, MountAttributes, Program, Scheduling, Slot, Step,
+    filesystem, paths, terminal, wait,
 };
 use crate::sys::raw::{call, signed, small, word};
 
@@ -85,6 +85,7 @@ fn identity_step(step: &Step, context: &Context<'_>) -> Result<(), Errno> {
         Step::SetCapabilities(sets) => set_capabilities(sets),
         Step::SetAmbient(set) => set_ambient(*set),
         Step::NoNewPrivileges => prctl(libc::PR_SET_NO_NEW_PRIVS, 1).map(drop),
+        Step::Seccomp(filter) => load_filter(filter),
         Step::Umask(mask) => simple(libc::SYS_umask, [word(*mask), 0, 0]),
         Step::WorkingDirectory(path) => paths::working_directory(path),
         Step::Personality(domain) => personality(*domain),
@@ -333,6 +334,27 @@ fn set_scheduler(how: &Scheduling) -> Result<(), Errno> {
         how.period,
     ];
     simple(libc::SYS_sched_setattr, [0, attributes.as_ptr() as usize, 0])
+}
+
+/// The kernel's `struct sock_fprog`.
+#[repr(C)]
+struct FilterProgram {
+    length: u16,
+    instructions: *const Instruction,
+}
+
+fn load_filter(filter: &Filter) -> Result<(), Errno> {
+    let length = u16::try_from(filter.instructions.len()).map_err(|_| Errno::EINVAL)?;
+    let program = FilterProgram { length, instructions: filter.instructions.as_ptr() };
+    let program = std::ptr::from_ref(&program) as usize;
+    let mode = word(libc::SECCOMP_SET_MODE_FILTER);
+    let arguments = [mode, word(filter.flags), program, 0, 0, 0];
+    // SAFETY: `program` names `length` instructions that the parent keeps.
+    match unsafe { call(libc::SYS_seccomp, arguments)? } {
+        0 => Ok(()),
+        // With TSYNC: the number of a thread that could not follow.
+        _ => Err(Errno::ESRCH),
+    }
 }
 
 /// Fails when the launching process has ended. By `getppid` one cannot tell

@@ -132,6 +132,36 @@ pub enum Node {
     },
 }
 
+/// One instruction of a classic BPF program (`struct sock_filter`,
+/// include/uapi/linux/filter.h).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Instruction {
+    /// Operation.
+    pub code: u16,
+    /// Instructions to skip when a comparison holds.
+    pub jt: u8,
+    /// Instructions to skip when it does not.
+    pub jf: u8,
+    /// Operand.
+    pub k: u32,
+}
+
+/// A system-call filter, ready to be loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filter {
+    /// Its program, at most 4096 instructions.
+    pub instructions: Vec<Instruction>,
+    /// `SECCOMP_FILTER_FLAG_*` of seccomp(2).
+    pub flags: u32,
+    /// Whether the clock may be read afterwards. If not, the time at which
+    /// set-up was done is taken just before.
+    pub permits_clock: bool,
+    /// Whether a [guarded](super::Command::guarded) child works under it:
+    /// `execveat`, `fcntl`, `write` and `exit_group` are allowed.
+    pub permits_guard: bool,
+}
+
 /// One thing that a child does to itself before it executes its program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -323,6 +353,9 @@ pub enum Step {
     IoPriority(u32),
     /// Sets the scheduling policy (sched_setattr(2)).
     Scheduler(Scheduling),
+    /// Loads a system-call filter. Without [`Step::NoNewPrivileges`] it takes
+    /// `CAP_SYS_ADMIN` in the user namespace.
+    Seccomp(Filter),
     /// Sets the file mode creation mask.
     Umask(u32),
     /// Changes the working directory, and makes sure that it is in the
@@ -349,7 +382,9 @@ pub enum Step {
     },
     /// Takes away the right of others to trace the child and to look at its
     /// memory, program file and descriptors through `/proc`, as long as it
-    /// has not executed its program (prctl(2), `PR_SET_DUMPABLE`).
+    /// has not executed its program (prctl(2), `PR_SET_DUMPABLE`). Its own
+    /// files in `/proc` are then root's. Also keeps kernels before 5.16 from
+    /// ending the launching process together with a child that a filter kills.
     Hide,
     /// Tells the launching process that this point is reached, and waits for
     /// its answer. Only for [`Command::spawn_apart`](super::Command::spawn_apart).
@@ -468,6 +503,9 @@ impl fmt::Display for Step {
             Self::Personality(domain) => write!(f, "set the personality {domain:#x}"),
             Self::IoPriority(value) => write!(f, "set the I/O priority {value:#x}"),
             Self::Scheduler(how) => write!(f, "set the scheduling policy {}", how.policy),
+            Self::Seccomp(filter) => {
+                write!(f, "load the seccomp filter ({} instructions)", filter.instructions.len())
+            }
             Self::Umask(mask) => write!(f, "set the umask {mask:04o}"),
             Self::WorkingDirectory(path) => write!(f, "change to the directory {}", text(path)),
             Self::ParentDeathSignal(signal) => write!(f, "set the parent-death signal {signal}"),
