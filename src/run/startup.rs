@@ -22,7 +22,7 @@ const ENDING: [Mark; 2] = [Mark::Exited, Mark::Gone];
 impl Trial<'_> {
     /// Runs a workload to completion, or until it is ready and then stops it.
     pub(super) fn startup(&self, backend: &mut dyn Backend) -> Result<Vec<Sample>, BackendError> {
-        if self.cell.key.workload == Workload::Exit {
+        if self.cell.key.workload.ends() {
             let instance = self.launch(backend, Until::Gone)?;
             let all = [STARTING.as_slice(), ENDING.as_slice()].concat();
             return Ok(self.marks(instance.timeline(), Mark::Request, Metric::Startup, &all));
