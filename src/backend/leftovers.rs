@@ -11,14 +11,18 @@ use nix::unistd::Pid;
 use procfs::process::Process;
 
 use super::launcher::SUBCOMMAND;
-use crate::container::InstanceId;
 use crate::container::cgroup::{CgroupError, Hierarchy, find, sweep};
+use crate::container::network::NetworkError;
+use crate::container::{InstanceId, network};
 use crate::payload::protocol::ENV_RUN;
 use crate::sys::clock::Deadline;
 use crate::sys::pidfd::PidFd;
 
 /// Time that an orphaned launcher may take to remove what it started.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The interfaces of this host.
+const LINKS: &str = "/sys/class/net";
 
 /// Why leftovers could not be looked for or removed.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +33,9 @@ pub enum LeftoverError {
     /// A cgroup cannot be found or removed.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    /// A network interface cannot be found or removed.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// A process cannot be killed.
     #[error("cannot kill process {pid}")]
     Kill {
@@ -52,6 +59,8 @@ pub struct Leftover {
     pub processes: Vec<i32>,
     /// Cgroup folders.
     pub cgroups: Vec<PathBuf>,
+    /// Network interfaces.
+    pub links: Vec<String>,
 }
 
 /// Everything on this host that carries the id of a run, by id.
@@ -78,6 +87,12 @@ pub fn leftovers() -> Result<BTreeMap<String, Leftover>, LeftoverError> {
         entry.alive |= alive;
         entry.cgroups.push(folder);
     }
+    for (id, links) in network::find(Path::new(LINKS))? {
+        let alive = InstanceId::is_alive(&id) == Some(true);
+        let entry = found.entry(id).or_default();
+        entry.alive |= alive;
+        entry.links = links;
+    }
     Ok(found)
 }
 
@@ -98,7 +113,7 @@ pub fn remove(run_id: &str, leftover: &Leftover) -> Result<(), LeftoverError> {
         kill_if_of(*pid, run_id)?;
     }
     sweep(&hierarchy()?, Some(run_id)).failed.into_iter().next().map_or(Ok(()), Err)?;
-    Ok(())
+    Ok(network::remove_links(run_id, Path::new(LINKS))?)
 }
 
 fn hierarchy() -> Result<Hierarchy, CgroupError> {

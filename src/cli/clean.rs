@@ -45,6 +45,7 @@ fn describe(id: &str, leftover: &Leftover) -> String {
     if !leftover.processes.is_empty() {
         parts.push(format!("{} processes", leftover.processes.len()));
     }
+    parts.extend(leftover.links.iter().map(|link| format!("the interface {link}")));
     parts.extend(leftover.cgroups.iter().map(|folder| folder.display().to_string()));
     format!("run {id}: {}", parts.join(", "))
 }

@@ -40,10 +40,10 @@ mod spec;
 pub use self::bundle::{Bundle, BundleError, parse_config, read_config};
 pub use self::plan::{Plan, PlanError};
 pub use self::rootfs::{PAYLOAD_PATH, RootfsError, minimal_rootfs};
-pub use self::run::{InstanceId, RunError, Running, Stdio, Streams, run, start};
+pub use self::run::{InstanceId, RunError, Running, Stdio, Streams, run, start, start_on_bridge};
 pub use self::runtime::{Container, LaunchError, NetworkedContainer, PrepareError};
 pub use self::spec::{
     CapabilityChange, CellOptions, DEFAULT_PATH, Identity, Network, StandardOptions, UserError,
-    capability, default_cell_spec, find_user, identify, resource_limit, standard_spec, temporary,
-    volume,
+    capabilities_of, capability, default_cell_spec, find_user, identify, resource_limit,
+    standard_spec, temporary, volume,
 };

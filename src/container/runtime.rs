@@ -5,6 +5,7 @@ use std::os::fd::{BorrowedFd, RawFd};
 use super::cgroup::{Group, Limits};
 use super::network::{Netns, NetworkError};
 use super::plan::Plan;
+use crate::sys::executable::is_sealed;
 use crate::sys::spawn::{
     Child, Command, CommandError, Launch, Program, SpawnError, Step, Terminal, mount_namespace,
 };
@@ -65,6 +66,7 @@ impl Container {
             plan.birth_prepared(),
             plan.prepared_steps(),
         )?
+        .guarded(!is_sealed())?
         .with_handles(vec![namespace]);
         Ok(Self { command, limits: plan.limits.clone() })
     }
@@ -82,8 +84,21 @@ impl Container {
             plan.environment.clone(),
             plan.birth(),
             plan.direct_steps(),
-        )?;
+        )?
+        .guarded(!is_sealed())?;
         Ok(Self { command, limits: plan.limits.clone() })
+    }
+
+    /// Leaves this process's executable within reach of the container, which
+    /// saves an `execve` where the program is trusted.
+    ///
+    /// # Errors
+    ///
+    /// None with `false`; with `true` when a seccomp filter forbids what the
+    /// guard needs.
+    pub fn guarded(mut self, guarded: bool) -> Result<Self, PrepareError> {
+        self.command = self.command.guarded(guarded)?;
+        Ok(self)
     }
 
     /// Makes each child stamp the end of each step, see

@@ -51,7 +51,7 @@ impl Store {
     /// the store cannot be written.
     pub fn import(&self, text: &str, name: Option<&str>) -> Result<Image, ImageError> {
         let Some((path, reference)) = split(text) else {
-            let missing = io::Error::from(io::ErrorKind::NotFound);
+            let missing = nix::errno::Errno::ENOENT.into();
             return Err(file("find", Path::new(text))(missing));
         };
         let mut budget = Budget::new(self.limits, &self.root);

@@ -390,7 +390,7 @@ impl Work<'_> {
         for name in std::mem::take(&mut self.opaque) {
             self.hide_all(&name).map_err(|trouble| explain(self.layer, &name, trouble))?;
         }
-        let root = Name::parse(b"", 1).unwrap_or_else(|_| unreachable!());
+        let root = Name::default();
         if !self.folders.contains_key(&root) {
             let below = self.layer.below.map(|merged| merged.status(Path::new("")));
             let below = below.transpose()?.flatten();

@@ -6,6 +6,7 @@
 
 pub mod bpf;
 pub mod clock;
+pub mod executable;
 pub mod fdpass;
 pub mod file;
 pub mod pidfd;

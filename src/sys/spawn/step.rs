@@ -67,7 +67,8 @@ pub struct Filter {
     /// Whether the clock may be read afterwards. If not, the time at which
     /// set-up was done is taken just before.
     pub permits_clock: bool,
-    /// Whether [`Program::Guarded`](super::Program) can work under it.
+    /// Whether a [guarded](super::Command::guarded) child works under it:
+    /// `execveat`, `fcntl`, `write` and `exit_group` are allowed.
     pub permits_guard: bool,
 }
 
