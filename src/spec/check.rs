@@ -161,8 +161,8 @@ fn workload(name: &Spanned<String>) -> Result<Workload, Located> {
                     "spin=MS (1 to 600000)",
                     "http",
                 ]
-                    .map(str::to_owned)
-                    .to_vec(),
+                .map(str::to_owned)
+                .to_vec(),
             },
         }
     })
