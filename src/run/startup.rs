@@ -26,7 +26,7 @@ const UNSEEN: &str = "the destruction of its network namespace could not be witn
 impl Trial<'_> {
     /// Runs a workload to completion, or until it is ready and then stops it.
     pub(super) fn startup(&self, backend: &mut dyn Backend) -> Result<Vec<Sample>, BackendError> {
-        if self.cell.key.workload == Workload::Exit {
+        if self.cell.key.workload.ends() {
             let instance = self.launch(backend, Until::Gone)?;
             let all = [STARTING.as_slice(), ENDING.as_slice()].concat();
             let timeline = instance.timeline();
