@@ -236,17 +236,18 @@ fn a_step_that_fails_is_named_and_leaves_nothing() {
         let mounts = spec.mounts_mut().as_mut().expect("mounts");
         mounts[3].set_destination("/usr/bin/sh".into());
     });
-    assert!(error.contains("cannot mount tmpfs at /usr/bin/sh with `mode=1777`"), "{error}");
+    assert!(error.contains("cannot mount at /usr/bin/sh"), "{error}");
     assert!(error.ends_with("ENOTDIR: Not a directory"), "{error}");
     let error = refused(&|spec| {
-        spec.process_mut().as_mut().expect("process").set_cwd("/nowhere".into());
+        spec.process_mut().as_mut().expect("process").set_cwd("/usr/nowhere".into());
     });
-    assert!(error.starts_with("cannot change to the directory /nowhere"), "{error}");
+    assert!(error.contains("cannot make the directory /usr/nowhere"), "{error}");
     let error = refused(&|spec| {
         let mounts = spec.mounts_mut().as_mut().expect("mounts");
         mounts[3].set_options(Some(vec!["colour=red".to_owned()]));
     });
-    assert!(error.starts_with("cannot mount tmpfs at /tmp with `colour=red`"), "{error}");
+    let expected = "cannot make the tmpfs for /tmp with `source=tmpfs,colour=red`";
+    assert!(error.starts_with(expected), "{error}");
     let error = refused(&|spec| {
         let process = spec.process_mut().as_mut().expect("process");
         process.set_args(Some(vec!["/bin/no-such".to_owned()]));
@@ -284,14 +285,10 @@ fn what_cannot_be_planned_is_named() {
     });
     assert!(error.starts_with("`mounts[2].destination` cannot be `/tmp/../etc`"), "{error}");
     let error = refused(&|spec| {
-        spec.mounts_mut().as_mut().expect("mounts").remove(0);
-    });
-    assert!(error.starts_with("`mounts[/dev]` is missing"), "{error}");
-    let error = refused(&|spec| {
         let linux = spec.linux_mut().as_mut().expect("linux");
         linux.set_sysctl(Some([("kernel.x".to_owned(), "1".to_owned())].into()));
     });
-    assert_eq!(error, "`linux.sysctl.kernel.x` is not supported by this runtime");
+    assert!(error.starts_with("`linux.sysctl.kernel.x` cannot be `1`: "), "{error}");
 }
 
 #[test]

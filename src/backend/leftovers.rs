@@ -71,10 +71,11 @@ pub fn leftovers() -> Result<BTreeMap<String, Leftover>, LeftoverError> {
     let mut found: BTreeMap<String, Leftover> = BTreeMap::new();
     // A process that ends while it is looked at has left nothing.
     for process in procfs::process::all_processes().map_err(LeftoverError::Processes)?.flatten() {
-        if let Some(id) = launcher_of(&process) {
+        if let Some((id, harness)) = launcher_of(&process) {
             let entry = found.entry(id).or_default();
             entry.launcher = Some(process.pid());
-            entry.alive = harness_lives(&process);
+            // An orphan has been given another parent.
+            entry.alive = process.stat().is_ok_and(|stat| stat.ppid == harness);
         } else if let Some(id) = run_of(&process) {
             found.entry(id).or_default().processes.push(process.pid());
         }
@@ -120,11 +121,13 @@ fn hierarchy() -> Result<Hierarchy, CgroupError> {
     Hierarchy::detect(Path::new("/proc"), Path::new("/sys/fs/cgroup"))
 }
 
-/// The run id in a launcher's command line.
-fn launcher_of(process: &Process) -> Option<String> {
+/// The run id and the harness's process in a launcher's command line.
+fn launcher_of(process: &Process) -> Option<(String, i32)> {
     let arguments = process.cmdline().ok()?;
     match arguments.as_slice() {
-        [_, subcommand, id] if subcommand == SUBCOMMAND => Some(id.clone()),
+        [_, subcommand, id, harness] if subcommand == SUBCOMMAND => {
+            Some((id.clone(), harness.parse().ok()?))
+        }
         _ => None,
     }
 }
@@ -134,16 +137,6 @@ fn run_of(process: &Process) -> Option<String> {
     let environment = process.environ().ok()?;
     let id = environment.get(std::ffi::OsStr::new(ENV_RUN))?;
     id.to_str().map(str::to_owned)
-}
-
-/// Whether a launcher's parent runs the same program: an orphan's parent is
-/// the first process of the system or a session manager.
-fn harness_lives(launcher: &Process) -> bool {
-    let parent = launcher.stat().and_then(|stat| Process::new(stat.ppid));
-    match (launcher.exe(), parent.and_then(|parent| parent.exe())) {
-        (Ok(own), Ok(parents)) => own == parents,
-        _ => false,
-    }
 }
 
 /// Kills a process if it still is one of the run: a number may have been

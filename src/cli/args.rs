@@ -55,6 +55,8 @@ pub enum Command {
     Launcher {
         /// Id of the run.
         run_id: String,
+        /// The process that it works for.
+        harness: u32,
     },
 }
 

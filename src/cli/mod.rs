@@ -12,6 +12,7 @@ mod doctor;
 mod exit;
 mod image;
 mod list;
+pub mod oci;
 mod progress;
 mod run;
 mod signals;
@@ -138,7 +139,7 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
             manual.render(&mut page).map_err(CliError::Output)?;
             print_bytes(&page)
         }
-        Command::Launcher { run_id } => {
+        Command::Launcher { run_id, harness: _ } => {
             crate::backend::launcher::serve(&run_id)?;
             Ok(Exit::Ok)
         }

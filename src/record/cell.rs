@@ -209,11 +209,15 @@ pub struct CellKey {
 
 impl CellKey {
     /// The backend with the parameters that tell its cells apart, for a
-    /// chart's legend or a table's first column: `vm microvm`, `container`.
+    /// chart's legend or a table's first column: `vm microvm`, `container`,
+    /// `container-pooled`.
     #[must_use]
     pub fn label(&self) -> String {
         let mut label = self.backend.as_str().to_owned();
-        for (name, value) in &self.params.0 {
+        if self.params.get("pool") == Some("yes") {
+            label.push_str("-pooled");
+        }
+        for (name, value) in self.params.0.iter().filter(|(name, _)| *name != "pool") {
             label.push(' ');
             match name.as_str() {
                 "machine" | "kernel" | "accel" => label.push_str(value),

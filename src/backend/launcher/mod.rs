@@ -8,6 +8,7 @@
 
 mod live;
 pub mod order;
+mod place;
 mod server;
 mod template;
 mod watch;
@@ -102,7 +103,8 @@ impl Launcher {
         let sealed = executable::sealed(path).map_err(start)?;
         let child = Command::new(format!("/proc/self/fd/{}", sealed.as_raw_fd()))
             .arg0(path)
-            .args([SUBCOMMAND, run_id])
+            // Whose launcher it is, for `leftovers`.
+            .args([SUBCOMMAND, run_id, &std::process::id().to_string()])
             // The socket is its standard input: the one descriptor that
             // needs no number to be agreed on.
             .stdin(Stdio::from(far))

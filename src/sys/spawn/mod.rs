@@ -23,12 +23,15 @@ mod apart;
 mod child;
 mod clone;
 mod descriptors;
+mod filesystem;
 mod guard;
+mod paths;
 mod perform;
 mod prepare;
 mod step;
 mod strings;
 mod terminal;
+mod user_namespace;
 mod wait;
 
 use std::ffi::{CString, c_void};
@@ -50,7 +53,11 @@ use super::pidfd::PidFd;
 pub use self::apart::StartFailure;
 pub(super) use self::child::ignored_signals;
 pub use self::prepare::mount_namespace;
-pub use self::step::{CapabilitySets, Filter, Handle, Instruction, MountAttributes, Slot, Step};
+pub use self::step::{
+    CapabilitySets, Filter, Handle, Instruction, Links, MountAttributes, Node, Place, Scheduling,
+    Slot, Step,
+};
+pub use self::user_namespace::{IdMap, UserNamespaceError};
 
 /// `CLONE_NEWTIME`, which the `nix` crate does not name. A child that shares
 /// memory enters the time namespace when it executes its program.
@@ -200,6 +207,12 @@ pub enum SpawnError {
     /// A descriptor target that cannot be given to a child.
     #[error("descriptor target {0} is negative or named twice")]
     Target(RawFd),
+    /// The user namespace of the child.
+    #[error("cannot make the user namespace")]
+    UserNamespace(#[from] UserNamespaceError),
+    /// A program that helps could not be prepared.
+    #[error("cannot prepare a helping program")]
+    Helper(#[source] CommandError),
     /// A descriptor for watching the launching process could not be opened.
     #[error("cannot open a pidfd of the launching process")]
     OwnPidfd(#[source] Errno),
@@ -259,6 +272,10 @@ pub struct Command {
     guarded: bool,
     ignored_signals: u64,
     stack: Stack,
+    /// For [`Step::BeBornAgain`].
+    second_stack: Option<Stack>,
+    /// Users and groups of a user namespace for each child.
+    ids: Option<(Vec<IdMap>, Vec<IdMap>)>,
     /// The process that opened it, and a pidfd of that process.
     parent: Option<(u32, PidFd)>,
 }
@@ -286,6 +303,9 @@ impl Command {
             return Err(CommandError::NoProgram);
         }
         let slots = slots(&steps);
+        let again = steps.iter().any(|step| matches!(step, Step::BeBornAgain(_)));
+        let second_stack =
+            if again { Some(Stack::new().map_err(CommandError::Stack)?) } else { None };
         Ok(Self {
             program,
             arguments: StringArray::new(arguments),
@@ -298,6 +318,8 @@ impl Command {
             guarded: false,
             ignored_signals: ignored_signals(),
             stack: Stack::new().map_err(CommandError::Stack)?,
+            second_stack,
+            ids: None,
             parent: None,
         })
     }
@@ -307,6 +329,14 @@ impl Command {
     #[must_use]
     pub fn with_handles(mut self, handles: Vec<OwnedFd>) -> Self {
         self.handles = handles;
+        self
+    }
+
+    /// Makes a user namespace with these users and groups for each child,
+    /// whose handle comes after all others; a step must enter it.
+    #[must_use]
+    pub fn with_user_namespace(mut self, users: Vec<IdMap>, groups: Vec<IdMap>) -> Self {
+        self.ids = Some((users, groups));
         self
     }
 
@@ -370,10 +400,14 @@ impl Command {
         let guard = self.guard(launch)?;
         let places = self.places(launch, guard.as_ref())?;
         let parent = self.parent_pidfd()?;
+        self.make_user_namespace()?;
         let context =
             self.context(parent, launch, &places, &report, &trace).guarded(guard.as_ref());
         let shared = libc::CLONE_VM | libc::CLONE_VFORK;
-        let (pid, pidfd) = self.clone_child(&context, shared)?;
+        let cloned = self.clone_child(&context, shared);
+        self.forget_user_namespace();
+        let (pid, pidfd) = cloned?;
+        let (pid, pidfd) = follow(pid, pidfd, &report)?;
         if let Some(error) = self.failure(&report) {
             // The child has exited or been killed: this does not block.
             let _ = pidfd.wait(None);
@@ -402,6 +436,21 @@ impl Command {
                 Guard::new(launch, held, paths, arguments, self.steps.len()).map(Some)
             }
             _ => Ok(None),
+        }
+    }
+
+    /// Makes the user namespace of the next child, if it shall have one.
+    fn make_user_namespace(&mut self) -> Result<(), SpawnError> {
+        if let Some((users, groups)) = &self.ids {
+            self.handles.push(user_namespace::make(users, groups)?);
+        }
+        Ok(())
+    }
+
+    /// Lets go of what `make_user_namespace` made: the child is in it.
+    fn forget_user_namespace(&mut self) {
+        if self.ids.is_some() {
+            self.handles.pop();
         }
     }
 
@@ -456,8 +505,10 @@ impl Command {
             arguments: self.arguments.as_ptr(),
             environment: self.environment.as_ptr(),
             ignored_signals: self.ignored_signals,
+            second_stack: self.second_stack.as_ref(),
             trace,
             channel: AtomicI32::new(-1),
+            far_end: -1,
             start: held(|hold| hold.start),
             started: held(|hold| hold.started),
             terminal: AtomicI32::new(-1),
@@ -498,6 +549,7 @@ impl Command {
                 &self.stack,
                 flags,
                 cgroup,
+                None,
                 child::run,
                 std::ptr::from_ref(context).cast::<c_void>(),
             )
@@ -534,6 +586,20 @@ impl Command {
         };
         name.map_or_else(String::new, |name| name.to_string_lossy().into_owned())
     }
+}
+
+/// The child that executes the program: the second one, if there is one, for
+/// which the first one has ended.
+fn follow(pid: i32, pidfd: PidFd, report: &Report) -> Result<(i32, PidFd), SpawnError> {
+    let second = report.second.load(Relaxed);
+    if second == 0 {
+        return Ok((pid, pidfd));
+    }
+    // It has ended or is about to: this does not block.
+    let _ = pidfd.wait(None);
+    // Nobody has waited for it, so its pid is still its own.
+    let pidfd = PidFd::open(Pid::from_raw(second)).map_err(SpawnError::OwnPidfd)?;
+    Ok((second, pidfd))
 }
 
 /// The name of the n-th descriptor given to [`Command::with_handles`].
