@@ -162,7 +162,12 @@ fn without_root_a_container_runs_in_a_user_namespace() {
     let folder = tempfile::tempdir().expect("folder");
     lab::open_to_all(folder.path());
     let copy = folder.path().join("test");
-    fs::copy(std::env::current_exe().expect("own path"), &copy).expect("copied");
+    // By another process: what is open for writing here would be so for a
+    // moment in every child of a neighbouring test, and could not be executed.
+    let own = std::env::current_exe().expect("own path").display().to_string();
+    let arguments = ["cp".to_owned(), own, copy.display().to_string()];
+    let (exit, output) = lab::host_program("/bin/cp", arguments.into_iter());
+    assert_eq!(exit, Exit::Code(0), "{output}");
     let name = "without_root_a_container_runs_in_a_user_namespace";
     let arguments = ["setpriv", "--reuid=64321", "--regid=64321", "--clear-groups"];
     let arguments = arguments.iter().copied().map(String::from).chain([
@@ -231,17 +236,18 @@ fn a_step_that_fails_is_named_and_leaves_nothing() {
         let mounts = spec.mounts_mut().as_mut().expect("mounts");
         mounts[3].set_destination("/usr/bin/sh".into());
     });
-    assert!(error.contains("cannot mount tmpfs at /usr/bin/sh with `mode=1777`"), "{error}");
+    assert!(error.contains("cannot mount at /usr/bin/sh"), "{error}");
     assert!(error.ends_with("ENOTDIR: Not a directory"), "{error}");
     let error = refused(&|spec| {
-        spec.process_mut().as_mut().expect("process").set_cwd("/nowhere".into());
+        spec.process_mut().as_mut().expect("process").set_cwd("/usr/nowhere".into());
     });
-    assert!(error.starts_with("cannot change to the directory /nowhere"), "{error}");
+    assert!(error.contains("cannot make the directory /usr/nowhere"), "{error}");
     let error = refused(&|spec| {
         let mounts = spec.mounts_mut().as_mut().expect("mounts");
         mounts[3].set_options(Some(vec!["colour=red".to_owned()]));
     });
-    assert!(error.starts_with("cannot mount tmpfs at /tmp with `colour=red`"), "{error}");
+    let expected = "cannot make the tmpfs for /tmp with `source=tmpfs,colour=red`";
+    assert!(error.starts_with(expected), "{error}");
     let error = refused(&|spec| {
         let process = spec.process_mut().as_mut().expect("process");
         process.set_args(Some(vec!["/bin/no-such".to_owned()]));
@@ -279,14 +285,10 @@ fn what_cannot_be_planned_is_named() {
     });
     assert!(error.starts_with("`mounts[2].destination` cannot be `/tmp/../etc`"), "{error}");
     let error = refused(&|spec| {
-        spec.mounts_mut().as_mut().expect("mounts").remove(0);
-    });
-    assert!(error.starts_with("`mounts[/dev]` is missing"), "{error}");
-    let error = refused(&|spec| {
         let linux = spec.linux_mut().as_mut().expect("linux");
         linux.set_sysctl(Some([("kernel.x".to_owned(), "1".to_owned())].into()));
     });
-    assert_eq!(error, "`linux.sysctl.kernel.x` is not supported by this runtime");
+    assert!(error.starts_with("`linux.sysctl.kernel.x` cannot be `1`: "), "{error}");
 }
 
 #[test]

@@ -12,9 +12,11 @@ mod doctor;
 mod exit;
 mod image;
 mod list;
+pub mod oci;
 mod progress;
 mod run;
 mod scope;
+mod selfcheck;
 mod signals;
 
 use std::io::{self, Write};
@@ -68,6 +70,8 @@ enum CliError {
     Signals(#[source] io::Error),
     #[error("cannot find this program's own file")]
     Executable(#[source] io::Error),
+    #[error("cannot make a temporary folder")]
+    Temporary(#[source] io::Error),
     #[error("cannot write to standard output")]
     Output(#[source] io::Error),
 }
@@ -120,6 +124,7 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
         Command::Doctor(args) => doctor::doctor(args.json),
         Command::List(args) => list::list(args.json),
         Command::Run(args) => run::run(&args),
+        Command::Selfcheck(args) => selfcheck::selfcheck(args),
         Command::Report(args) => {
             show_report(&args.run, args.out.as_deref())?;
             Ok(Exit::Ok)
@@ -139,7 +144,7 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
             manual.render(&mut page).map_err(CliError::Output)?;
             print_bytes(&page)
         }
-        Command::Launcher { run_id } => {
+        Command::Launcher { run_id, harness: _ } => {
             crate::backend::launcher::serve(&run_id)?;
             Ok(Exit::Ok)
         }

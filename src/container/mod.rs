@@ -29,6 +29,7 @@
 
 mod bundle;
 pub mod cgroup;
+pub mod lifecycle;
 pub mod network;
 mod plan;
 mod rootfs;
@@ -37,13 +38,28 @@ mod runtime;
 pub mod seccomp;
 mod spec;
 
+/// The capabilities that a spec may name, in the order of their numbers.
+#[must_use]
+pub fn all_capabilities() -> &'static [oci_spec::runtime::Capability] {
+    &plan::BY_NUMBER
+}
+
+/// The mount options that a spec may use, besides those that are handed to
+/// the filesystem.
+#[must_use]
+pub fn mount_options() -> Vec<String> {
+    plan::mount_options()
+}
+
 pub use self::bundle::{Bundle, BundleError, parse_config, read_config};
 pub use self::plan::{Plan, PlanError};
 pub use self::rootfs::{PAYLOAD_PATH, RootfsError, minimal_rootfs};
-pub use self::run::{Ended, InstanceId, RunError, Running, Stdio, Streams, run, start};
-pub use self::runtime::{Container, LaunchError, NetworkedContainer, PrepareError};
+pub use self::run::{
+    Ended, InstanceId, RunError, Running, Stdio, Streams, run, start, start_on_bridge,
+};
+pub use self::runtime::{Container, HeldContainer, LaunchError, NetworkedContainer, PrepareError};
 pub use self::spec::{
     CapabilityChange, CellOptions, DEFAULT_PATH, Identity, Network, StandardOptions, UserError,
-    capability, default_cell_spec, find_user, identify, resource_limit, standard_spec, temporary,
-    volume,
+    capabilities_of, capability, default_cell_spec, find_user, identify, resource_limit,
+    standard_spec, temporary, volume,
 };

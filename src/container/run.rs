@@ -1,5 +1,6 @@
 //! One container from a spec to its end, with nothing left behind.
 
+use std::net::Ipv4Addr;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use nix::unistd::Pid;
 use oci_spec::runtime::Spec;
 
 use super::cgroup::{CgroupError, Group, Hierarchy, RunTree};
+use super::network::{Attachment, Bridge, Lease, NetworkError};
 use super::plan::{Plan, PlanError};
 use super::runtime::{Container, PrepareError};
 use crate::sys::pidfd::{Exit, PidFd};
@@ -26,6 +28,9 @@ pub enum RunError {
     /// A limit that was asked for cannot be set here.
     #[error("cannot limit the container: {0}")]
     Limit(String),
+    /// Its network.
+    #[error("cannot set up the container's network")]
+    Network(#[from] NetworkError),
     /// Its root filesystem or process could not be prepared.
     #[error("cannot prepare the container")]
     Prepare(#[from] PrepareError),
@@ -125,8 +130,8 @@ const REMOVAL_LIMIT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Running {
     child: Child,
-    group: Group,
-    tree: Option<RunTree>,
+    groups: Groups,
+    network: Option<(Bridge, Lease)>,
 }
 
 /// How a container ended.
@@ -151,11 +156,17 @@ impl Running {
         &self.child.pidfd
     }
 
+    /// Its address, for one that was started on a bridge.
+    #[must_use]
+    pub fn address(&self) -> Option<Ipv4Addr> {
+        self.network.as_ref().map(|(_, lease)| lease.address())
+    }
+
     /// Waits for its end and removes what is left of it.
     ///
     /// # Errors
     ///
-    /// When it cannot be waited for, or a control group cannot be removed.
+    /// As [`Running::finish`].
     pub fn wait(self) -> Result<Exit, RunError> {
         self.finish().map(|ended| ended.exit)
     }
@@ -164,7 +175,8 @@ impl Running {
     ///
     /// # Errors
     ///
-    /// When it cannot be waited for, or a control group cannot be removed.
+    /// When it cannot be waited for, or a control group or an interface cannot
+    /// be removed.
     pub fn finish(mut self) -> Result<Ended, RunError> {
         let ended = loop {
             // Without a limit, so it returns only with an end.
@@ -172,16 +184,51 @@ impl Running {
                 break ended;
             }
         };
-        let killed_for_memory = self.group.was_killed_for_memory();
+        let killed_for_memory = self.groups.group.was_killed_for_memory();
+        let groups = self.groups.remove();
+        if let Some((mut bridge, lease)) = self.network.take() {
+            // The kernel would remove the interface with its namespace, but
+            // only some time later.
+            bridge.detach(&lease)?;
+            bridge.remove()?;
+        }
+        groups?;
+        Ok(Ended { exit: ended.exit, killed_for_memory })
+    }
+}
+
+/// The control groups of one container.
+#[derive(Debug)]
+struct Groups {
+    group: Group,
+    /// What the group is in, unless the spec chose its place, or it needs none.
+    tree: Option<RunTree>,
+}
+
+impl Groups {
+    /// Makes those that a plan needs.
+    fn make(plan: &Plan, id: &str) -> Result<Self, RunError> {
+        let detect = || Hierarchy::detect(Path::new("/proc"), Path::new("/sys/fs/cgroup"));
+        if let Some(path) = plan.cgroups_path() {
+            let group = detect()?.group_at(path, plan.limits())?;
+            return Ok(Self { group, tree: None });
+        }
+        let controllers = plan.controllers();
+        if controllers.is_empty() {
+            return Ok(Self { group: Group::none("no limit was asked for"), tree: None });
+        }
+        let (tree, group) = detect()?.prepare_one(id, &controllers, plan.limits())?;
+        Ok(Self { group, tree: Some(tree) })
+    }
+
+    fn remove(&mut self) -> Result<(), CgroupError> {
         match &mut self.tree {
-            Some(tree) => tree.remove()?,
-            // At a path of the spec's own, or nowhere.
+            Some(tree) => tree.remove(),
             None => {
                 self.group.kill_all()?;
-                self.group.remove(REMOVAL_LIMIT)?;
+                self.group.remove(REMOVAL_LIMIT)
             }
         }
-        Ok(Ended { exit: ended.exit, killed_for_memory })
     }
 }
 
@@ -197,43 +244,53 @@ impl Running {
 /// cell of a run, a limit that cannot be set is an error here: who asked for it
 /// relies on it.
 pub fn start(plan: &Plan, id: &str, streams: &Streams<'_>) -> Result<Running, RunError> {
-    let detect = || Hierarchy::detect(Path::new("/proc"), Path::new("/sys/fs/cgroup"));
-    if let Some(path) = plan.cgroups_path() {
-        let group = detect()?.group_at(path, plan.limits())?;
-        return start_in(plan, group, None, streams);
+    let (child, groups) = in_groups(plan, id, |group| launch(plan, group, streams))?;
+    Ok(Running { child, groups, network: None })
+}
+
+/// Starts a container whose network is a bridge of its own with an address
+/// that the host reaches, instead of what the spec says.
+///
+/// # Errors
+///
+/// As [`start`], and what [`Bridge`] cannot do; without root that is all.
+pub fn start_on_bridge(plan: &Plan, id: &str, streams: &Streams<'_>) -> Result<Running, RunError> {
+    if plan.has_user_namespace() {
+        return Err(PrepareError::UserNamespace.into());
     }
-    let controllers = plan.controllers();
-    if controllers.is_empty() {
-        return start_in(plan, Group::none("no limit was asked for"), None, streams);
-    }
-    let mut tree = detect()?.prepare(id, &controllers)?;
-    match tree.create("container", plan.limits()) {
-        Ok(group) => start_in(plan, group, Some(tree), streams),
+    let mut bridge = Bridge::create(id)?;
+    let Attachment { netns, lease } = bridge.attach()?;
+    let plan = plan.in_given_network();
+    let started = in_groups(&plan, id, |group| {
+        let _away = netns.enter()?;
+        launch(&plan, group, streams)
+    });
+    match started {
+        Ok((child, groups)) => Ok(Running { child, groups, network: Some((bridge, lease)) }),
         Err(error) => {
-            // What went wrong first says more.
-            let _ = tree.remove();
-            Err(error.into())
+            // What went wrong first says more; the bridge goes by itself.
+            let _ = bridge.detach(&lease);
+            Err(error)
         }
     }
 }
 
-/// Starts it in its group, which is removed when that fails.
-fn start_in(
+/// Makes the control groups that a plan needs, and a child in them.
+fn in_groups(
     plan: &Plan,
-    mut group: Group,
-    tree: Option<RunTree>,
-    streams: &Streams<'_>,
-) -> Result<Running, RunError> {
-    let child = match group.remarks().first() {
+    id: &str,
+    launch: impl FnOnce(&Group) -> Result<Child, RunError>,
+) -> Result<(Child, Groups), RunError> {
+    let mut groups = Groups::make(plan, id)?;
+    let child = match groups.group.remarks().first() {
         Some(remark) => Err(RunError::Limit(remark.clone())),
-        None => launch(plan, &group, streams),
+        None => launch(&groups.group),
     };
     match child {
-        Ok(child) => Ok(Running { child, group, tree }),
+        Ok(child) => Ok((child, groups)),
         Err(error) => {
             // What went wrong first says more.
-            let _ = group.remove(REMOVAL_LIMIT);
-            let _ = tree.map(|mut tree| tree.remove());
+            let _ = groups.remove();
             Err(error)
         }
     }

@@ -1,10 +1,29 @@
 //! What the standard library does not offer about files.
 
 use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::libc;
+
+use super::raw::{call, signed, small};
+
+/// A copy, closed on exec, of a descriptor that this process was started with
+/// and that is known by its number only.
+///
+/// # Errors
+/// `EBADF` when it was not.
+pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers; a number that is not open is an error. The kernel
+    // returns a fresh descriptor that nobody else owns.
+    unsafe {
+        let arguments = [signed(number), signed(libc::F_DUPFD_CLOEXEC), 3, 0, 0, 0];
+        let copy = call(libc::SYS_fcntl, arguments)?;
+        Ok(OwnedFd::from_raw_fd(small(copy)?))
+    }
+}
 
 /// Whether a file has an extended attribute with this value. False also when
 /// it cannot be read.

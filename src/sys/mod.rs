@@ -6,8 +6,10 @@
 
 pub mod bpf;
 pub mod clock;
+pub mod executable;
 pub mod fdpass;
 pub mod file;
+pub mod namespace;
 pub mod pidfd;
 mod raw;
 pub mod signals;

@@ -138,7 +138,7 @@ pub fn config(layers: &[Vec<u8>], process: &Value) -> Value {
 /// An OCI image layout in a folder.
 pub struct Layout {
     pub folder: PathBuf,
-    manifests: Vec<Value>,
+    pub manifests: Vec<Value>,
 }
 
 impl Layout {

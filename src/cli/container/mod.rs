@@ -13,13 +13,15 @@ use std::os::fd::AsFd;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
-pub use self::args::{ContainerArgs, ContainerCommand, RunArgs};
+pub use self::args::{ContainerArgs, ContainerCommand, Net, RunArgs};
 use self::relay::Listener;
 use self::request::Request;
 use self::terminal::caller_size;
-use super::{Exit, print_line};
+use super::{Exit, print_line, say};
+use crate::container::seccomp::ProfileError;
 use crate::container::{
     BundleError, InstanceId, Plan, PlanError, RunError, Running, Stdio, Streams, UserError, start,
+    start_on_bridge,
 };
 use crate::errors::chain;
 use crate::sys::spawn::{SpawnError, Terminal};
@@ -29,8 +31,8 @@ use crate::sys::{fdpass, pidfd};
 /// Why a container did not run.
 #[derive(Debug, thiserror::Error)]
 enum ContainerError {
-    #[error("{what} is not built in yet")]
-    Missing { what: &'static str },
+    #[error("cannot use the system call filter")]
+    Seccomp(#[from] ProfileError),
     #[error("cannot read the environment file {}", path.display())]
     EnvironmentFile { path: std::path::PathBuf, source: io::Error },
     #[error("{}:{line}: `{text}` has no name before the `=`", path.display())]
@@ -79,7 +81,7 @@ pub(super) fn container(args: &ContainerArgs) -> Exit {
 fn run(args: &RunArgs) -> Result<Exit, ContainerError> {
     let request = Request::new(args)?;
     if args.print_spec {
-        let text = serde_json::to_string_pretty(&request.spec)?;
+        let text = request.text()?;
         // Who reads it may have seen enough.
         return Ok(print_line(&text).map_or(Exit::Container(Exit::CONTAINER_FAILED), |()| Exit::Ok));
     }
@@ -87,10 +89,11 @@ fn run(args: &RunArgs) -> Result<Exit, ContainerError> {
     let id = InstanceId::own(0)?;
     // Before the start, so that none that comes meanwhile is lost.
     let listener = Listener::new().map_err(ContainerError::Signals)?;
+    let begin: Begin = if args.net == Net::Bridge { start_on_bridge } else { start };
     let running = if plan.has_terminal() {
-        with_terminal(&plan, &id, &listener)?
+        with_terminal(&plan, &id, &listener, (begin, request.window()))?
     } else {
-        plainly(&plan, &id, &listener)?
+        plainly(&plan, &id, &listener, begin)?
     };
     Ok(match running.wait()? {
         pidfd::Exit::Code(code) => Exit::Container(u8::try_from(code).unwrap_or(u8::MAX)),
@@ -98,11 +101,27 @@ fn run(args: &RunArgs) -> Result<Exit, ContainerError> {
     })
 }
 
+/// Either way of starting a container.
+type Begin = fn(&Plan, &str, &Streams<'_>) -> Result<Running, RunError>;
+
+/// Says where the host reaches the container, which nobody could guess.
+fn tell_address(running: &Running) {
+    if let Some(address) = running.address() {
+        say(&format!("the container's address is {address}"));
+    }
+}
+
 /// The command has this process's own streams.
-fn plainly(plan: &Plan, id: &InstanceId, listener: &Listener) -> Result<Running, ContainerError> {
+fn plainly(
+    plan: &Plan,
+    id: &InstanceId,
+    listener: &Listener,
+    begin: Begin,
+) -> Result<Running, ContainerError> {
     let (input, output, error) = (io::stdin(), io::stdout(), io::stderr());
     let stdio = Stdio { input: input.as_fd(), output: output.as_fd(), error: error.as_fd() };
-    let running = start(plan, id.as_str(), &Streams::Given(stdio))?;
+    let running = begin(plan, id.as_str(), &Streams::Given(stdio))?;
+    tell_address(&running);
     listener.until_end(running.pidfd()).map_err(ContainerError::Signals)?;
     Ok(running)
 }
@@ -112,11 +131,13 @@ fn with_terminal(
     plan: &Plan,
     id: &InstanceId,
     listener: &Listener,
+    (begin, size): (Begin, Option<WindowSize>),
 ) -> Result<Running, ContainerError> {
     let (own, theirs) = fdpass::message_pair().map_err(ContainerError::Terminal)?;
-    let WindowSize { rows, columns } = caller_size();
+    let WindowSize { rows, columns } = size.unwrap_or_else(caller_size);
     let terminal = Terminal { socket: theirs.as_fd(), rows, columns };
-    let running = start(plan, id.as_str(), &Streams::Terminal(terminal))?;
+    let running = begin(plan, id.as_str(), &Streams::Terminal(terminal))?;
+    tell_address(&running);
     drop(theirs);
     let relayed = fdpass::receive(&own)
         .and_then(|message| {

@@ -2,16 +2,20 @@
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Capability, Spec};
+use serde_json::{Map, Value};
 
 use super::ContainerError;
-use super::args::{CapabilityArg, RunArgs};
+use super::args::{CapabilityArg, Net, RunArgs};
 use super::environment::environment;
 use crate::container::cgroup::Limits;
+use crate::container::seccomp::{Machine, default_profile, read_profile};
 use crate::container::{
-    Bundle, CapabilityChange, Identity, Plan, StandardOptions, find_user, identify, standard_spec,
+    Bundle, CapabilityChange, Identity, Network, Plan, StandardOptions, capabilities_of, find_user,
+    identify, standard_spec,
 };
 use crate::image::{Image, Overlay, Store, Writable};
+use crate::sys::terminal::WindowSize;
 use crate::units::Bytes;
 
 /// What is to be run.
@@ -106,6 +110,24 @@ impl Request {
         Ok(Self { spec: standard_spec(&options), bundle: PathBuf::from("/"), root })
     }
 
+    /// The configuration as a file has it, always in the same order.
+    pub(super) fn text(&self) -> Result<String, ContainerError> {
+        let mut value = serde_json::to_value(&self.spec)?;
+        // The specification's type for a set has no order of its own.
+        let sets = value.pointer_mut("/process/capabilities").and_then(Value::as_object_mut);
+        for set in sets.into_iter().flat_map(Map::values_mut).filter_map(Value::as_array_mut) {
+            set.sort_by(|one, other| one.as_str().cmp(&other.as_str()));
+        }
+        Ok(serde_json::to_string_pretty(&value)?)
+    }
+
+    /// The size that the configuration wants for the terminal.
+    pub(super) fn window(&self) -> Option<WindowSize> {
+        let size = self.spec.process().as_ref()?.console_size()?;
+        let number = |value: u64| u16::try_from(value).ok().filter(|value| *value > 0);
+        Some(WindowSize { rows: number(size.height())?, columns: number(size.width())? })
+    }
+
     /// The steps that carry it out.
     pub(super) fn plan(&self) -> Result<Plan, ContainerError> {
         let plan = Plan::from_spec(&self.spec, &self.bundle)?;
@@ -122,24 +144,26 @@ impl Request {
 
 /// What the command line says, whatever the root filesystem is.
 fn options(args: &RunArgs) -> Result<StandardOptions, ContainerError> {
-    let Some(network) = args.net.network() else {
-        return Err(ContainerError::Missing { what: "`--net bridge`" });
+    let capabilities = capabilities(args);
+    let bounding = capabilities.apply();
+    let seccomp = match args.seccomp.as_str() {
+        "none" => None,
+        "default" => Some(default_profile(&bounding, Machine::native())?),
+        file => Some(read_profile(Path::new(file), &bounding)?),
     };
-    if !matches!(args.seccomp.as_str(), "default" | "none") {
-        return Err(ContainerError::Missing { what: "`--seccomp FILE`" });
-    }
+    let network = if args.net == Net::Host { Network::Host } else { Network::Loopback };
     Ok(StandardOptions {
         readonly: args.readonly,
         hostname: args.hostname.clone(),
-        capabilities: capabilities(args),
+        capabilities,
         no_new_privileges: args.no_new_privileges,
         limits: limits(args),
         resource_limits: args.ulimit.clone(),
         oom_score_adj: args.oom_score_adj,
         mounts: args.volume.iter().chain(&args.tmpfs).cloned().collect(),
         network,
-        user_namespace: args.rootless || !nix::unistd::geteuid().is_root(),
-        seccomp: None,
+        user_namespace: user_namespace(args),
+        seccomp,
         terminal: args.tty,
         ..StandardOptions::default()
     })
@@ -156,17 +180,34 @@ fn limits(args: &RunArgs) -> Limits {
 }
 
 fn capabilities(args: &RunArgs) -> CapabilityChange {
-    let ones = |list: &[CapabilityArg]| {
+    let ones = |list: &[CapabilityArg]| -> Vec<Capability> {
         let one = |arg: &CapabilityArg| match arg {
             CapabilityArg::All => None,
             CapabilityArg::One(capability) => Some(*capability),
         };
         list.iter().filter_map(one).collect()
     };
+    let mut add = ones(&args.cap_add);
+    if args.cap_add.contains(&CapabilityArg::All) {
+        add.extend(capabilities_of(own_capabilities(args)));
+    }
     CapabilityChange {
-        add_all: args.cap_add.contains(&CapabilityArg::All),
         drop_all: args.cap_drop.contains(&CapabilityArg::All),
-        add: ones(&args.cap_add),
+        add,
         drop: ones(&args.cap_drop),
     }
+}
+
+/// What this process can give: its own permitted ones, and all in a user
+/// namespace that it makes.
+fn own_capabilities(args: &RunArgs) -> u64 {
+    if user_namespace(args) {
+        return u64::MAX;
+    }
+    let own = procfs::process::Process::myself().and_then(|process| process.status());
+    own.map_or(0, |status| status.capprm)
+}
+
+fn user_namespace(args: &RunArgs) -> bool {
+    args.rootless || !nix::unistd::geteuid().is_root()
 }

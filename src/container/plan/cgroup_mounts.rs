@@ -9,16 +9,21 @@
 //! version 2 alone there is a single mount, which is no business of this
 //! module.
 
-use std::ffi::CString;
 use std::path::Path;
 
 use nix::sched::CloneFlags;
 use procfs::process::MountInfos;
 use procfs::{FromRead, ProcessCGroups};
 
-use super::options::Options;
+use super::mounts::{Planned, Reader, flow, seal};
+use super::namespaces::Namespaces;
+use super::options::{Options, READ_ONLY};
 use super::{PlanError, c_path, c_string};
-use crate::sys::spawn::{Step, handle};
+use crate::sys::spawn::{Links, Node, Place, Slot, Step, handle};
+
+/// `MOUNT_ATTR_NOSUID`, `MOUNT_ATTR_NODEV` and `MOUNT_ATTR_NOEXEC` of
+/// mount_setattr(2), which every mount of control groups has.
+const USUAL: u64 = 0x2 | 0x4 | 0x8;
 
 /// The container's own place in the host's control groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,16 +38,24 @@ pub(super) enum View {
 }
 
 impl View {
-    pub(super) fn of(namespaces: CloneFlags) -> Self {
-        match (
-            namespaces.contains(CloneFlags::CLONE_NEWCGROUP),
-            namespaces.contains(CloneFlags::CLONE_NEWUSER),
-        ) {
+    pub(super) fn of(namespaces: &Namespaces) -> Self {
+        let has = |kind: CloneFlags| namespaces.new.contains(kind) || namespaces.joins(kind);
+        match (has(CloneFlags::CLONE_NEWCGROUP), has(CloneFlags::CLONE_NEWUSER)) {
             (true, _) => Self::Own,
             (false, false) => Self::Borrowed,
             (false, true) => Self::Impossible,
         }
     }
+}
+
+/// Whether a step ends [`View::Borrowed`].
+pub(super) fn gives_back(step: &Step) -> bool {
+    matches!(step, Step::EnterNamespace { kind: CloneFlags::CLONE_NEWCGROUP, .. })
+}
+
+/// Whether a step makes a filesystem of control groups.
+pub(super) fn shows(step: &Step) -> bool {
+    matches!(step, Step::Filesystem { kind, .. } if matches!(kind.to_bytes(), b"cgroup" | b"cgroup2"))
 }
 
 /// One hierarchy of the host.
@@ -61,75 +74,97 @@ pub(super) fn are_needed() -> bool {
     !Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
-/// The steps that mount all hierarchies below `target`, for a mount of type
-/// `cgroup`.
-pub(super) fn steps(
-    target: &Path,
-    options: &Options,
-    view: View,
-    field: &str,
-) -> Result<Vec<Step>, PlanError> {
-    if view == View::Impossible {
-        return Err(PlanError::Missing {
-            field: "linux.namespaces[cgroup]",
-            reason: "in a user namespace a mount of control groups needs a cgroup namespace",
-        });
-    }
-    if !options.data.is_empty() {
-        return Err(PlanError::Value {
-            field: format!("{field}.options"),
-            value: options.data.clone(),
-            reason: "this runtime does not know this option of a cgroup mount",
-        });
-    }
-    let read = |name: &str| {
-        let path = Path::new("/proc/self").join(name);
-        std::fs::read_to_string(&path).map_err(|source| PlanError::File {
-            what: "the host's control groups,",
-            path,
-            source,
-        })
-    };
-    let found = hierarchies(&read("mountinfo")?, &read("cgroup")?);
-    mounts(target, options.flags, view, &found, field)
-}
-
-fn mounts(
-    target: &Path,
-    flags: u64,
-    view: View,
-    found: &[Hierarchy],
-    field: &str,
-) -> Result<Vec<Step>, PlanError> {
-    let usual = nix::libc::MS_NOSUID | nix::libc::MS_NODEV | nix::libc::MS_NOEXEC;
-    let mount = |kind: &str, place: CString, flags: u64, data: &str| {
-        let (kind, data) = (c_string(field, kind)?, c_string(field, data)?);
-        Ok::<Step, PlanError>(Step::Mount {
-            source: kind.clone(),
-            kind,
-            target: place,
-            flags,
-            data,
-        })
-    };
-    let mut steps = vec![mount("tmpfs", c_path(field, target)?, usual, "mode=755")?];
-    if view == View::Borrowed {
-        steps.push(Step::Unshare(CloneFlags::CLONE_NEWCGROUP));
-    }
-    for hierarchy in found {
-        let place = c_path(field, &target.join(&hierarchy.name))?;
-        steps.push(Step::MakeDirectory { path: place.clone(), mode: 0o755 });
-        steps.push(mount("cgroup", place, usual | flags, &hierarchy.data)?);
-        for link in &hierarchy.links {
-            let path = c_path(field, &target.join(link))?;
-            steps.push(Step::Symlink { target: c_string(field, &hierarchy.name)?, path });
+impl Reader<'_> {
+    /// All of the host's hierarchies below a folder, for a mount of type
+    /// `cgroup`.
+    pub(super) fn hierarchies(
+        &mut self,
+        target: &Path,
+        options: &Options,
+        field: &str,
+    ) -> Result<Planned, PlanError> {
+        if self.view == View::Impossible {
+            return Err(PlanError::Missing {
+                field: "linux.namespaces[cgroup]",
+                reason: "in a user namespace a mount of control groups needs a cgroup namespace",
+            });
         }
+        if let Some(word) =
+            options.data.first().map(String::as_str).or(options.whole.first().copied())
+        {
+            return Err(PlanError::Value {
+                field: format!("{field}.options"),
+                value: word.to_owned(),
+                reason: "this runtime does not know this option of a cgroup mount",
+            });
+        }
+        let read = |name: &str| {
+            let path = Path::new("/proc/self").join(name);
+            std::fs::read_to_string(&path).map_err(|source| PlanError::File {
+                what: "the host's control groups,",
+                path,
+                source,
+            })
+        };
+        let found = hierarchies(&read("mountinfo")?, &read("cgroup")?);
+        self.mount_hierarchies(target, options, &found, field)
     }
-    if view == View::Borrowed {
+
+    fn mount_hierarchies(
+        &mut self,
+        target: &Path,
+        options: &Options,
+        found: &[Hierarchy],
+        field: &str,
+    ) -> Result<Planned, PlanError> {
+        let top = self.slot();
+        let make = |kind: &str, data: &str, attributes: u64, place: &Path, slot: Slot| {
+            let words = data.split(',').map(str::to_owned).collect();
+            let data = Options { data: words, ..Options::default() };
+            let options = data.parameters(field, c_string(field, kind)?, false)?;
+            let (kind, target) = (c_string(field, kind)?, c_path(field, place)?);
+            Ok::<Step, PlanError>(Step::Filesystem { kind, options, attributes, slot, target })
+        };
+        let beneath = |name: &str| {
+            let path = c_path(field, &target.join(name))?;
+            Ok::<Place, PlanError>(Place::beneath(path, top, target.as_os_str().len() + 1))
+        };
+        let bits = USUAL | options.bits();
+        // What is sealed later must first be filled.
+        let mut open = vec![make("tmpfs", "mode=755", bits & !READ_ONLY, target, top)?];
+        open.extend(flow(options, top));
+        let mut attach = vec![self.attach(target, top, (false, true, false), field)?];
         let kind = CloneFlags::CLONE_NEWCGROUP;
-        steps.push(Step::EnterNamespace { namespace: handle(0), kind });
+        if self.view == View::Borrowed {
+            open.push(Step::Unshare(kind));
+        }
+        for hierarchy in found {
+            let slot = self.slot();
+            let place = target.join(&hierarchy.name);
+            open.push(make("cgroup", &hierarchy.data, bits, &place, slot)?);
+            let place = beneath(&hierarchy.name)?;
+            attach.push(Step::Make { place: place.clone(), node: Node::Directory(0o755) });
+            attach.push(Step::Attach { slot, place, links: Links::Refuse, folder: true });
+            for link in &hierarchy.links {
+                let node = Node::Symlink(c_string(field, &hierarchy.name)?);
+                attach.push(Step::Make { place: beneath(link)?, node });
+            }
+        }
+        if self.view == View::Borrowed {
+            open.push(Step::EnterNamespace { namespace: handle(0), kind });
+        }
+        Ok(Planned {
+            destination: target.to_owned(),
+            open,
+            point: self.point(target, true)?,
+            attach,
+            seal: options.read_only().then(|| c_path(field, target).map(seal)).transpose()?,
+            shared: false,
+            point_is_shared: self.point_is_shared(target),
+            anchor: Some(top),
+            receives: false,
+        })
     }
-    Ok(steps)
 }
 
 /// The hierarchies of version 1 that are mounted. Lines that are not
@@ -204,42 +239,72 @@ mod tests {
         assert_eq!(hierarchies("", ""), []);
     }
 
+    fn reader(view: View) -> Reader<'static> {
+        Reader::new(Path::new("/"), Path::new("/"), view)
+    }
+
+    fn words(steps: &[Step]) -> Vec<String> {
+        steps.iter().map(ToString::to_string).collect()
+    }
+
     #[test]
     fn they_are_mounted_below_a_small_filesystem_in_a_namespace() {
-        let steps = |view| {
-            let found = hierarchies(MOUNTS, OWN);
+        let planned = |view| {
+            let options = Options::parse(&["ro".to_owned()], "mounts[0]").expect("known");
             let target = Path::new("/sys/fs/cgroup");
-            let steps = mounts(target, nix::libc::MS_RDONLY, view, &found, "mounts[0]");
-            steps.expect("planned").iter().map(ToString::to_string).collect::<Vec<_>>()
+            let found = hierarchies(MOUNTS, OWN);
+            reader(view).mount_hierarchies(target, &options, &found, "mounts[0]").expect("planned")
         };
-        let own = steps(View::Own);
+        let own = planned(View::Own);
         assert_eq!(
-            own,
+            words(&own.open),
             [
-                "mount tmpfs at /sys/fs/cgroup with `mode=755`",
+                "make the tmpfs for /sys/fs/cgroup with `source=tmpfs,mode=755`",
+                "make the cgroup for /sys/fs/cgroup/systemd with \
+                 `source=cgroup,none,name=systemd,xattr`",
+                "make the cgroup for /sys/fs/cgroup/cpu,cpuacct with `source=cgroup,cpu,cpuacct`",
+                "make the cgroup for /sys/fs/cgroup/memory with `source=cgroup,memory`",
+            ]
+        );
+        assert_eq!(
+            words(&own.attach),
+            [
+                "mount at /sys/fs/cgroup",
                 "make the directory /sys/fs/cgroup/systemd",
-                "mount cgroup at /sys/fs/cgroup/systemd with `none,name=systemd,xattr`",
+                "mount at /sys/fs/cgroup/systemd",
                 "make the directory /sys/fs/cgroup/cpu,cpuacct",
-                "mount cgroup at /sys/fs/cgroup/cpu,cpuacct with `cpu,cpuacct`",
+                "mount at /sys/fs/cgroup/cpu,cpuacct",
                 "make the link /sys/fs/cgroup/cpu",
                 "make the link /sys/fs/cgroup/cpuacct",
                 "make the directory /sys/fs/cgroup/memory",
-                "mount cgroup at /sys/fs/cgroup/memory with `memory`",
+                "mount at /sys/fs/cgroup/memory",
             ]
         );
-        let borrowed = steps(View::Borrowed);
-        assert_eq!(borrowed.len(), own.len() + 2);
-        assert_eq!(borrowed[2..=own.len()], own[1..]);
-        assert!(borrowed[1].contains("CLONE_NEWCGROUP"));
+        let attributes = |step: &Step| match step {
+            Step::Filesystem { attributes, .. } => *attributes,
+            _ => 0,
+        };
+        // The small filesystem is filled before it is sealed.
+        let bits: Vec<u64> = own.open.iter().map(attributes).collect();
+        assert_eq!(bits, [USUAL, USUAL | READ_ONLY, USUAL | READ_ONLY, USUAL | READ_ONLY]);
+        assert!(own.seal.is_some() && !own.open.iter().any(gives_back));
+        assert!(own.open.iter().any(shows));
+        let borrowed = planned(View::Borrowed);
+        assert_eq!(borrowed.attach, own.attach);
+        let between = borrowed.open.len() - 1;
+        assert_eq!(borrowed.open[1], Step::Unshare(CloneFlags::CLONE_NEWCGROUP));
+        assert_eq!(borrowed.open[2..between], own.open[1..]);
+        assert!(gives_back(&borrowed.open[between]));
     }
 
     #[test]
     fn a_user_namespace_needs_a_cgroup_namespace() {
-        assert_eq!(View::of(CloneFlags::CLONE_NEWUSER), View::Impossible);
-        assert_eq!(View::of(CloneFlags::CLONE_NEWCGROUP | CloneFlags::CLONE_NEWUSER), View::Own);
-        assert_eq!(View::of(CloneFlags::CLONE_NEWPID), View::Borrowed);
-        let options = Options::parse(&[], "mounts[0]").expect("none");
-        let error = steps(Path::new("/x"), &options, View::Impossible, "mounts[0]");
+        let view = |new| View::of(&Namespaces { new, joined: Vec::new() });
+        assert_eq!(view(CloneFlags::CLONE_NEWUSER), View::Impossible);
+        assert_eq!(view(CloneFlags::CLONE_NEWCGROUP | CloneFlags::CLONE_NEWUSER), View::Own);
+        assert_eq!(view(CloneFlags::CLONE_NEWPID), View::Borrowed);
+        let options = Options::default();
+        let error = reader(View::Impossible).hierarchies(Path::new("/x"), &options, "mounts[0]");
         let error = error.expect_err("refused").to_string();
         assert!(error.starts_with("`linux.namespaces[cgroup]` is missing"), "{error}");
     }

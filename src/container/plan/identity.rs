@@ -4,9 +4,10 @@ use std::ffi::CString;
 
 use nix::libc;
 use nix::sys::signal::Signal;
-use oci_spec::runtime::{Capabilities, Capability, PosixRlimitType, Process};
+use oci_spec::runtime::{Capabilities, Capability, Linux, PosixRlimitType, Process};
 
-use super::{IdMaps, PlanError, c_path, c_string};
+use super::namespaces::IdMaps;
+use super::{PlanError, c_path, c_string, scheduling};
 use crate::sys::spawn::{CapabilitySets, Filter, Step};
 
 /// Where a program without a slash is looked for when the environment does
@@ -61,23 +62,19 @@ pub(in crate::container) const BY_NUMBER: [Capability; 41] = [
 /// The steps from the arrangement of descriptors to the end.
 pub(super) fn steps(
     process: &Process,
-    maps: Option<IdMaps>,
+    linux: &Linux,
+    maps: Option<&IdMaps>,
     filter: Option<Filter>,
 ) -> Result<Vec<Step>, PlanError> {
     // With no_new_privs anybody may load a filter, so it comes last and judges
     // nothing but the program. Without, it takes CAP_SYS_ADMIN.
     let locked = process.no_new_privileges() == Some(true);
     let (early, last) = if locked { (None, filter) } else { (filter, None) };
-    let mut steps = Vec::new();
-    if process.terminal() == Some(true) {
-        // In the container's own /dev/pts, and before its user is one who
-        // may not give it away.
-        steps.push(Step::Terminal { owner: process.user().uid(), console: false });
-    }
     // Before the limit on open files could be in the way.
-    steps.push(Step::MapDescriptors);
+    let mut steps = vec![Step::MapDescriptors];
     // Raising a hard limit needs a capability that is about to go.
     steps.extend(limits(process));
+    steps.extend(scheduling::steps(process, linux)?);
     if locked {
         steps.push(Step::NoNewPrivileges);
     }
@@ -97,7 +94,7 @@ pub(super) fn steps(
 /// User, groups and capabilities.
 fn credentials(
     process: &Process,
-    maps: Option<IdMaps>,
+    maps: Option<&IdMaps>,
     filter: Option<Filter>,
 ) -> Result<Vec<Step>, PlanError> {
     let user = process.user();
@@ -118,27 +115,31 @@ fn credentials(
     // Needs CAP_SETPCAP: before the other sets shrink.
     let keep = set(|all| all.bounding());
     let mut steps = vec![Step::LimitBoundingSet { keep, last: last_capability() }];
-    match maps {
+    if let Some(maps) = maps {
+        let missing = groups.iter().find(|group| !maps.have(uid, **group));
+        if let Some(group) = missing.or((!maps.have(uid, gid)).then_some(&gid)) {
+            return Err(PlanError::Value {
+                field: "process.user".to_owned(),
+                value: format!("{uid}:{group}"),
+                reason: "the mappings of the user namespace do not have this user and group",
+            });
+        }
+    }
+    if let Some(IdMaps::Own { .. }) = maps {
         // Who may not call setgroups cannot have groups.
-        Some(_) if !groups.is_empty() => {
+        if !groups.is_empty() {
             return Err(PlanError::Value {
                 field: "process.user.additionalGids".to_owned(),
                 value: format!("{groups:?}"),
                 reason: "a user namespace with one group has no others",
             });
         }
-        Some(IdMaps { user, group }) if (uid, gid) != (user.0, group.0) => {
-            return Err(PlanError::Value {
-                field: "process.user".to_owned(),
-                value: format!("{uid}:{gid}"),
-                reason: "it must be the one user and group that the mappings have",
-            });
+    } else {
+        if uid != 0 && permitted != 0 {
+            steps.push(Step::KeepCapabilities);
         }
-        Some(_) => {}
-        None => {
-            if uid != 0 && permitted != 0 {
-                steps.push(Step::KeepCapabilities);
-            }
+        // A user namespace that exists may forbid it; see `Plan::arrival_steps`.
+        if maps != Some(&IdMaps::Joined) || !groups.is_empty() {
             steps.push(Step::SetGroups(groups));
         }
     }
@@ -152,7 +153,10 @@ fn credentials(
         permitted,
         inheritable: set(|all| all.inheritable()),
     }));
-    let ambient = set(|all| all.ambient());
+    // The kernel grants only what is permitted and inheritable; what cannot be
+    // granted is no error (config.md of the OCI runtime specification,
+    // "Linux Process"), and `crun spec` itself writes such sets.
+    let ambient = set(|all| all.ambient()) & permitted & set(|all| all.inheritable());
     if ambient != 0 {
         // Must be permitted and inheritable by now.
         steps.push(Step::SetAmbient(ambient));

@@ -20,7 +20,7 @@ use crate::container::cgroup::{
 const DEFAULT_PERIOD_US: u64 = 100_000;
 
 /// The limits that a spec asks for.
-pub(super) fn limits(linux: &Linux) -> Result<Limits, PlanError> {
+pub(in crate::container) fn limits(linux: &Linux) -> Result<Limits, PlanError> {
     let mut limits = Limits::default();
     let Some(resources) = linux.resources() else { return Ok(limits) };
     if let Some(memory) = resources.memory() {

@@ -4,13 +4,17 @@
 //! refused by the field's name, never left out.
 
 mod cgroup_mounts;
+mod devices;
+mod held;
 mod identity;
 mod limits;
 mod mounts;
+mod namespaces;
 mod options;
 mod overlay;
-mod resources;
+mod scheduling;
 mod scratch;
+mod settings;
 mod supported;
 #[cfg(test)]
 mod tests;
@@ -20,16 +24,21 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::sched::CloneFlags;
-use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{Linux, Process, Spec};
 
 use self::cgroup_mounts::View;
+pub(super) use self::held::{BEFORE_PIVOT, Joining, SET_UP};
 pub(super) use self::identity::BY_NUMBER;
-use self::mounts::Mounts;
+pub(super) use self::limits::limits as limits_of;
+use self::mounts::{Mounts, Request};
+use self::namespaces::Namespaces;
+pub(super) use self::namespaces::{IdMaps, Joined};
+pub(super) use self::options::names as mount_options;
 use self::scratch::Scratch;
 pub(super) use self::supported::check as check_fields;
 use super::cgroup::{Controller, Limits};
 use super::seccomp::{self, SeccompError};
-use crate::sys::spawn::{CLONE_NEWTIME, MountAttributes, Slot, Step, handle};
+use crate::sys::spawn::{MountAttributes, Slot, Step, handle};
 
 /// Why a spec cannot be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -105,25 +114,28 @@ pub struct Plan {
     overlay: Option<overlay::Layers>,
     /// A writable layer over it.
     scratch: Option<Scratch>,
-    namespaces: CloneFlags,
+    namespaces: Namespaces,
     id_maps: Option<IdMaps>,
     oom_score_adj: Option<i32>,
+    /// Whose terminal is made, if one is.
+    terminal: Option<u32>,
+    hooks: bool,
+    /// Files of `/proc` that are written from inside the namespaces.
+    settings: Vec<Step>,
     mounts: Mounts,
+    /// Whether the root receives what the host mounts in it later.
+    root_receives: bool,
     /// Names, loopback, masks: after all mounts.
     features: Vec<Step>,
     /// From the arrangement of descriptors to the end.
     identity: Vec<Step>,
 }
 
-/// One user and one group of the caller under the ids that they have inside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct IdMaps {
-    pub(super) user: (u32, u32),
-    pub(super) group: (u32, u32),
-}
-
-/// The slot of the root filesystem; binds follow.
+/// The slot of the root filesystem; other mounts follow.
 const ROOT: Slot = Slot(0);
+/// The mask for new files of a process that names none, as runc and crun have
+/// it; until then it makes that mount points are the same whoever launches.
+const UMASK: u32 = 0o022;
 
 impl Plan {
     /// Reads a spec whose relative paths start at `bundle`.
@@ -142,36 +154,60 @@ impl Plan {
             field: "root",
             reason: "a container needs a root filesystem",
         })?;
-        let none = Linux::default();
+        // The crate's own default has namespaces.
+        let none: Linux = serde_json::from_value(serde_json::json!({}))?;
         let linux = spec.linux().as_ref().unwrap_or(&none);
-        let namespaces = namespaces(linux)?;
-        let id_maps = resources::id_maps(linux, namespaces)?;
+        let namespaces = Namespaces::read(linux)?;
+        let id_maps = IdMaps::read(linux, &namespaces, process)?;
         let path = bundle.join(root.path());
         let rootfs = path.canonicalize().map_err(|source| PlanError::File {
             what: "the root filesystem",
             path,
             source,
         })?;
-        let readonly = root.readonly().unwrap_or(false);
-        let list = spec.mounts().as_deref().unwrap_or_default();
+        let bound = id_maps.is_some() || !in_first_user_namespace();
+        let mounts = Mounts::plan(&Request {
+            mounts: spec.mounts().as_deref().unwrap_or_default(),
+            devices: &devices::devices(linux.devices().as_deref().unwrap_or_default(), bound)?,
+            rootfs: &rootfs,
+            bundle,
+            readonly: root.readonly().unwrap_or(false),
+            view: View::of(&namespaces),
+            cwd: process.cwd(),
+            console: process.terminal().unwrap_or(false),
+        })?;
+        Self::assemble(spec, process, linux, (namespaces, id_maps, &rootfs, mounts))
+    }
+
+    /// Puts the parts together.
+    fn assemble(
+        spec: &Spec,
+        process: &Process,
+        linux: &Linux,
+        parts: (Namespaces, Option<IdMaps>, &Path, Mounts),
+    ) -> Result<Self, PlanError> {
+        let (namespaces, id_maps, rootfs, mounts) = parts;
         let filter = linux.seccomp().as_ref().map(seccomp::compile).transpose()?;
-        let mounts = Mounts::plan(list, &rootfs, bundle, readonly, View::of(namespaces))?;
-        let features = features(spec, linux, namespaces, &mounts)?;
+        let propagation = linux.rootfs_propagation().as_deref();
         Ok(Self {
             program: identity::program(process)?,
             arguments: strings("process.args", process.args().as_deref().unwrap_or_default())?,
             environment: strings("process.env", process.env().as_deref().unwrap_or_default())?,
             limits: limits::limits(linux)?,
             cgroups_path: linux.cgroups_path().clone().filter(|path| !path.as_os_str().is_empty()),
-            rootfs: c_path("root.path", &rootfs)?,
+            rootfs: c_path("root.path", rootfs)?,
+            oom_score_adj: process.oom_score_adj(),
+            settings: settings::steps(linux, process, &namespaces)?,
+            features: features(spec, linux, &namespaces, &mounts)?,
+            identity: identity::steps(process, linux, id_maps.as_ref(), filter)?,
             overlay: None,
             scratch: None,
             namespaces,
             id_maps,
-            oom_score_adj: process.oom_score_adj(),
+            terminal: process.terminal().unwrap_or(false).then(|| process.user().uid()),
+            hooks: held::has_hooks(spec),
             mounts,
-            features,
-            identity: identity::steps(process, id_maps, filter)?,
+            root_receives: matches!(propagation, Some("slave" | "rslave")),
         })
     }
 
@@ -193,17 +229,11 @@ impl Plan {
     /// them together.
     #[must_use]
     pub fn controllers(&self) -> Vec<Controller> {
-        let alone = self.namespaces.contains(CloneFlags::CLONE_NEWPID);
+        let alone = self.namespaces.new.contains(CloneFlags::CLONE_NEWPID);
         let needed = |controller: &Controller| {
             self.limits.wants(*controller) || (!alone && *controller == Controller::Pids)
         };
         Controller::ALL.into_iter().filter(needed).collect()
-    }
-
-    /// Whether the process gets a terminal of its own.
-    #[must_use]
-    pub fn has_terminal(&self) -> bool {
-        self.identity.iter().any(|step| matches!(step, Step::Terminal { .. }))
     }
 
     /// Whether instances get a user namespace of their own.
@@ -215,22 +245,60 @@ impl Plan {
     /// Whether instances get a network namespace of their own.
     #[must_use]
     pub fn has_network_namespace(&self) -> bool {
-        self.namespaces.contains(CloneFlags::CLONE_NEWNET)
+        self.namespaces.new.contains(CloneFlags::CLONE_NEWNET)
     }
 
-    /// The same plan for instances whose network namespace is made for them,
-    /// with the loopback interface up.
+    /// The same plan for instances whose network namespace is made for them.
     pub(super) fn in_given_network(&self) -> Self {
         let mut plan = self.clone();
-        plan.namespaces -= CloneFlags::CLONE_NEWNET;
+        plan.namespaces.new -= CloneFlags::CLONE_NEWNET;
+        plan.namespaces.joined.retain(|other| other.kind != CloneFlags::CLONE_NEWNET);
+        plan
+    }
+
+    /// The same plan for instances that find their network set up.
+    pub(super) fn with_network_up(&self) -> Self {
+        let mut plan = self.in_given_network();
         plan.features.retain(|step| *step != Step::LoopbackUp);
         plan
     }
 
+    /// Namespaces that exist and that an instance enters: their handles come
+    /// first, in this order, but after that of a cgroup namespace to come back
+    /// to, see [`Plan::borrows_cgroup_namespace`].
+    pub(super) fn joined(&self) -> &[Joined] {
+        &self.namespaces.joined
+    }
+
+    /// Ids of a user namespace that somebody outside must make for each
+    /// instance: its handle comes after those of [`Plan::joined`].
+    pub(super) fn ranges(&self) -> Option<&IdMaps> {
+        self.id_maps.as_ref().filter(|maps| matches!(maps, IdMaps::Ranges { .. }))
+    }
+
+    /// Whether an instance is the second child of two: the first one enters
+    /// namespaces that only children born there are in (pid namespaces), or
+    /// that must own what is made with the second (user namespaces).
+    fn is_born_again(&self) -> bool {
+        self.namespaces.joins(CloneFlags::CLONE_NEWPID)
+            || match &self.id_maps {
+                None => false,
+                Some(IdMaps::Own { .. }) => !self.namespaces.joined.is_empty(),
+                Some(IdMaps::Ranges { .. } | IdMaps::Joined) => true,
+            }
+    }
+
+    /// New namespaces of the child that executes the program. The cgroup
+    /// namespace is entered later, and one with ranges of ids exists already.
+    fn new_namespaces(&self) -> CloneFlags {
+        let made = self.ranges().map_or(CloneFlags::empty(), |_| CloneFlags::CLONE_NEWUSER);
+        self.namespaces.new - CloneFlags::CLONE_NEWCGROUP - made
+    }
+
     /// Namespaces that a child is born into when it sets up everything
-    /// itself. The cgroup namespace is entered later.
+    /// itself.
     pub(super) fn birth(&self) -> CloneFlags {
-        self.namespaces - CloneFlags::CLONE_NEWCGROUP
+        if self.is_born_again() { CloneFlags::empty() } else { self.new_namespaces() }
     }
 
     /// Namespaces that a child is born into when its root was prepared.
@@ -244,17 +312,19 @@ impl Plan {
         let mut steps = self.arrival_steps();
         // A cgroup namespace shows as its root the cgroup that its creator
         // is in at that moment: after joining.
-        let late = self.namespaces & CloneFlags::CLONE_NEWCGROUP;
+        let late = self.namespaces.new & CloneFlags::CLONE_NEWCGROUP;
         if !late.is_empty() {
             steps.push(Step::Unshare(late));
         }
-        steps.extend(self.mounts.open_instance());
-        steps.extend(self.pivot_steps());
+        // What each instance has for itself is made now too: in a user
+        // namespace the kernel allows a new /proc only as long as another one
+        // is in sight (mount_too_revealing() in fs/namespace.c).
+        let mut open = self.open_steps();
+        open.extend(self.mounts.open_instance());
+        steps.extend(self.with_change_of_user(open));
+        steps.extend(self.enter_steps());
+        steps.extend(self.mounts.attach_static());
         steps.extend(self.mounts.attach_instance());
-        // Only now: in a user namespace the kernel allows a new /proc only as
-        // long as another one is in sight (mount_too_revealing() in
-        // fs/namespace.c). No path leads into the old root meanwhile.
-        steps.push(Step::DetachOldRoot);
         steps.extend(self.closing_steps());
         steps
     }
@@ -262,62 +332,72 @@ impl Plan {
     /// The steps that prepare a root once for many children, in a mount
     /// namespace of its own that no process lives in.
     pub(super) fn root_steps(&self) -> Vec<Step> {
-        let mut steps = self.pivot_steps();
-        steps.push(Step::DetachOldRoot);
-        steps
-    }
-
-    /// From the host's mounts to the new root with all shared mounts, the old
-    /// root still behind it.
-    fn pivot_steps(&self) -> Vec<Step> {
-        let private =
-            MountAttributes { propagation: nix::libc::MS_PRIVATE, ..MountAttributes::default() };
-        // The new namespace's mounts still belong to the host's peer groups:
-        // first of all nothing may propagate there.
-        let mut steps =
-            vec![Step::SetMount { path: c"/".into(), recursive: true, attributes: private }];
-        // Sources of binds are host paths: opened while those exist.
-        match (&self.overlay, &self.scratch) {
-            (Some(layers), _) => {
-                steps.extend(self.mounts.open_static());
-                steps.extend(layers.enter());
-            }
-            (None, Some(scratch)) => {
-                steps.extend(scratch.open(&self.rootfs));
-                steps.extend(self.mounts.open_static());
-                steps.extend(scratch.enter(&self.rootfs));
-            }
-            (None, None) => {
-                steps.extend([
-                    Step::OpenTree { path: self.rootfs.clone(), recursive: true, slot: ROOT },
-                    Step::SetTree { slot: ROOT, recursive: true, attributes: private },
-                ]);
-                steps.extend(self.mounts.open_static());
-                steps.extend([
-                    Step::AttachTree { slot: ROOT, target: self.rootfs.clone() },
-                    Step::EnterTree(ROOT),
-                ]);
-            }
-        }
-        steps.push(Step::PivotRoot);
-        steps.extend(self.overlay.iter().flat_map(overlay::Layers::folders));
-        // All mount points are looked up from here on, where neither `..`
-        // nor a link of the image can lead to the host.
+        let mut steps = vec![Step::Umask(UMASK)];
+        steps.extend(self.open_steps());
+        steps.extend(self.enter_steps());
         steps.extend(self.mounts.attach_static());
         steps
     }
 
-    /// The steps of a child whose root was prepared: `namespace` is the first
-    /// handle of its command.
+    /// Opens what comes from the host.
+    fn open_steps(&self) -> Vec<Step> {
+        let flow = |receives| MountAttributes {
+            propagation: if receives { nix::libc::MS_SLAVE } else { nix::libc::MS_PRIVATE },
+            ..MountAttributes::default()
+        };
+        // The new namespace's mounts still belong to the host's peer groups:
+        // first of all nothing may propagate there.
+        let all = flow(self.root_receives || self.mounts.receive());
+        let root = flow(self.root_receives);
+        let mut steps =
+            vec![Step::SetMount { path: c"/".into(), recursive: true, attributes: all }];
+        match (&self.overlay, &self.scratch) {
+            (Some(_), _) => {}
+            (None, Some(scratch)) => steps.extend(scratch.open(&self.rootfs)),
+            (None, None) => steps.extend([
+                Step::OpenTree { path: self.rootfs.clone(), recursive: true, slot: ROOT },
+                Step::SetTree { slot: ROOT, recursive: true, attributes: root },
+            ]),
+        }
+        steps.extend(self.mounts.open_static());
+        steps
+    }
+
+    /// From the host's root to the container's. The old root goes at once:
+    /// while it is stacked on the new one, `/..` leads to it, and so does
+    /// every link of the image that contains that (follow_dotdot() in
+    /// fs/namei.c ends at what is mounted on the root).
+    fn enter_steps(&self) -> Vec<Step> {
+        let mut steps = match (&self.overlay, &self.scratch) {
+            (Some(layers), _) => layers.enter(),
+            (None, Some(scratch)) => scratch.enter(&self.rootfs),
+            (None, None) => vec![
+                Step::AttachTree { slot: ROOT, target: self.rootfs.clone() },
+                Step::EnterTree(ROOT),
+            ],
+        };
+        steps.extend([Step::PivotRoot, Step::DetachOldRoot]);
+        steps.extend(self.overlay.iter().flat_map(overlay::Layers::folders));
+        steps
+    }
+
+    /// The steps of a child whose root was prepared: its mount namespace is the
+    /// first handle of its command after those of [`Plan::joined`].
     #[must_use]
     pub fn prepared_steps(&self) -> Vec<Step> {
         let mut steps = self.arrival_steps();
+        // The cgroup namespace comes after joining, as in `direct_steps`: with
+        // the next one, unless a mount shows what is in it.
+        let mut late = self.namespaces.new & CloneFlags::CLONE_NEWCGROUP;
+        if !late.is_empty() && self.mounts.show_cgroups() {
+            steps.push(Step::Unshare(late));
+            late = CloneFlags::empty();
+        }
         steps.extend(self.mounts.open_instance());
-        steps.push(Step::EnterNamespace { namespace: handle(0), kind: CloneFlags::CLONE_NEWNS });
-        // A copy of the prepared root, in which this instance mounts its own;
-        // and the cgroup namespace, after joining as in `direct_steps`.
-        let late = CloneFlags::CLONE_NEWNS | (self.namespaces & CloneFlags::CLONE_NEWCGROUP);
-        steps.push(Step::Unshare(late));
+        let namespace = handle(self.handles());
+        steps.push(Step::EnterNamespace { namespace, kind: CloneFlags::CLONE_NEWNS });
+        // A copy of the prepared root, in which this instance mounts its own.
+        steps.push(Step::Unshare(CloneFlags::CLONE_NEWNS | late));
         steps.extend(self.mounts.attach_instance());
         steps.extend(self.closing_steps());
         steps
@@ -332,47 +412,117 @@ impl Plan {
         // What one instance writes no other may see.
         let writable = self.overlay.as_ref().is_some_and(overlay::Layers::is_writable)
             && !self.mounts.root_is_sealed();
-        let shared = self.scratch.is_none() && !writable && !self.borrows_cgroup_namespace();
+        let shared = self.scratch.is_none()
+            && !writable
+            && !self.is_born_again()
+            && !self.borrows_cgroup_namespace();
         shared && self.id_maps.is_none() && in_first_user_namespace()
     }
 
-    /// Whether the first handle of the command must be the cgroup namespace
-    /// into which the child is born: it leaves it for a while.
+    /// Whether the very first handle of the command must be the cgroup
+    /// namespace into which the child is born: it leaves it for a while.
     pub(super) fn borrows_cgroup_namespace(&self) -> bool {
         self.mounts.borrow_cgroup_namespace()
     }
 
+    /// How many handles namespaces take that exist before any instance.
+    fn handles(&self) -> usize {
+        usize::from(self.borrows_cgroup_namespace()) + self.namespaces.joined.len()
+    }
+
     /// From birth on: what needs the host's files.
     fn arrival_steps(&self) -> Vec<Step> {
-        let mut steps = Vec::new();
-        if let Some(maps) = &self.id_maps {
-            // Until ids are mapped, the child owns nothing that it makes.
-            // `setgroups` must be given up before an unprivileged caller may
-            // map its group (user_namespaces(7)).
-            let line = |(inside, outside): (u32, u32)| format!("{inside} {outside} 1").into_bytes();
-            let file = |path: &std::ffi::CStr, data| Step::WriteFile { path: path.into(), data };
-            steps.push(file(c"/proc/self/setgroups", b"deny".to_vec()));
-            steps.push(file(c"/proc/self/uid_map", line(maps.user)));
-            steps.push(file(c"/proc/self/gid_map", line(maps.group)));
+        let mut steps = vec![Step::Umask(UMASK)];
+        let again = self.is_born_again();
+        if !again {
+            steps.extend(self.map_own_ids());
         }
         // First of all that allocates: what follows is charged to the
         // instance and not to the launching process.
         steps.push(Step::JoinCgroups);
-        steps.push(Step::NewSession);
+        if !again {
+            steps.push(Step::NewSession);
+        }
         if let Some(value) = self.oom_score_adj {
             // The host's /proc is still there, the instance's not yet.
             let data = value.to_string().into_bytes();
             steps.push(Step::WriteFile { path: c"/proc/self/oom_score_adj".into(), data });
         }
+        if self.namespaces.joins(CloneFlags::CLONE_NEWPID) {
+            // Who is there already could reach this process's program and
+            // descriptors (the CVE-2019-5736 class).
+            steps.push(Step::Hide);
+        }
+        if self.id_maps == Some(IdMaps::Joined) && nix::unistd::geteuid().is_root() {
+            // Inside it may be forbidden to give up the host's groups.
+            steps.push(Step::SetGroups(Vec::new()));
+        }
+        let first = usize::from(self.borrows_cgroup_namespace());
+        let joined = self.namespaces.joined.iter().enumerate();
+        steps.extend(joined.map(|(index, joined)| Step::EnterNamespace {
+            namespace: handle(first + index),
+            kind: joined.kind,
+        }));
+        if self.ranges().is_some() {
+            let namespace = handle(self.handles());
+            steps.push(Step::EnterNamespace { namespace, kind: CloneFlags::CLONE_NEWUSER });
+        }
+        if again {
+            steps.push(Step::BeBornAgain(self.new_namespaces()));
+            steps.extend(self.map_own_ids());
+            steps.push(Step::NewSession);
+        }
+        steps.extend(self.settings.iter().cloned());
         // Before it is where others could look at it, and after the last file
         // of its own in /proc, which this takes away from it.
         steps.push(Step::Hide);
         steps
     }
 
+    /// Until ids are mapped, the child owns nothing that it makes.
+    fn map_own_ids(&self) -> Vec<Step> {
+        let Some(IdMaps::Own { user, group }) = self.id_maps else { return Vec::new() };
+        // `setgroups` must be given up before an unprivileged caller may
+        // map its group (user_namespaces(7)).
+        let line = |(inside, outside): (u32, u32)| format!("{inside} {outside} 1").into_bytes();
+        let file = |path: &std::ffi::CStr, data| Step::WriteFile { path: path.into(), data };
+        vec![
+            file(c"/proc/self/setgroups", b"deny".to_vec()),
+            file(c"/proc/self/uid_map", line(user)),
+            file(c"/proc/self/gid_map", line(group)),
+        ]
+    }
+
+    /// In a user namespace that somebody else made, the child is still the
+    /// user of the host, who may open the host's files but is nobody inside:
+    /// filesystems, whose root belongs to their maker, come after the change.
+    fn with_change_of_user(&self, open: Vec<Step>) -> Vec<Step> {
+        let Some(maps @ (IdMaps::Ranges { .. } | IdMaps::Joined)) = &self.id_maps else {
+            return open;
+        };
+        let (uid, gid) = maps.set_up_as();
+        let made: Vec<Slot> = open
+            .iter()
+            .filter_map(|step| match step {
+                Step::Filesystem { slot, .. } => Some(*slot),
+                _ => None,
+            })
+            .collect();
+        let (late, mut steps): (Vec<Step>, Vec<Step>) =
+            open.into_iter().partition(|step| match step {
+                Step::Filesystem { .. } => true,
+                Step::SetTree { slot, .. } => made.contains(slot),
+                _ => false,
+            });
+        steps.push(Step::SetUser { uid, gid });
+        steps.extend(late);
+        steps
+    }
+
     /// From the last mount to the end.
     fn closing_steps(&self) -> Vec<Step> {
-        let mut steps = self.features.clone();
+        let mut steps = self.terminal_steps();
+        steps.extend(self.features.iter().cloned());
         steps.extend(self.identity.iter().cloned());
         steps
     }
@@ -385,35 +535,11 @@ fn in_first_user_namespace() -> bool {
         .is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]))
 }
 
-/// The namespaces of a spec, all of them new.
-fn namespaces(linux: &Linux) -> Result<CloneFlags, PlanError> {
-    let mut all = CloneFlags::empty();
-    for namespace in linux.namespaces().as_deref().unwrap_or_default() {
-        all |= match namespace.typ() {
-            LinuxNamespaceType::Mount => CloneFlags::CLONE_NEWNS,
-            LinuxNamespaceType::Cgroup => CloneFlags::CLONE_NEWCGROUP,
-            LinuxNamespaceType::Uts => CloneFlags::CLONE_NEWUTS,
-            LinuxNamespaceType::Ipc => CloneFlags::CLONE_NEWIPC,
-            LinuxNamespaceType::User => CloneFlags::CLONE_NEWUSER,
-            LinuxNamespaceType::Pid => CloneFlags::CLONE_NEWPID,
-            LinuxNamespaceType::Network => CloneFlags::CLONE_NEWNET,
-            LinuxNamespaceType::Time => CLONE_NEWTIME,
-        };
-    }
-    if !all.contains(CloneFlags::CLONE_NEWNS) {
-        return Err(PlanError::Missing {
-            field: "linux.namespaces[mount]",
-            reason: "a root filesystem needs a mount namespace of its own",
-        });
-    }
-    Ok(all)
-}
-
 /// Names, loopback, masks and read-only paths.
 fn features(
     spec: &Spec,
     linux: &Linux,
-    namespaces: CloneFlags,
+    namespaces: &Namespaces,
     mounts: &Mounts,
 ) -> Result<Vec<Step>, PlanError> {
     let mut steps = Vec::new();
@@ -422,7 +548,7 @@ fn features(
         ("domainname", spec.domainname(), Step::DomainName),
     ] {
         let Some(name) = name else { continue };
-        if !namespaces.contains(CloneFlags::CLONE_NEWUTS) {
+        if !namespaces.apart(CloneFlags::CLONE_NEWUTS) {
             return Err(PlanError::Value {
                 field: field.to_owned(),
                 value: name.clone(),
@@ -431,23 +557,26 @@ fn features(
         }
         steps.push(make(c_string(field, name)?));
     }
-    if namespaces.contains(CloneFlags::CLONE_NEWNET) {
+    if namespaces.new.contains(CloneFlags::CLONE_NEWNET) {
         steps.push(Step::LoopbackUp);
     }
     let readonly = linux.readonly_paths().as_deref().unwrap_or_default();
-    for path in strings("linux.readonlyPaths", readonly)? {
-        steps.push(Step::ProtectPath { path });
+    for (index, path) in readonly.iter().enumerate() {
+        let place = mounts.place(&format!("linux.readonlyPaths[{index}]"), Path::new(path))?;
+        steps.push(Step::ProtectPath { place });
     }
     let masked = linux.masked_paths().as_deref().unwrap_or_default();
-    if !masked.is_empty() && !mounts.has_own_devices() {
-        return Err(PlanError::Missing {
-            field: "mounts[/dev]",
-            reason: "masked paths are hidden behind a /dev/null that must not come from the image",
-        });
+    let null = mounts.null_slot();
+    if !masked.is_empty() {
+        // Whatever the image or a mount put there instead would not hide
+        // anything (the CVE-2025-31133 class).
+        let number = (1, 3);
+        steps.push(Step::OpenDevice { path: c"/dev/null".into(), number, slot: null });
     }
     // After the read-only paths: those would otherwise show through.
-    for path in strings("linux.maskedPaths", masked)? {
-        steps.push(Step::Mask { path });
+    for (index, path) in masked.iter().enumerate() {
+        let place = mounts.place(&format!("linux.maskedPaths[{index}]"), Path::new(path))?;
+        steps.push(Step::Mask { place, null });
     }
     Ok(steps)
 }

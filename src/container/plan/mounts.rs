@@ -5,44 +5,44 @@
 //! are mounted once, before the first instance. `proc`, `sysfs`, `mqueue`,
 //! `devpts` and the like show the namespaces of who mounts them, and a
 //! writable `tmpfs` must be empty, so those are mounted by each instance.
+//!
+//! Whatever is mounted is made detached while the host's files are in sight,
+//! and attached when they are not: no link of an image can then lead to them.
 
 use std::path::{Component, Path, PathBuf};
 
+use nix::libc;
 use oci_spec::runtime::Mount;
 
 use super::cgroup_mounts::{self, View};
+use super::devices::Device;
 use super::options::{Options, READ_ONLY};
 use super::{PlanError, c_path, c_string};
-use crate::sys::spawn::{MountAttributes, Slot, Step};
-
-/// The device nodes of every container, and `/dev/fd` and its like: the
-/// OCI runtime specification's "Default Devices" and "Dev symbolic links".
-const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
-const LINKS: [(&str, &str); 4] = [
-    ("fd", "/proc/self/fd"),
-    ("stdin", "/proc/self/fd/0"),
-    ("stdout", "/proc/self/fd/1"),
-    ("stderr", "/proc/self/fd/2"),
-];
+use crate::sys::spawn::{Links, MountAttributes, Node, Place, Slot, Step};
 
 /// Filesystem types that this runtime mounts.
-const KINDS: [&str; 5] = ["proc", "sysfs", "tmpfs", "devpts", "mqueue"];
+const KINDS: [&str; 6] = ["proc", "sysfs", "tmpfs", "devpts", "mqueue", "overlay"];
 
-/// One mount.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Planned {
-    destination: PathBuf,
-    /// Opened before the root changes.
-    open: Vec<Step>,
+/// One mount, or something that is made like a mount point.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Planned {
+    pub(super) destination: PathBuf,
+    /// Made or opened before the root changes.
+    pub(super) open: Vec<Step>,
     /// Makes the mount point; without effect when it exists.
-    point: Vec<Step>,
-    attach: Vec<Step>,
+    pub(super) point: Vec<Step>,
+    pub(super) attach: Vec<Step>,
     /// Makes it read-only once all mount points in it exist.
-    seal: Option<Step>,
-    shared: bool,
+    pub(super) seal: Option<Step>,
+    pub(super) shared: bool,
     /// Whether the mount point is in what is shared, not in what an instance
     /// mounts for itself.
-    point_is_shared: bool,
+    pub(super) point_is_shared: bool,
+    /// The mounted tree, where paths in it may be looked up beneath it: no
+    /// link of the image is in it, and no name above it is needed.
+    pub(super) anchor: Option<Slot>,
+    /// Whether it receives what the host mounts later.
+    pub(super) receives: bool,
 }
 
 /// All mounts in order.
@@ -50,62 +50,87 @@ struct Planned {
 pub(super) struct Mounts {
     list: Vec<Planned>,
     seal_root: Option<Step>,
-    own_devices: bool,
     slots: usize,
-    borrow_cgroup_namespace: bool,
 }
 
 /// Reads mounts one after the other.
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     rootfs: &'a Path,
     bundle: &'a Path,
     next_slot: usize,
-    list: Vec<Planned>,
-    own_devices: bool,
-    view: View,
-    borrow_cgroup_namespace: bool,
+    /// What mounts of control groups show.
+    pub(super) view: View,
+    /// Whether something will be bound at `/dev/console`.
+    pub(super) console: bool,
+    /// Devices of the spec beside those that every container has.
+    pub(super) devices: &'a [Device],
+    pub(super) list: Vec<Planned>,
+}
+
+/// What of a spec has to do with mounts.
+pub(super) struct Request<'a> {
+    pub(super) mounts: &'a [Mount],
+    pub(super) devices: &'a [Device],
+    pub(super) rootfs: &'a Path,
+    pub(super) bundle: &'a Path,
+    pub(super) readonly: bool,
+    /// What mounts of control groups show.
+    pub(super) view: View,
+    /// The directory of the process, which is made if need be.
+    pub(super) cwd: &'a Path,
+    /// Whether something will be bound at `/dev/console`.
+    pub(super) console: bool,
 }
 
 impl Mounts {
     /// Plans the mounts of a spec.
-    pub(super) fn plan(
-        mounts: &[Mount],
-        rootfs: &Path,
-        bundle: &Path,
-        readonly: bool,
-        view: View,
-    ) -> Result<Self, PlanError> {
-        // Slot 0 is the root.
-        let mut reader = Reader {
-            rootfs,
-            bundle,
-            next_slot: 1,
-            list: Vec::new(),
-            own_devices: false,
-            view,
-            borrow_cgroup_namespace: false,
-        };
+    pub(super) fn plan(request: &Request<'_>) -> Result<Self, PlanError> {
+        let Request { mounts, devices, rootfs, bundle, readonly, view, cwd, console } = *request;
+        let mut reader = Reader { console, devices, ..Reader::new(rootfs, bundle, view) };
         for (index, mount) in mounts.iter().enumerate() {
             reader.read(mount, &format!("mounts[{index}]"))?;
         }
+        reader.add_devices()?;
+        if cwd != Path::new("/") {
+            let cwd = destination(cwd, "process.cwd")?;
+            let point = reader.point(&cwd, true)?;
+            let point_is_shared = reader.point_is_shared(&cwd);
+            let folder = Planned { destination: cwd, point, point_is_shared, ..Planned::default() };
+            reader.list.push(folder);
+        }
         let seal_root = readonly.then(|| seal(c"/".into()));
-        let Reader { list, own_devices, next_slot: slots, borrow_cgroup_namespace, .. } = reader;
-        Ok(Self { list, seal_root, own_devices, slots, borrow_cgroup_namespace })
+        Ok(Self { list: reader.list, seal_root, slots: reader.next_slot })
+    }
+
+    /// The slot of the null device, with which files are hidden.
+    pub(super) fn null_slot(&self) -> Slot {
+        Slot(self.slots)
+    }
+
+    /// The first slot that nothing here uses.
+    pub(super) fn slots(&self) -> usize {
+        self.slots + 1
+    }
+
+    /// Whether a mount receives what the host mounts later.
+    pub(super) fn receive(&self) -> bool {
+        self.list.iter().any(|mount| mount.receives)
     }
 
     /// See [`View::Borrowed`].
     pub(super) fn borrow_cgroup_namespace(&self) -> bool {
-        self.borrow_cgroup_namespace
+        self.list.iter().flat_map(|mount| &mount.open).any(cgroup_mounts::gives_back)
     }
 
-    /// The first slot that no mount uses.
-    pub(super) fn slots(&self) -> usize {
-        self.slots
+    /// Whether a mount shows control groups, and so the cgroup namespace that
+    /// its maker is in.
+    pub(super) fn show_cgroups(&self) -> bool {
+        self.list.iter().flat_map(|mount| &mount.open).any(cgroup_mounts::shows)
     }
 
-    /// Whether `/dev/null` is this runtime's own.
-    pub(super) fn has_own_devices(&self) -> bool {
-        self.own_devices
+    /// A path as an instance looks it up.
+    pub(super) fn place(&self, field: &str, path: &Path) -> Result<Place, PlanError> {
+        place(&self.list, &destination(path, field)?, field, false)
     }
 
     /// Whether instances cannot write to the root.
@@ -158,7 +183,13 @@ impl Mounts {
     }
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    /// One that has read nothing yet. Slot 0 is the root.
+    pub(super) fn new(rootfs: &'a Path, bundle: &'a Path, view: View) -> Self {
+        let (devices, list) = (&[] as &[Device], Vec::new());
+        Self { rootfs, bundle, next_slot: 1, view, console: false, devices, list }
+    }
+
     /// Reads one mount of the spec.
     fn read(&mut self, mount: &Mount, field: &str) -> Result<(), PlanError> {
         let destination = destination(mount.destination(), field)?;
@@ -167,6 +198,9 @@ impl Reader<'_> {
         let planned = match options.bind {
             Some(recursive) => self.bind(mount, &destination, &options, recursive, field)?,
             None if kind == "bind" => self.bind(mount, &destination, &options, true, field)?,
+            None if kind == "cgroup" && cgroup_mounts::are_needed() => {
+                self.hierarchies(&destination, &options, field)?
+            }
             None if kind == "cgroup" && cgroup_mounts::are_needed() => {
                 self.hierarchies(&destination, &options, field)?
             }
@@ -185,11 +219,12 @@ impl Reader<'_> {
         recursive: bool,
         field: &str,
     ) -> Result<Planned, PlanError> {
-        if !options.data.is_empty() {
+        let unknown = options.data.first().map(String::as_str);
+        if let Some(word) = unknown.or(options.whole.first().copied()) {
             return Err(PlanError::Value {
                 field: format!("{field}.options"),
-                value: options.data.clone(),
-                reason: "this runtime does not know this option of a bind mount",
+                value: word.to_owned(),
+                reason: "a bind mount has no such option",
             });
         }
         let Some(source) = mount.source() else {
@@ -205,20 +240,21 @@ impl Reader<'_> {
             path.canonicalize().map_err(|source| PlanError::File { what, path, source })?;
         let folder = source.is_dir();
         let slot = self.slot();
-        let attributes =
-            MountAttributes { propagation: nix::libc::MS_PRIVATE, ..options.attributes };
-        let open = vec![
-            Step::OpenTree { path: c_path(field, &source)?, recursive, slot },
-            Step::SetTree { slot, recursive, attributes },
-        ];
+        let mut open = vec![Step::OpenTree { path: c_path(field, &source)?, recursive, slot }];
+        open.extend(changes(options, recursive, slot));
+        let shared = self.may_share(destination);
+        // What must be what it seems to be.
+        let special = is_kernels(destination);
         Ok(Planned {
             destination: destination.to_owned(),
             open,
             point: self.point(destination, folder)?,
-            attach: vec![Step::AttachTree { slot, target: c_path(field, destination)? }],
-            seal: None,
-            shared: self.may_share(destination),
+            attach: vec![self.attach(destination, slot, (shared, folder, special), field)?],
+            shared,
             point_is_shared: self.point_is_shared(destination),
+            anchor: special.then_some(slot),
+            receives: options.propagation.is_some_and(|(flow, _)| flow == libc::MS_SLAVE),
+            ..Planned::default()
         })
     }
 
@@ -233,127 +269,154 @@ impl Reader<'_> {
     ) -> Result<Planned, PlanError> {
         let kind = mountable(kind, field)?;
         let temporary = kind == "tmpfs";
-        let point = self.point(destination, true)?;
         let source = mount.source().as_deref().unwrap_or(Path::new(kind));
-        let target = c_path(field, destination)?;
+        let slot = self.slot();
         // What is sealed later must first be filled.
-        let flags = if temporary { options.flags & !nix::libc::MS_RDONLY } else { options.flags };
-        let mut open = Vec::new();
-        let mut attach = vec![Step::Mount {
+        let read_only = options.read_only() && !temporary;
+        let mut open = vec![Step::Filesystem {
             kind: c_string(field, kind)?,
-            source: c_path(field, source)?,
-            target: target.clone(),
-            flags,
-            data: c_string(field, &options.data)?,
+            options: options.parameters(field, c_path(field, source)?, read_only)?,
+            attributes: if temporary { options.bits() & !READ_ONLY } else { options.bits() },
+            slot,
+            target: c_path(field, destination)?,
         }];
-        if temporary && destination == Path::new("/dev") {
-            self.fill_devices(&mut open, &mut attach)?;
-        }
-        if kind == "devpts" && destination == Path::new("/dev/pts") {
-            let target = c"pts/ptmx".into();
-            attach.push(Step::Symlink { target, path: c"/dev/ptmx".into() });
-        }
-        Ok(Planned {
+        open.extend(flow(options, slot));
+        let shared = temporary && options.read_only() && self.may_share(destination);
+        let special = matches!(kind, "proc" | "sysfs") || is_kernels(destination);
+        let mut planned = Planned {
             destination: destination.to_owned(),
             open,
-            point,
-            attach,
-            seal: (temporary && options.read_only()).then(|| seal(target)),
-            shared: temporary && options.read_only() && self.may_share(destination),
-            point_is_shared: self.point_is_shared(destination),
-        })
-    }
-
-    /// The host's hierarchies of control groups, as version 1 has them.
-    fn hierarchies(
-        &mut self,
-        destination: &Path,
-        options: &Options,
-        field: &str,
-    ) -> Result<Planned, PlanError> {
-        self.borrow_cgroup_namespace |= self.view == View::Borrowed;
-        Ok(Planned {
-            destination: destination.to_owned(),
-            open: Vec::new(),
             point: self.point(destination, true)?,
-            attach: cgroup_mounts::steps(destination, options, self.view, field)?,
-            seal: options.read_only().then(|| c_path(field, destination).map(seal)).transpose()?,
-            shared: false,
+            attach: vec![self.attach(destination, slot, (shared, true, special), field)?],
+            seal: (temporary && options.read_only())
+                .then(|| c_path(field, destination).map(seal))
+                .transpose()?,
+            shared,
             point_is_shared: self.point_is_shared(destination),
-        })
+            anchor: Some(slot),
+            receives: false,
+        };
+        if temporary && destination == Path::new("/dev") {
+            self.fill_devices(&mut planned, slot)?;
+        }
+        if kind == "devpts" && destination == Path::new("/dev/pts") {
+            let link = Path::new("/dev/ptmx");
+            let place = place(&self.list, link, field, planned.point_is_shared)?;
+            planned.point.push(Step::Make { place, node: Node::Symlink(c"pts/ptmx".into()) });
+        }
+        Ok(planned)
     }
 
-    /// Device nodes are binds of the host's: making nodes needs a privilege
-    /// that user namespaces do not give.
-    fn fill_devices(
-        &mut self,
-        open: &mut Vec<Step>,
-        attach: &mut Vec<Step>,
-    ) -> Result<(), PlanError> {
-        for device in DEVICES {
-            let slot = self.slot();
-            let path = c_string("/dev", &format!("/dev/{device}"))?;
-            open.push(Step::OpenTree { path: path.clone(), recursive: false, slot });
-            attach.push(Step::MakeFile { path: path.clone() });
-            attach.push(Step::AttachTree { slot, target: path });
-        }
-        for (name, target) in LINKS {
-            attach.push(Step::Symlink {
-                target: c_string("/dev", target)?,
-                path: c_string("/dev", &format!("/dev/{name}"))?,
-            });
-        }
-        self.own_devices = true;
-        Ok(())
+    /// The step that attaches a tree: whether it is shared, a folder, and of
+    /// the kernel's.
+    pub(super) fn attach(
+        &self,
+        destination: &Path,
+        slot: Slot,
+        (shared, folder, special): (bool, bool, bool),
+        field: &str,
+    ) -> Result<Step, PlanError> {
+        let place = place(&self.list, destination, field, shared)?;
+        // Through a link, `/proc` would be somewhere else and what is hidden
+        // in it would not be found there (the CVE-2019-19921 class).
+        let links = if special { Links::Refuse } else { Links::Follow };
+        Ok(Step::Attach { slot, place, links, folder })
     }
 
-    fn slot(&mut self) -> Slot {
+    pub(super) fn slot(&mut self) -> Slot {
         self.next_slot += 1;
         Slot(self.next_slot - 1)
     }
 
     /// Whether a mount may come before those of each instance: none of these
     /// that the spec lists earlier may be above or below it.
-    fn may_share(&self, destination: &Path) -> bool {
+    pub(super) fn may_share(&self, destination: &Path) -> bool {
         !self.list.iter().filter(|other| !other.shared).any(|other| {
-            is_below(destination, &other.destination) || is_below(&other.destination, destination)
+            destination.starts_with(&other.destination)
+                || other.destination.starts_with(destination)
         })
     }
 
     /// Whether no earlier mount of an instance's own is around this path.
-    fn point_is_shared(&self, destination: &Path) -> bool {
-        !self.list.iter().any(|other| !other.shared && is_below(destination, &other.destination))
+    pub(super) fn point_is_shared(&self, destination: &Path) -> bool {
+        !self.list.iter().any(|other| !other.shared && destination.starts_with(&other.destination))
     }
 
     /// Steps that make a mount point, where it is not known to exist.
-    fn point(&self, destination: &Path, folder: bool) -> Result<Vec<Step>, PlanError> {
-        let above = self.list.iter().map(|other| other.destination.as_path());
-        let within = above
-            .filter(|other| is_below(destination, other))
-            .max_by_key(|other| other.components().count());
+    pub(super) fn point(&self, destination: &Path, folder: bool) -> Result<Vec<Step>, PlanError> {
+        let within = around(&self.list, destination, true).map(|mount| mount.destination.as_path());
         let known = |path: &Path| match within {
             // In the image; `..` and links in it were not looked at, which is
             // why the steps run inside the new root.
             None => {
                 self.rootfs.join(path.strip_prefix("/").unwrap_or(path)).symlink_metadata().is_ok()
             }
-            Some(mount) => !is_below(path, mount) || path == mount,
+            Some(mount) => !path.starts_with(mount) || path == mount,
         };
+        let shared = self.point_is_shared(destination);
         let mut ancestors: Vec<&Path> = destination.ancestors().collect();
         ancestors.reverse();
         ancestors
             .into_iter()
             .filter(|path| !known(path))
             .map(|path| {
-                let name = c_path("mounts", path)?;
-                Ok(if folder || path != destination {
-                    Step::MakeDirectory { path: name, mode: 0o755 }
-                } else {
-                    Step::MakeFile { path: name }
-                })
+                let place = place(&self.list, path, "mounts", shared)?;
+                let is_folder = folder || path != destination;
+                let node = if is_folder { Node::Directory(0o755) } else { Node::File };
+                Ok(Step::Make { place, node })
             })
             .collect()
     }
+}
+
+/// The last mount around a path; with `at`, one at the path itself counts.
+fn around<'a>(list: &'a [Planned], path: &Path, at: bool) -> Option<&'a Planned> {
+    list.iter()
+        .filter(|mount| !mount.attach.is_empty() && !mount.open.is_empty())
+        .filter(|mount| path.starts_with(&mount.destination))
+        .filter(|mount| at || path != mount.destination)
+        .max_by_key(|mount| mount.destination.components().count())
+}
+
+/// A path as it is looked up while what is shared is mounted, or later.
+fn place(list: &[Planned], path: &Path, field: &str, shared: bool) -> Result<Place, PlanError> {
+    let whole = c_path(field, path)?;
+    let anchor = around(list, path, false)
+        .filter(|mount| mount.shared == shared)
+        .and_then(|mount| Some((mount.anchor?, mount.destination.as_os_str().len() + 1)));
+    Ok(match anchor {
+        Some((slot, skip)) => Place::beneath(whole, slot, skip),
+        None => Place::root(whole),
+    })
+}
+
+/// The changes that make the copy of a tree what its options say.
+fn changes(options: &Options, recursive: bool, slot: Slot) -> Vec<Step> {
+    let (flow, below) = options.propagation.unwrap_or((libc::MS_PRIVATE, true));
+    let mut all = options.recursive;
+    all.propagation = if below { flow } else { libc::MS_PRIVATE };
+    let mut top = options.attributes;
+    top.propagation = if below { 0 } else { flow };
+    if !recursive {
+        // One mount: one call.
+        let (set, clear) = (top.set, top.clear);
+        all.set = all.set & !clear | set;
+        all.clear = (all.clear & !set) | clear;
+        all.propagation = flow;
+        top = MountAttributes::default();
+    }
+    let mut steps = vec![Step::SetTree { slot, recursive, attributes: all }];
+    if top != MountAttributes::default() {
+        steps.push(Step::SetTree { slot, recursive: false, attributes: top });
+    }
+    steps
+}
+
+/// Who sees later mounts in a new filesystem, if its options say.
+pub(super) fn flow(options: &Options, slot: Slot) -> Option<Step> {
+    let (propagation, _) = options.propagation?;
+    let attributes = MountAttributes { propagation, ..MountAttributes::default() };
+    Some(Step::SetTree { slot, recursive: false, attributes })
 }
 
 /// A type that this runtime mounts, under the kernel's name.
@@ -370,18 +433,28 @@ fn mountable<'a>(kind: &'a str, field: &str) -> Result<&'a str, PlanError> {
         other => Err(PlanError::Value {
             field: format!("{field}.type"),
             value: other.to_owned(),
-            reason: "this runtime mounts proc, sysfs, tmpfs, devpts, mqueue, cgroup and binds",
+            reason: "this runtime mounts proc, sysfs, tmpfs, devpts, mqueue, cgroup, overlay and \
+                     binds",
         }),
     }
 }
 
+/// Where the kernel's own files are expected.
+fn is_kernels(destination: &Path) -> bool {
+    [Path::new("/proc"), Path::new("/sys")].contains(&destination)
+}
+
 /// An absolute path that goes only down.
-fn destination(path: &Path, field: &str) -> Result<PathBuf, PlanError> {
+pub(super) fn destination(path: &Path, field: &str) -> Result<PathBuf, PlanError> {
     let down =
         path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
     if !path.is_absolute() || !down || path.parent().is_none() {
         return Err(PlanError::Value {
-            field: format!("{field}.destination"),
+            field: if field.starts_with("mounts") {
+                format!("{field}.destination")
+            } else {
+                field.to_owned()
+            },
             value: path.display().to_string(),
             reason: "it must be an absolute path below / without `..`",
         });
@@ -390,13 +463,8 @@ fn destination(path: &Path, field: &str) -> Result<PathBuf, PlanError> {
     Ok(path.components().collect())
 }
 
-/// Whether a path is this one or below it.
-fn is_below(path: &Path, other: &Path) -> bool {
-    path.starts_with(other)
-}
-
 /// Makes one mount read-only.
-fn seal(path: std::ffi::CString) -> Step {
+pub(super) fn seal(path: std::ffi::CString) -> Step {
     let attributes = MountAttributes { set: READ_ONLY, ..MountAttributes::default() };
     Step::SetMount { path, recursive: false, attributes }
 }

@@ -1,13 +1,12 @@
 //! An image's layers in place of a root folder.
 
-use std::ffi::CString;
 use std::path::{Component, Path};
 
 use nix::libc;
 
 use super::{Plan, PlanError, c_path, c_string, in_first_user_namespace};
 use crate::image::Overlay;
-use crate::sys::spawn::Step;
+use crate::sys::spawn::{Node, Place, Step};
 
 /// The layers as steps.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +63,10 @@ impl Layers {
                 data: c_string(field, &options)?,
             });
             for (path, mode) in overlay.upper_folders() {
-                enter.push(Step::MakeDirectory { path: c_string(field, &path)?, mode });
+                enter.push(Step::Make {
+                    place: Place::root(c_string(field, &path)?),
+                    node: Node::Directory(mode),
+                });
             }
         }
         enter.push(Step::Mount {
@@ -108,8 +110,8 @@ fn folders(path: &Path) -> Result<Vec<Step>, PlanError> {
     let mut paths: Vec<&Path> = path.ancestors().filter(|path| path.parent().is_some()).collect();
     paths.reverse();
     let make = |path: &&Path| -> Result<Step, PlanError> {
-        let path: CString = c_path("process.cwd", path)?;
-        Ok(Step::MakeDirectory { path, mode: 0o755 })
+        let place = Place::root(c_path("process.cwd", path)?);
+        Ok(Step::Make { place, node: Node::Directory(0o755) })
     };
     paths.iter().map(make).collect()
 }

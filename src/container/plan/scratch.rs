@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use super::{Plan, PlanError, in_first_user_namespace};
-use crate::sys::spawn::{MountAttributes, Slot, Step};
+use crate::sys::spawn::{MountAttributes, Node, Place, Slot, Step};
 
 /// The root of a container as an overlay over a folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +62,10 @@ impl Scratch {
     /// directory. Paths are relative, so that no path of the host is in the
     /// options of the mount, where some characters would have a meaning.
     pub(super) fn enter(&self, folder: &CString) -> Vec<Step> {
-        let make = |path: &std::ffi::CStr, mode| Step::MakeDirectory { path: path.into(), mode };
+        let make = |path: &std::ffi::CStr, mode| Step::Make {
+            place: Place::root(path.into()),
+            node: Node::Directory(mode),
+        };
         let mount = |kind: &std::ffi::CStr, target: &std::ffi::CStr, data: &std::ffi::CStr| {
             let (kind, source) = (CString::from(kind), CString::from(kind));
             Step::Mount { kind, source, target: target.into(), flags: 0, data: data.into() }

@@ -21,6 +21,12 @@ const SUPPORTED: &[&str] = &[
     "mounts[].type",
     "mounts[].source",
     "mounts[].options[]",
+    // Of the paths and arguments of programs; who carries them out is
+    // `lifecycle`, others refuse them.
+    "hooks.*",
+    "process.terminal",
+    "process.consoleSize.height",
+    "process.consoleSize.width",
     "process.args[]",
     "process.env[]",
     "process.cwd",
@@ -37,14 +43,45 @@ const SUPPORTED: &[&str] = &[
     "process.rlimits[].hard",
     "process.rlimits[].soft",
     "process.noNewPrivileges",
+    "process.apparmorProfile",
+    "process.selinuxLabel",
+    "process.ioPriority.class",
+    "process.ioPriority.priority",
+    "process.scheduler.policy",
+    "process.scheduler.nice",
+    "process.scheduler.priority",
+    "process.scheduler.flags[]",
+    "process.scheduler.runtime",
+    "process.scheduler.deadline",
+    "process.scheduler.period",
+    // For programs that join a container later; by definition without effect
+    // on its first one.
+    "process.execCPUAffinity.initial",
+    "process.execCPUAffinity.final",
     "process.oomScoreAdj",
+    "linux.devices[].path",
+    "linux.devices[].type",
+    "linux.devices[].major",
+    "linux.devices[].minor",
+    "linux.devices[].fileMode",
+    "linux.devices[].uid",
+    "linux.devices[].gid",
     "linux.namespaces[].type",
+    "linux.namespaces[].path",
+    "linux.personality.domain",
+    "linux.personality.flags[]",
+    "linux.sysctl.*",
+    "linux.timeOffsets.monotonic.secs",
+    "linux.timeOffsets.monotonic.nanosecs",
+    "linux.timeOffsets.boottime.secs",
+    "linux.timeOffsets.boottime.nanosecs",
     "linux.uidMappings[].containerID",
     "linux.uidMappings[].hostID",
     "linux.uidMappings[].size",
     "linux.gidMappings[].containerID",
     "linux.gidMappings[].hostID",
     "linux.gidMappings[].size",
+    "linux.cgroupsPath",
     "linux.rootfsPropagation",
     "linux.maskedPaths[]",
     "linux.readonlyPaths[]",
@@ -56,7 +93,6 @@ const SUPPORTED: &[&str] = &[
     "linux.seccomp.syscalls[].action",
     "linux.seccomp.syscalls[].errnoRet",
     "linux.seccomp.syscalls[].args[].*",
-    "linux.cgroupsPath",
     // Not: the kernel memory of version 1, which newer kernels ignore.
     "linux.resources.memory.limit",
     "linux.resources.memory.reservation",
@@ -105,47 +141,36 @@ const SUPPORTED: &[&str] = &[
 /// this runtime does not carry out. Without a value, or with one that says what
 /// is the case anyway (`false`, an empty text or list), they are no harm.
 const NOT_CARRIED_OUT: &[&str] = &[
-    "hooks.*",
     "solaris.*",
     "windows.*",
     "vm.*",
     "zos.*",
-    "process.terminal",
-    "process.consoleSize.*",
     "process.commandLine",
-    "process.apparmorProfile",
-    "process.selinuxLabel",
-    "process.ioPriority.*",
-    "process.scheduler.*",
-    "process.execCPUAffinity.*",
     "process.user.username",
     "mounts[].uidMappings.*",
     "mounts[].gidMappings.*",
-    "linux.devices.*",
     "linux.intelRdt.*",
     "linux.memoryPolicy.*",
     "linux.mountLabel",
-    "linux.namespaces[].path",
     "linux.netDevices.*",
-    "linux.personality.*",
     "linux.resources.*",
     "linux.seccomp.*",
-    "linux.sysctl.*",
-    "linux.timeOffsets.*",
 ];
 
 /// Refuses the first field that is not supported.
 pub(in crate::container) fn check(spec: &Value) -> Result<(), PlanError> {
     version(spec.get("ociVersion"))?;
     let propagation = spec.pointer("/linux/rootfsPropagation").and_then(Value::as_str);
-    if let Some(value) = propagation
-        && !matches!(value, "" | "private" | "rprivate")
-    {
-        return Err(PlanError::Value {
-            field: "linux.rootfsPropagation".to_owned(),
-            value: value.to_owned(),
-            reason: "mounts of this runtime are always private",
-        });
+    match propagation {
+        None | Some("" | "private" | "rprivate" | "slave" | "rslave") => {}
+        Some(value) => {
+            return Err(PlanError::Value {
+                field: "linux.rootfsPropagation".to_owned(),
+                value: value.to_owned(),
+                reason: "this runtime lets no mount of a container reach the host: private, \
+                         rprivate, slave or rslave",
+            });
+        }
     }
     look(spec, "", "")
 }
@@ -234,12 +259,11 @@ mod tests {
     #[test]
     fn what_is_not_supported_is_named() {
         for (key, value, field) in [
-            ("hooks", json!({"poststop": [{"path": "/x"}]}), "hooks.poststop[0].path"),
-            ("linux", json!({"seccomp": {"listenerPath": "/x"}}), "linux.seccomp.listenerPath"),
             ("linux", json!({"intelRdt": {"closID": "x"}}), "linux.intelRdt.closID"),
             ("windows", json!({"layerFolders": ["x"]}), "windows.layerFolders[0]"),
             ("vm", json!({"kernel": {"path": "/x"}}), "vm.kernel.path"),
             ("solaris", json!({"milestone": "x"}), "solaris.milestone"),
+            ("linux", json!({"seccomp": {"listenerPath": "/x"}}), "linux.seccomp.listenerPath"),
         ] {
             let error = refused(&with(key, value));
             assert_eq!(error, format!("`{field}` is not supported by this runtime"));

@@ -49,37 +49,58 @@ const IDENTITY: [&str; 9] = [
 ];
 
 /// From the instance's mounts to the end.
-const FEATURES: [&str; 4] = [
+const FEATURES: [&str; 5] = [
     "set the host name `unladen`",
     "bring up the loopback interface",
     "make /proc/sys read-only",
+    "find character device 1:3 at /dev/null",
     "mask /proc/kcore",
 ];
 
-fn devices() -> Vec<String> {
-    let nodes = ["null", "zero", "full", "random", "urandom", "tty"];
-    let links = ["fd", "stdin", "stdout", "stderr"];
-    std::iter::once("mount tmpfs at /dev with `mode=755,size=64k`".to_owned())
-        .chain(nodes.iter().flat_map(|node| {
-            [format!("make the file /dev/{node}"), format!("bind at /dev/{node}")]
-        }))
-        .chain(links.iter().map(|link| format!("make the link /dev/{link}")))
-        .collect()
+/// What each instance makes for itself, and where it mounts it.
+const MAKE: [&str; 2] = [
+    "make the proc for /proc with `source=proc`",
+    "make the tmpfs for /tmp with `source=tmpfs,mode=1777`",
+];
+const MOUNT: [&str; 2] = ["mount at /proc", "mount at /tmp"];
+
+const NODES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+
+/// From the host's mounts to detached copies of what is needed.
+fn open() -> Vec<String> {
+    let mut list = own(&[
+        "change the mount /",
+        "open ROOTFS to bind it",
+        "change the attributes of bind 0",
+        "make the tmpfs for /dev with `source=tmpfs,mode=755,size=64k`",
+    ]);
+    list.extend(NODES.iter().map(|node| format!("open /dev/{node} to bind it")));
+    list
 }
 
-/// From the host's mounts to the sealed new root.
-fn root() -> Vec<String> {
-    let nodes = ["null", "zero", "full", "random", "urandom", "tty"];
-    let mut list: Vec<String> =
-        ["change the mount /", "open ROOTFS to bind it", "change the attributes of bind 0"]
-            .map(str::to_owned)
-            .to_vec();
-    list.extend(nodes.iter().map(|node| format!("open /dev/{node} to bind it")));
-    let pivot = ["bind at ROOTFS", "enter the root filesystem", "make it the root (pivot_root)"];
-    list.extend(pivot.map(str::to_owned));
-    list.extend(devices());
+/// From the old root to the sealed new one. The old root is gone before
+/// anything is looked up in the new one.
+fn enter() -> Vec<String> {
+    own(&[
+        "bind at ROOTFS",
+        "enter the root filesystem",
+        "make it the root (pivot_root)",
+        "detach the old root",
+    ])
+}
+
+/// What all instances share.
+fn shared() -> Vec<String> {
+    let links = ["fd", "stdin", "stdout", "stderr"];
+    let mut list = vec!["mount at /dev".to_owned()];
+    list.extend(
+        NODES.iter().flat_map(|node| {
+            [format!("make the file /dev/{node}"), format!("mount at /dev/{node}")]
+        }),
+    );
+    list.extend(links.iter().map(|link| format!("make the link /dev/{link}")));
     // Read-only only when everything in it is made.
-    list.extend(["change the mount /dev", "change the mount /"].map(str::to_owned));
+    list.extend(own(&["change the mount /dev", "change the mount /"]));
     list
 }
 
@@ -90,42 +111,48 @@ fn own(list: &[&str]) -> Vec<String> {
 #[test]
 fn a_prepared_root_leaves_only_what_differs_for_each_instance() {
     let (folder, plan) = cell(false, |_| {});
-    let mut prepared = root();
-    prepared.push("detach the old root".to_owned());
+    let prepared = [own(&["set the umask 0022"]), open(), enter(), shared()].concat();
     assert_eq!(words(&plan.root_steps(), &folder), prepared);
-    let mut each = own(&[
-        "join the cgroups",
-        "start a session",
-        "hide from other processes",
-        "enter a prepared namespace (CloneFlags(CLONE_NEWNS))",
-        "enter new namespaces (CloneFlags(CLONE_NEWNS | CLONE_NEWCGROUP))",
-        "mount proc at /proc",
-        "mount tmpfs at /tmp with `mode=1777`",
-    ]);
-    each.extend(own(&FEATURES));
-    each.extend(own(&IDENTITY));
-    assert_eq!(words(&plan.prepared_steps(), &folder), each);
+    let each = [
+        own(&[
+            "set the umask 0022",
+            "join the cgroups",
+            "start a session",
+            "hide from other processes",
+        ]),
+        own(&MAKE),
+        own(&[
+            "enter an existing namespace (CloneFlags(CLONE_NEWNS))",
+            "enter new namespaces (CloneFlags(CLONE_NEWNS | CLONE_NEWCGROUP))",
+        ]),
+        own(&MOUNT),
+        own(&FEATURES),
+        own(&IDENTITY),
+    ];
+    assert_eq!(words(&plan.prepared_steps(), &folder), each.concat());
     assert!(!plan.birth_prepared().contains(CloneFlags::CLONE_NEWNS));
 }
 
 #[test]
 fn a_direct_start_does_the_same_in_one_go() {
     let (folder, plan) = cell(false, |_| {});
-    let mut list = own(&[
-        "join the cgroups",
-        "start a session",
-        "hide from other processes",
-        "enter new namespaces (CloneFlags(CLONE_NEWCGROUP))",
-    ]);
-    list.extend(root());
-    list.extend(own(&[
-        "mount proc at /proc",
-        "mount tmpfs at /tmp with `mode=1777`",
-        "detach the old root",
-    ]));
-    list.extend(own(&FEATURES));
-    list.extend(own(&IDENTITY));
-    assert_eq!(words(&plan.direct_steps(), &folder), list);
+    let list = [
+        own(&[
+            "set the umask 0022",
+            "join the cgroups",
+            "start a session",
+            "hide from other processes",
+            "enter new namespaces (CloneFlags(CLONE_NEWCGROUP))",
+        ]),
+        open(),
+        own(&MAKE),
+        enter(),
+        shared(),
+        own(&MOUNT),
+        own(&FEATURES),
+        own(&IDENTITY),
+    ];
+    assert_eq!(words(&plan.direct_steps(), &folder), list.concat());
     assert!(plan.birth().contains(CloneFlags::CLONE_NEWNS));
 }
 
@@ -136,7 +163,7 @@ fn a_user_namespace_maps_ids_first_and_has_no_groups() {
     let gid = nix::unistd::getegid();
     let list = words(&plan.direct_steps(), &folder);
     assert_eq!(
-        list[..4],
+        list[1..5],
         [
             "write `deny` to /proc/self/setgroups".to_owned(),
             format!("write `0 {uid} 1` to /proc/self/uid_map"),
@@ -176,7 +203,7 @@ fn kept_capabilities_survive_the_change_of_user() {
         ])
     );
     // While the host's /proc is in sight.
-    assert_eq!(list[2], "write `500` to /proc/self/oom_score_adj");
+    assert_eq!(list[3], "write `500` to /proc/self/oom_score_adj");
 }
 
 /// A mount for a spec.
@@ -199,7 +226,7 @@ fn a_bind_is_shared_unless_it_is_in_what_an_instance_mounts() {
     });
     let shared = words(&plan.root_steps(), &folder);
     let each = words(&plan.prepared_steps(), &folder);
-    for step in ["make the directory /data", "make the directory /data/deep", "bind at /data/deep"]
+    for step in ["make the directory /data", "make the directory /data/deep", "mount at /data/deep"]
     {
         assert!(shared.iter().any(|other| other == step), "{step}: {shared:?}");
     }
@@ -212,11 +239,12 @@ fn a_bind_is_shared_unless_it_is_in_what_an_instance_mounts() {
     // point made in the instance's own /tmp.
     let order: Vec<usize> = [
         "open /usr to bind it",
-        "enter a prepared namespace (CloneFlags(CLONE_NEWNS))",
-        "mount tmpfs at /tmp with `mode=1777`",
+        "make the tmpfs for /dev/shm with `source=shm,size=1m`",
+        "enter an existing namespace (CloneFlags(CLONE_NEWNS))",
+        "mount at /tmp",
         "make the directory /tmp/data",
-        "bind at /tmp/data",
-        "mount tmpfs at /dev/shm with `size=1m`",
+        "mount at /tmp/data",
+        "mount at /dev/shm",
     ]
     .iter()
     .map(|step| position(&each, step).unwrap_or_else(|| panic!("no {step}: {each:?}")))
@@ -233,31 +261,6 @@ fn programs_without_a_slash_are_looked_for_in_path() {
     });
     let names: Vec<&str> = plan.program.iter().filter_map(|path| path.to_str().ok()).collect();
     assert_eq!(names, ["/a/tool", "./tool", "/b/tool"]);
-}
-
-#[test]
-fn a_filter_comes_last_or_before_the_capability_to_load_it_goes() {
-    let filter = || {
-        let json = serde_json::json!({"defaultAction": "SCMP_ACT_ALLOW"});
-        Some(serde_json::from_value(json).expect("a spec"))
-    };
-    let list = |no_new_privileges: bool| {
-        let (folder, plan) = cell(false, |spec| {
-            spec.linux_mut().as_mut().expect("linux").set_seccomp(filter());
-            let process = spec.process_mut().as_mut().expect("process");
-            process.set_no_new_privileges(Some(no_new_privileges));
-        });
-        words(&plan.prepared_steps(), &folder)
-    };
-    let locked = list(true);
-    assert!(locked.last().expect("steps").starts_with("load the seccomp filter ("), "{locked:?}");
-    let open = list(false);
-    let at = open.iter().position(|step| step.starts_with("load the seccomp")).expect("there");
-    assert_eq!(open[at - 1..=at + 2][0], "set the supplementary groups []");
-    assert_eq!(
-        open[at + 1..=at + 2],
-        own(&["become user 0 and group 0", "set the capabilities 0x0"])
-    );
 }
 
 #[test]
@@ -287,4 +290,29 @@ fn a_scratch_layer_is_put_together_out_of_sight_of_the_host() {
     let (folder, plan) = cell(true, |_| {});
     let list = words(&plan.with_scratch_layer().expect("there").direct_steps(), &folder);
     assert!(list.iter().any(|step| step.ends_with("volatile,userxattr`")), "{list:?}");
+}
+
+#[test]
+fn a_filter_comes_last_or_before_the_capability_to_load_it_goes() {
+    let filter = || {
+        let json = serde_json::json!({"defaultAction": "SCMP_ACT_ALLOW"});
+        Some(serde_json::from_value(json).expect("a spec"))
+    };
+    let list = |no_new_privileges: bool| {
+        let (folder, plan) = cell(false, |spec| {
+            spec.linux_mut().as_mut().expect("linux").set_seccomp(filter());
+            let process = spec.process_mut().as_mut().expect("process");
+            process.set_no_new_privileges(Some(no_new_privileges));
+        });
+        words(&plan.prepared_steps(), &folder)
+    };
+    let locked = list(true);
+    assert!(locked.last().expect("steps").starts_with("load the seccomp filter ("), "{locked:?}");
+    let open = list(false);
+    let at = open.iter().position(|step| step.starts_with("load the seccomp")).expect("there");
+    assert_eq!(open[at - 1..=at + 2][0], "set the supplementary groups []");
+    assert_eq!(
+        open[at + 1..=at + 2],
+        own(&["become user 0 and group 0", "set the capabilities 0x0"])
+    );
 }

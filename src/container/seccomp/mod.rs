@@ -146,7 +146,7 @@ pub fn compile(seccomp: &LinuxSeccomp) -> Result<Filter, SeccompError> {
         instructions: program::write(&rules)?,
         flags,
         permits_clock: permits("clock_gettime"),
-        permits_guard: ["execveat", "write", "exit_group"].into_iter().all(permits),
+        permits_guard: ["execveat", "fcntl", "write", "exit_group"].into_iter().all(permits),
     })
 }
 

@@ -18,8 +18,9 @@ use nix::libc;
 use nix::unistd::Pid;
 
 use super::child::Report;
+use super::guard::Guard;
 use super::wait::SET_UP;
-use super::{Child, Command, Launch, SpawnError, Step};
+use super::{Child, Command, Launch, SpawnError, Step, follow};
 use crate::sys::fdpass::stream_pair;
 
 /// What a child that was told to start says when it could not execute its
@@ -116,14 +117,22 @@ impl Command {
         let (near, far) = stream_pair()
             .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
             .map_err(channel("make a socket"))?;
-        let child = self.clone_apart(launch, &report, far)?;
+        let guard = self.guard(launch)?;
+        let child = self.clone_apart(launch, &report, &near, far, guard.as_ref())?;
         match converse(near, &child, at_pause) {
             Ok(()) => match self.failure_apart(&report) {
-                None => Ok(Child {
-                    begun: report.begun.load(Relaxed),
-                    set_up: report.set_up.load(Relaxed),
-                    ..child
-                }),
+                None => {
+                    if let Some(source) = guard.and_then(Guard::outcome) {
+                        let _ = child.pidfd.wait(None);
+                        let program = self.program_name();
+                        return Err(SpawnError::Execute { program, source }.into());
+                    }
+                    Ok(Child {
+                        begun: report.begun.load(Relaxed),
+                        set_up: report.set_up.load(Relaxed),
+                        ..child
+                    })
+                }
                 Some(error) => {
                     // It has said that it gives up, or was killed.
                     let _ = child.pidfd.wait(None);
@@ -142,14 +151,25 @@ impl Command {
         &mut self,
         launch: &Launch<'_>,
         report: &Report,
+        near: &OwnedFd,
         far: OwnedFd,
+        guard: Option<&Guard<'_>>,
     ) -> Result<Child, SpawnError> {
-        let places = self.places(launch)?;
+        let places = self.places(launch, guard)?;
         let parent = self.parent_pidfd()?;
-        let context = self.context(parent, launch, &places, report, &[]);
+        self.make_user_namespace()?;
+        let mut context = self.context(parent, launch, &places, report, &[]).guarded(guard);
+        context.far_end = near.as_raw_fd();
         context.channel.store(far.as_raw_fd(), Relaxed);
-        let (pid, pidfd) = self.clone_child(&context, 0)?;
+        let cloned = self.clone_child(&context, 0);
+        self.forget_user_namespace();
+        let (mut pid, mut pidfd) = cloned?;
         drop(far);
+        if self.second_stack.is_some() {
+            // The first child ends as soon as there is a second one.
+            let _ = pidfd.wait(None);
+            (pid, pidfd) = follow(pid, pidfd, report)?;
+        }
         Ok(Child { pid: Pid::from_raw(pid), pidfd, begun: 0, set_up: 0, trace: Vec::new() })
     }
 

@@ -3,15 +3,18 @@
 //! no panic, nothing but raw system calls.
 
 use std::ffi::{c_char, c_void};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize};
 
 use nix::errno::Errno;
 use nix::libc::{self, c_long};
+use nix::sched::CloneFlags;
 
+use super::clone::{Stack, clone_onto};
 use super::descriptors::Places;
-use super::{Filter, Launch, Program, Step, perform, wait};
+use super::guard::Guard;
+use super::{CLONE_CLEAR_SIGHAND, Filter, Launch, Program, Step, perform, wait};
 use crate::sys::raw::{call, signed};
 
 /// What the child tells its parent: the step that it began last (the number
@@ -23,6 +26,8 @@ pub(super) struct Report {
     pub(super) errno: AtomicI32,
     pub(super) begun: AtomicU64,
     pub(super) set_up: AtomicU64,
+    /// The pid of a second child, or 0.
+    pub(super) second: AtomicI32,
 }
 
 /// Everything that the child needs, made by the parent.
@@ -34,14 +39,21 @@ pub(super) struct Context<'a> {
     pub(super) places: &'a Places,
     pub(super) parent: AtomicI32,
     pub(super) program: &'a Program,
+    /// Whether the file `program_fd` is executed first, whose arguments say
+    /// what to execute then.
+    pub(super) guarded: bool,
     pub(super) program_fd: AtomicI32,
     pub(super) arguments: *const *const c_char,
     pub(super) environment: *const *const c_char,
     pub(super) ignored_signals: u64,
+    pub(super) second_stack: Option<&'a Stack>,
     pub(super) trace: &'a [AtomicU64],
     /// The child's end of the connection to a parent that does not wait for
     /// the execution, or -1.
     pub(super) channel: AtomicI32,
+    /// The parent's end, which a child with a copy of the parent's descriptors
+    /// must close, or it would never see that end; or -1.
+    pub(super) far_end: RawFd,
     /// Where the byte comes from that starts the program, or -1.
     pub(super) start: AtomicI32,
     /// Where to say that the program could not be executed, or -1.
@@ -52,14 +64,42 @@ pub(super) struct Context<'a> {
     pub(super) report: &'a Report,
 }
 
+impl Context<'_> {
+    /// The same with a guard between the child and its program.
+    pub(super) fn guarded(mut self, guard: Option<&Guard<'_>>) -> Self {
+        if let Some(guard) = guard {
+            self.guarded = true;
+            self.program_fd = AtomicI32::new(guard.executable.as_raw_fd());
+            self.arguments = guard.arguments.as_ptr();
+        }
+        self
+    }
+}
+
 /// The child's whole life before its program.
 pub(super) extern "C" fn run(context: *const c_void) -> ! {
     // SAFETY: the parent passes a `Context` that it keeps, unchanged but for
     // atomics, until this child has left the shared memory.
     let context = unsafe { &*context.cast::<Context<'_>>() };
     context.report.begun.store(now(), Relaxed);
+    if context.far_end >= 0 {
+        perform::close(context.far_end);
+    }
+    go_on(context, 0)
+}
+
+/// The life of a second child, from the step after its birth on.
+extern "C" fn run_second(context: *const c_void) -> ! {
+    // SAFETY: as in `run`; the first child is suspended until this one has
+    // left the shared memory.
+    let context = unsafe { &*context.cast::<Context<'_>>() };
+    go_on(context, context.report.step.load(Relaxed) + 1)
+}
+
+/// All steps from one on, then the program.
+fn go_on(context: &Context<'_>, from: usize) -> ! {
     let mut filter: Option<&Filter> = None;
-    for (index, step) in context.steps.iter().enumerate() {
+    for (index, step) in context.steps.iter().enumerate().skip(from) {
         context.report.step.store(index, Relaxed);
         if let Step::Seccomp(next) = step {
             // A filter may forbid whatever the program does not need: before
@@ -67,6 +107,12 @@ pub(super) extern "C" fn run(context: *const c_void) -> ! {
             default_signals(context.ignored_signals);
             context.report.set_up.store(now(), Relaxed);
             filter = Some(next);
+        }
+        if let Step::BeBornAgain(namespaces) = step {
+            match bear_second(context, *namespaces) {
+                Ok(()) => end(0),
+                Err(error) => give_up(context, error),
+            }
         }
         if let Err(error) = perform::step(step, context) {
             give_up(context, error);
@@ -94,14 +140,37 @@ fn stamp(context: &Context<'_>, filter: Option<&Filter>) -> u64 {
     }
 }
 
+/// Makes a second child of the same parent, which goes on with the next step,
+/// in the first one's memory if that is the parent's: then this returns when
+/// the second has executed its program or ended.
+fn bear_second(context: &Context<'_>, namespaces: CloneFlags) -> Result<(), Errno> {
+    let stack = context.second_stack.ok_or(Errno::ENOMEM)?;
+    let apart = context.channel.load(Relaxed) >= 0;
+    let sharing = if apart { 0 } else { libc::CLONE_VM | libc::CLONE_VFORK };
+    let own = sharing | libc::CLONE_PARENT | libc::CLONE_PARENT_SETTID | namespaces.bits();
+    let flags = u64::from(own.cast_unsigned()) | CLONE_CLEAR_SIGHAND;
+    let context_at = std::ptr::from_ref(context).cast::<c_void>();
+    // Written by the kernel before the second child runs.
+    let pid_at = Some(&context.report.second);
+    // SAFETY: `run_second` never returns and makes only raw system calls on
+    // the same shared data, or on a copy. All signals are blocked since before
+    // this child.
+    unsafe { clone_onto(stack, flags, None, pid_at, run_second, context_at).map(drop) }
+}
+
 /// Reports an error and ends the child.
 fn give_up(context: &Context<'_>, error: Errno) -> ! {
     context.report.errno.store(error as i32, Relaxed);
     wait::say_failure(context, error);
+    end(127)
+}
+
+/// Ends this process.
+fn end(code: usize) -> ! {
     // SAFETY: both end this process only; no destructor runs.
     unsafe {
-        let _ = call(libc::SYS_exit_group, [127, 0, 0, 0, 0, 0]);
-        let _ = call(libc::SYS_exit, [127, 0, 0, 0, 0, 0]);
+        let _ = call(libc::SYS_exit_group, [code, 0, 0, 0, 0, 0]);
+        let _ = call(libc::SYS_exit, [code, 0, 0, 0, 0, 0]);
     }
     // A filter forbids both. The parent waits for this child's end, so it
     // must end.
@@ -136,16 +205,8 @@ fn execute(context: &Context<'_>) -> Errno {
     let environment = context.environment as usize;
     let mut last = Errno::ENOENT;
     match context.program {
-        Program::File(_) => {
-            let fd = signed(context.program_fd.load(Relaxed));
-            let empty = c"".as_ptr() as usize;
-            let flags = signed(libc::AT_EMPTY_PATH);
-            // SAFETY: the vectors end with a null pointer; all strings live
-            // on in the parent.
-            let result =
-                unsafe { call(libc::SYS_execveat, [fd, empty, arguments, environment, flags, 0]) };
-            result.err().unwrap_or(last)
-        }
+        _ if context.guarded => execute_file(context),
+        Program::File(_) => execute_file(context),
         Program::Paths(paths) => {
             for path in paths {
                 let path = path.as_ptr() as usize;
@@ -165,6 +226,28 @@ fn execute(context: &Context<'_>) -> Errno {
                 }
             }
             last
+        }
+    }
+}
+
+/// How often to try again what was open for writing when another thread made
+/// a child, which has it open until its own execution: some milliseconds.
+const BUSY_ATTEMPTS: u32 = 50_000;
+
+/// Executes the open file; returns only with the error that prevented it.
+fn execute_file(context: &Context<'_>) -> Errno {
+    let fd = signed(context.program_fd.load(Relaxed));
+    let empty = c"".as_ptr() as usize;
+    let (arguments, environment) = (context.arguments as usize, context.environment as usize);
+    let flags = signed(libc::AT_EMPTY_PATH);
+    let mut attempts = BUSY_ATTEMPTS;
+    loop {
+        let all = [fd, empty, arguments, environment, flags, 0];
+        // SAFETY: the vectors end with a null pointer; all strings live on in
+        // the parent.
+        match unsafe { call(libc::SYS_execveat, all) } {
+            Err(Errno::ETXTBSY) if attempts > 0 => attempts -= 1,
+            result => return result.err().unwrap_or(Errno::ENOENT),
         }
     }
 }

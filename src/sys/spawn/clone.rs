@@ -5,6 +5,7 @@
 
 use std::ffi::c_void;
 use std::ptr::NonNull;
+use std::sync::atomic::AtomicI32;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -104,14 +105,18 @@ pub(super) unsafe fn clone_onto(
     stack: &Stack,
     flags: u64,
     cgroup: Option<u64>,
+    parent_tid: Option<&AtomicI32>,
     entry: extern "C" fn(*const c_void) -> !,
     context: *const c_void,
 ) -> Result<Cloned, Errno> {
     let mut pidfd: i32 = -1;
+    let sibling = flags & libc::CLONE_PARENT as u64 != 0;
     let arguments = CloneArguments {
         flags,
         pidfd: std::ptr::from_mut(&mut pidfd) as u64,
-        exit_signal: libc::SIGCHLD as u64,
+        parent_tid: parent_tid.map_or(0, |at| at.as_ptr() as u64),
+        // A child of the same parent ends with the same signal as its maker.
+        exit_signal: if sibling { 0 } else { libc::SIGCHLD as u64 },
         stack: stack.lowest(),
         stack_size: STACK_BYTES as u64,
         cgroup: cgroup.unwrap_or(0),

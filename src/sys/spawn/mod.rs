@@ -23,11 +23,15 @@ mod apart;
 mod child;
 mod clone;
 mod descriptors;
+mod filesystem;
+mod guard;
+mod paths;
 mod perform;
 mod prepare;
 mod step;
 mod strings;
 mod terminal;
+mod user_namespace;
 mod wait;
 
 use std::ffi::{CString, c_void};
@@ -42,13 +46,18 @@ use nix::unistd::Pid;
 
 use self::child::{Context, Report};
 use self::clone::{Stack, clone_onto};
+use self::guard::Guard;
 use self::strings::StringArray;
 use super::pidfd::PidFd;
 
 pub use self::apart::StartFailure;
 pub(super) use self::child::ignored_signals;
 pub use self::prepare::mount_namespace;
-pub use self::step::{CapabilitySets, Filter, Handle, Instruction, MountAttributes, Slot, Step};
+pub use self::step::{
+    CapabilitySets, Filter, Handle, Instruction, Links, MountAttributes, Node, Place, Scheduling,
+    Slot, Step,
+};
+pub use self::user_namespace::{IdMap, UserNamespaceError};
 
 /// `CLONE_NEWTIME`, which the `nix` crate does not name. A child that shares
 /// memory enters the time namespace when it executes its program.
@@ -148,6 +157,12 @@ pub enum CommandError {
     /// There is no program to execute.
     #[error("there is no program to execute")]
     NoProgram,
+    /// The launching process's executable would be unprotected.
+    #[error(
+        "the seccomp filter forbids what the protection of this runtime's executable needs: allow \
+         execveat, fcntl, write and exit_group"
+    )]
+    Guard,
 }
 
 /// Why a launch failed. No process is left.
@@ -174,7 +189,7 @@ pub enum SpawnError {
     /// The program could not be executed.
     #[error("cannot execute {program}")]
     Execute {
-        /// The path, or the first of several.
+        /// The path, or the name that was looked for in several folders.
         program: String,
         /// The kernel's error.
         source: Errno,
@@ -192,9 +207,23 @@ pub enum SpawnError {
     /// A descriptor target that cannot be given to a child.
     #[error("descriptor target {0} is negative or named twice")]
     Target(RawFd),
+    /// The user namespace of the child.
+    #[error("cannot make the user namespace")]
+    UserNamespace(#[from] UserNamespaceError),
+    /// A program that helps could not be prepared.
+    #[error("cannot prepare a helping program")]
+    Helper(#[source] CommandError),
     /// A descriptor for watching the launching process could not be opened.
     #[error("cannot open a pidfd of the launching process")]
     OwnPidfd(#[source] Errno),
+    /// The launching process's executable could not be protected.
+    #[error("cannot protect the launching process's executable ({action})")]
+    Guard {
+        /// What was tried.
+        action: &'static str,
+        /// The kernel's error.
+        source: Errno,
+    },
     /// The steps do not fit to the launch.
     #[error("cannot launch: {0}")]
     Unfit(&'static str),
@@ -240,8 +269,13 @@ pub struct Command {
     handles: Vec<OwnedFd>,
     slots: Vec<AtomicI32>,
     traced: bool,
+    guarded: bool,
     ignored_signals: u64,
     stack: Stack,
+    /// For [`Step::BeBornAgain`].
+    second_stack: Option<Stack>,
+    /// Users and groups of a user namespace for each child.
+    ids: Option<(Vec<IdMap>, Vec<IdMap>)>,
     /// The process that opened it, and a pidfd of that process.
     parent: Option<(u32, PidFd)>,
 }
@@ -269,6 +303,9 @@ impl Command {
             return Err(CommandError::NoProgram);
         }
         let slots = slots(&steps);
+        let again = steps.iter().any(|step| matches!(step, Step::BeBornAgain(_)));
+        let second_stack =
+            if again { Some(Stack::new().map_err(CommandError::Stack)?) } else { None };
         Ok(Self {
             program,
             arguments: StringArray::new(arguments),
@@ -278,8 +315,11 @@ impl Command {
             handles: Vec::new(),
             slots,
             traced: false,
+            guarded: false,
             ignored_signals: ignored_signals(),
             stack: Stack::new().map_err(CommandError::Stack)?,
+            second_stack,
+            ids: None,
             parent: None,
         })
     }
@@ -292,12 +332,37 @@ impl Command {
         self
     }
 
+    /// Makes a user namespace with these users and groups for each child,
+    /// whose handle comes after all others; a step must enter it.
+    #[must_use]
+    pub fn with_user_namespace(mut self, users: Vec<IdMap>, groups: Vec<IdMap>) -> Self {
+        self.ids = Some((users, groups));
+        self
+    }
+
     /// Makes the child stamp the end of each step, at the price of one clock
     /// reading each.
     #[must_use]
     pub fn traced(mut self, traced: bool) -> Self {
         self.traced = traced;
         self
+    }
+
+    /// Keeps this process's executable out of reach of the program, at the
+    /// price of one more `execve`, about 50 us: needed for a program from
+    /// [`Program::Paths`] that is not trusted, unless this process
+    /// [has a sealed executable](super::executable::is_sealed).
+    ///
+    /// # Errors
+    ///
+    /// When a filter among the steps does not permit what the guard calls.
+    pub fn guarded(mut self, guarded: bool) -> Result<Self, CommandError> {
+        let forbids = |step: &Step| matches!(step, Step::Seccomp(filter) if !filter.permits_guard);
+        if guarded && self.steps.iter().any(forbids) {
+            return Err(CommandError::Guard);
+        }
+        self.guarded = guarded;
+        Ok(self)
     }
 
     /// The steps, in order.
@@ -332,15 +397,25 @@ impl Command {
         let stamps = if self.traced { self.steps.len() } else { 0 };
         let trace: Vec<AtomicU64> = (0..stamps).map(|_| AtomicU64::new(0)).collect();
         let report = Report::default();
-        let places = self.places(launch)?;
+        let guard = self.guard(launch)?;
+        let places = self.places(launch, guard.as_ref())?;
         let parent = self.parent_pidfd()?;
-        let context = self.context(parent, launch, &places, &report, &trace);
+        self.make_user_namespace()?;
+        let context =
+            self.context(parent, launch, &places, &report, &trace).guarded(guard.as_ref());
         let shared = libc::CLONE_VM | libc::CLONE_VFORK;
-        let (pid, pidfd) = self.clone_child(&context, shared)?;
+        let cloned = self.clone_child(&context, shared);
+        self.forget_user_namespace();
+        let (pid, pidfd) = cloned?;
+        let (pid, pidfd) = follow(pid, pidfd, &report)?;
         if let Some(error) = self.failure(&report) {
             // The child has exited or been killed: this does not block.
             let _ = pidfd.wait(None);
             return Err(error);
+        }
+        if let Some(source) = guard.and_then(Guard::outcome) {
+            let _ = pidfd.wait(None);
+            return Err(SpawnError::Execute { program: self.program_name(), source });
         }
         let trace = trace.iter().map(|end| end.load(Relaxed)).collect();
         Ok(Child {
@@ -352,8 +427,39 @@ impl Command {
         })
     }
 
+    /// The guard of a launch, if there is to be one.
+    fn guard<'a>(&self, launch: &Launch<'a>) -> Result<Option<Guard<'a>>, SpawnError> {
+        match &self.program {
+            Program::Paths(paths) if self.guarded => {
+                let held = self.steps.contains(&Step::AwaitStart);
+                let arguments = self.arguments.strings();
+                Guard::new(launch, held, paths, arguments, self.steps.len()).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Makes the user namespace of the next child, if it shall have one.
+    fn make_user_namespace(&mut self) -> Result<(), SpawnError> {
+        if let Some((users, groups)) = &self.ids {
+            self.handles.push(user_namespace::make(users, groups)?);
+        }
+        Ok(())
+    }
+
+    /// Lets go of what `make_user_namespace` made: the child is in it.
+    fn forget_user_namespace(&mut self) {
+        if self.ids.is_some() {
+            self.handles.pop();
+        }
+    }
+
     /// Where the descriptors of a launch go.
-    fn places(&self, launch: &Launch<'_>) -> Result<descriptors::Places, SpawnError> {
+    fn places(
+        &self,
+        launch: &Launch<'_>,
+        guard: Option<&Guard<'_>>,
+    ) -> Result<descriptors::Places, SpawnError> {
         let has_terminal = self.steps.iter().any(|step| matches!(step, Step::Terminal { .. }));
         if has_terminal && launch.terminal.is_none() {
             return Err(SpawnError::Unfit("a step makes a terminal and nobody takes it"));
@@ -361,7 +467,11 @@ impl Command {
         if has_terminal && launch.fds.iter().any(|(_, target)| (0..3).contains(target)) {
             return Err(SpawnError::Unfit("the standard streams are the terminal's"));
         }
-        descriptors::Places::new(launch.fds).map_err(SpawnError::Target)
+        let places = match guard {
+            Some(guard) => descriptors::Places::new(&guard.fds(launch)),
+            None => descriptors::Places::new(launch.fds),
+        };
+        places.map_err(SpawnError::Target)
     }
 
     /// What a child needs.
@@ -387,6 +497,7 @@ impl Command {
             places,
             parent: AtomicI32::new(parent),
             program: &self.program,
+            guarded: false,
             program_fd: AtomicI32::new(match &self.program {
                 Program::File(file) => file.as_raw_fd(),
                 Program::Paths(_) => -1,
@@ -394,8 +505,10 @@ impl Command {
             arguments: self.arguments.as_ptr(),
             environment: self.environment.as_ptr(),
             ignored_signals: self.ignored_signals,
+            second_stack: self.second_stack.as_ref(),
             trace,
             channel: AtomicI32::new(-1),
+            far_end: -1,
             start: held(|hold| hold.start),
             started: held(|hold| hold.started),
             terminal: AtomicI32::new(-1),
@@ -436,6 +549,7 @@ impl Command {
                 &self.stack,
                 flags,
                 cgroup,
+                None,
                 child::run,
                 std::ptr::from_ref(context).cast::<c_void>(),
             )
@@ -466,11 +580,26 @@ impl Command {
     /// The program for a message.
     fn program_name(&self) -> String {
         let name = match &self.program {
-            Program::Paths(paths) => paths.first(),
-            Program::File(_) => self.arguments.strings().first(),
+            Program::Paths(paths) if paths.len() == 1 => paths.first(),
+            // Looked for in several folders: by the name alone.
+            Program::Paths(_) | Program::File(_) => self.arguments.strings().first(),
         };
         name.map_or_else(String::new, |name| name.to_string_lossy().into_owned())
     }
+}
+
+/// The child that executes the program: the second one, if there is one, for
+/// which the first one has ended.
+fn follow(pid: i32, pidfd: PidFd, report: &Report) -> Result<(i32, PidFd), SpawnError> {
+    let second = report.second.load(Relaxed);
+    if second == 0 {
+        return Ok((pid, pidfd));
+    }
+    // It has ended or is about to: this does not block.
+    let _ = pidfd.wait(None);
+    // Nobody has waited for it, so its pid is still its own.
+    let pidfd = PidFd::open(Pid::from_raw(second)).map_err(SpawnError::OwnPidfd)?;
+    Ok((second, pidfd))
 }
 
 /// The name of the n-th descriptor given to [`Command::with_handles`].

@@ -10,17 +10,19 @@ use nix::libc::{self, c_long};
 
 use super::child::{Context, prctl};
 use super::{
-    CapabilitySets, Filter, Handle, Instruction, MountAttributes, Program, Slot, Step, terminal,
-    wait,
+    CapabilitySets, Filter, Handle, Instruction, MountAttributes, Program, Scheduling, Slot, Step,
+    filesystem, paths, terminal, wait,
 };
 use crate::sys::raw::{call, signed, small, word};
 
 const OPEN_TREE_CLONE: u32 = 1;
 const OPEN_TREE_CLOEXEC: u32 = libc::O_CLOEXEC.cast_unsigned();
-const AT_RECURSIVE: u32 = 0x8000;
-const AT_EMPTY_PATH: u32 = libc::AT_EMPTY_PATH.cast_unsigned();
-const MOVE_MOUNT_F_EMPTY_PATH: u32 = 4;
-const MOUNT_ATTR_RDONLY: u64 = 1;
+pub(super) const AT_RECURSIVE: u32 = 0x8000;
+pub(super) const AT_EMPTY_PATH: u32 = libc::AT_EMPTY_PATH.cast_unsigned();
+pub(super) const MOVE_MOUNT_F_EMPTY_PATH: u32 = 4;
+pub(super) const MOUNT_ATTR_RDONLY: u64 = 1;
+/// `KEYCTL_JOIN_SESSION_KEYRING` of linux/keyctl.h.
+const JOIN_SESSION_KEYRING: usize = 1;
 
 /// Carries out one step.
 pub(super) fn step(step: &Step, context: &Context<'_>) -> Result<(), Errno> {
@@ -49,17 +51,19 @@ pub(super) fn step(step: &Step, context: &Context<'_>) -> Result<(), Errno> {
         Step::Mount { kind, source, target, flags, data } => {
             mount(source, target, Some(kind), *flags, data)
         }
-        Step::MakeDirectory { path, mode } => absent_ok(
-            simple(libc::SYS_mkdirat, [signed(libc::AT_FDCWD), pointer(path), word(*mode)]),
-            Errno::EEXIST,
-        ),
-        Step::MakeFile { path } => make_file(path),
-        Step::Symlink { target, path } => absent_ok(
-            simple(libc::SYS_symlinkat, [pointer(target), signed(libc::AT_FDCWD), pointer(path)]),
-            Errno::EEXIST,
-        ),
-        Step::Mask { path } => mask(path),
-        Step::ProtectPath { path } => absent_ok(protect(path), Errno::ENOENT),
+        Step::Filesystem { kind, options, attributes, slot, .. } => {
+            keep(context, *slot, filesystem::make(kind, options, *attributes)?)
+        }
+        Step::Attach { slot, place, links, folder } => {
+            let flags = if *folder { libc::O_DIRECTORY } else { 0 };
+            paths::attach(context, slot_fd(context, *slot)?, place, flags, *links)
+        }
+        Step::Make { place, node } => paths::make(context, place, node),
+        Step::OpenDevice { path, number, slot } => {
+            keep(context, *slot, paths::open_device(path, *number)?)
+        }
+        Step::Mask { place, null } => paths::mask(context, place, slot_fd(context, *null)?),
+        Step::ProtectPath { place } => paths::protect(context, place),
         _ => identity_step(step, context),
     }
 }
@@ -82,17 +86,27 @@ fn identity_step(step: &Step, context: &Context<'_>) -> Result<(), Errno> {
         }
         Step::SetCapabilities(sets) => set_capabilities(sets),
         Step::SetAmbient(set) => set_ambient(*set),
+        Step::Hide => prctl(libc::PR_SET_DUMPABLE, 0).map(drop),
         Step::NoNewPrivileges => prctl(libc::PR_SET_NO_NEW_PRIVS, 1).map(drop),
         Step::Seccomp(filter) => load_filter(filter),
         Step::Umask(mask) => simple(libc::SYS_umask, [word(*mask), 0, 0]),
-        Step::WorkingDirectory(path) => working_directory(path),
+        Step::WorkingDirectory(path) => paths::working_directory(path),
+        Step::Personality(domain) => personality(*domain),
+        // 1 is IOPRIO_WHO_PROCESS, 0 the caller.
+        Step::IoPriority(value) => simple(libc::SYS_ioprio_set, [1, 0, word(*value)]),
+        Step::Scheduler(how) => set_scheduler(how),
         Step::ParentDeathSignal(signal) => {
             prctl(libc::PR_SET_PDEATHSIG, signed(*signal as i32)).map(drop)
         }
         Step::MapDescriptors => map_descriptors(context),
         Step::CheckParent => check_parent(context),
         Step::Terminal { owner, console } => terminal::make(context, *owner, *console),
-        Step::Hide => prctl(libc::PR_SET_DUMPABLE, 0).map(drop),
+        Step::SessionKeyring(name) => {
+            match simple(libc::SYS_keyctl, [JOIN_SESSION_KEYRING, pointer(name), 0]) {
+                Err(Errno::ENOSYS) => Ok(()),
+                other => other,
+            }
+        }
         Step::Pause(number) => wait::pause(context, *number),
         Step::FindProgram => find_program(context),
         Step::AwaitStart => wait::await_start(context),
@@ -115,16 +129,8 @@ pub(super) fn pointer(string: &CStr) -> usize {
 }
 
 /// The flag for a change of a whole tree.
-fn flag(recursive: bool) -> u32 {
+pub(super) fn flag(recursive: bool) -> u32 {
     if recursive { AT_RECURSIVE } else { 0 }
-}
-
-/// Turns one error into success.
-fn absent_ok(result: Result<(), Errno>, fine: Errno) -> Result<(), Errno> {
-    match result {
-        Err(error) if error == fine => Ok(()),
-        other => other,
-    }
 }
 
 /// The number of a prepared descriptor.
@@ -133,7 +139,7 @@ fn handle(context: &Context<'_>, handle: Handle) -> Result<usize, Errno> {
 }
 
 /// The number of a descriptor that an earlier step opened.
-fn slot_fd(context: &Context<'_>, slot: Slot) -> Result<RawFd, Errno> {
+pub(super) fn slot_fd(context: &Context<'_>, slot: Slot) -> Result<RawFd, Errno> {
     context.slots.get(slot.0).map(|fd| fd.load(Relaxed)).ok_or(Errno::EBADF)
 }
 
@@ -164,23 +170,16 @@ pub(super) fn close(fd: RawFd) {
     let _ = simple(libc::SYS_close, [signed(fd), 0, 0]);
 }
 
+/// Every file that a step writes to is in `/proc`; what only looks like it must
+/// not swallow a setting (the CVE-2019-16884 class).
 fn write_file(path: &CStr, data: &[u8]) -> Result<(), Errno> {
     let fd = open(path, libc::O_WRONLY, 0)?;
-    let result = write_all(fd, data);
+    let result = paths::expect_procfs(fd).and_then(|()| write_all(fd, data));
     close(fd);
     result
 }
 
-fn make_file(path: &CStr) -> Result<(), Errno> {
-    match open(path, libc::O_RDONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW, 0o644) {
-        Ok(fd) => close(fd),
-        Err(Errno::EEXIST) => {}
-        Err(error) => return Err(error),
-    }
-    Ok(())
-}
-
-fn mount(
+pub(super) fn mount(
     source: &CStr,
     target: &CStr,
     kind: Option<&CStr>,
@@ -195,7 +194,7 @@ fn mount(
 }
 
 /// `mount_setattr`, Linux 5.12.
-fn set_attributes(
+pub(super) fn set_attributes(
     directory: usize,
     path: &CStr,
     flags: u32,
@@ -209,16 +208,21 @@ fn set_attributes(
 }
 
 /// `open_tree` with a copy, Linux 5.2.
-fn clone_tree(path: &CStr, recursive: bool) -> Result<RawFd, Errno> {
-    let flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | flag(recursive);
-    let arguments = [signed(libc::AT_FDCWD), pointer(path), word(flags), 0, 0, 0];
+pub(super) fn clone_tree(directory: usize, path: &CStr, flags: u32) -> Result<RawFd, Errno> {
+    let flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | flags;
+    let arguments = [directory, pointer(path), word(flags), 0, 0, 0];
     // SAFETY: the path is a valid string.
     unsafe { call(libc::SYS_open_tree, arguments).and_then(small) }
 }
 
 fn open_tree(context: &Context<'_>, path: &CStr, recursive: bool, slot: Slot) -> Result<(), Errno> {
+    keep(context, slot, clone_tree(signed(libc::AT_FDCWD), path, flag(recursive))?)
+}
+
+/// Keeps a descriptor for later steps.
+fn keep(context: &Context<'_>, slot: Slot, fd: RawFd) -> Result<(), Errno> {
     let place: &AtomicI32 = context.slots.get(slot.0).ok_or(Errno::EBADF)?;
-    place.store(clone_tree(path, recursive)?, Relaxed);
+    place.store(fd, Relaxed);
     Ok(())
 }
 
@@ -227,39 +231,6 @@ pub(super) fn move_mount(tree: RawFd, target: &CStr) -> Result<(), Errno> {
     let arguments = [signed(tree), pointer(c""), signed(libc::AT_FDCWD), pointer(target), flags, 0];
     // SAFETY: both paths are valid strings.
     unsafe { call(libc::SYS_move_mount, arguments).map(drop) }
-}
-
-/// Looks first what there is to hide: an attempt to bind a file over a
-/// directory fails only after the kernel has made the mount, and undoing that
-/// takes an RCU grace period.
-fn mask(path: &CStr) -> Result<(), Errno> {
-    match open(path, libc::O_PATH | libc::O_DIRECTORY, 0) {
-        Ok(fd) => close(fd),
-        Err(Errno::ENOTDIR) => return mount(c"/dev/null", path, None, libc::MS_BIND, c""),
-        Err(Errno::ENOENT) => return Ok(()),
-        Err(error) => return Err(error),
-    }
-    let flags = libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
-    mount(c"tmpfs", path, Some(c"tmpfs"), flags, c"size=0k,mode=755")
-}
-
-fn protect(path: &CStr) -> Result<(), Errno> {
-    let tree = clone_tree(path, true)?;
-    let attributes = MountAttributes { set: MOUNT_ATTR_RDONLY, ..MountAttributes::default() };
-    let result = set_attributes(signed(tree), c"", AT_EMPTY_PATH | AT_RECURSIVE, &attributes)
-        .and_then(|()| move_mount(tree, path));
-    close(tree);
-    result
-}
-
-/// Changes the directory and makes sure that it is in the child's own root: a
-/// path through a descriptor in `/proc` can lead out of it, and then the
-/// kernel has no path that starts with a slash for it (getcwd(2)).
-fn working_directory(path: &CStr) -> Result<(), Errno> {
-    simple(libc::SYS_chdir, [pointer(path), 0, 0])?;
-    let mut inside = [0_u8; libc::PATH_MAX as usize];
-    simple(libc::SYS_getcwd, [inside.as_mut_ptr() as usize, inside.len(), 0])?;
-    if inside[0] == b'/' { Ok(()) } else { Err(Errno::ENOENT) }
 }
 
 fn map_descriptors(context: &Context<'_>) -> Result<(), Errno> {
@@ -301,7 +272,11 @@ fn executable(path: &CStr) -> Result<(), Errno> {
     let effective = signed(libc::AT_EACCESS);
     let arguments = [signed(libc::AT_FDCWD), pointer(path), signed(libc::X_OK), effective, 0, 0];
     // SAFETY: the path is a valid string.
-    unsafe { call(libc::SYS_faccessat2, arguments).map(drop) }
+    match unsafe { call(libc::SYS_faccessat2, arguments) } {
+        // Older than the call, or a filter that is: the execution will tell.
+        Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),
+        other => other.map(drop),
+    }
 }
 
 /// `sethostname` and its like take a length.
@@ -369,6 +344,29 @@ fn load_filter(filter: &Filter) -> Result<(), Errno> {
         // With TSYNC: the number of a thread that could not follow.
         _ => Err(Errno::ESRCH),
     }
+}
+
+/// `personality` returns what was before, which may look like an error.
+fn personality(domain: u64) -> Result<(), Errno> {
+    simple(libc::SYS_personality, [usize::try_from(domain).map_err(|_| Errno::EINVAL)?, 0, 0])
+}
+
+/// `struct sched_attr` in its first version: 48 bytes.
+fn set_scheduler(how: &Scheduling) -> Result<(), Errno> {
+    const BYTES: u32 = 48;
+    let pair = |low: u32, high: u32| {
+        let (a, b) = (low.to_ne_bytes(), high.to_ne_bytes());
+        u64::from_ne_bytes([a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3]])
+    };
+    let attributes = [
+        pair(BYTES, how.policy),
+        how.flags,
+        pair(how.nice.cast_unsigned(), how.priority),
+        how.runtime,
+        how.deadline,
+        how.period,
+    ];
+    simple(libc::SYS_sched_setattr, [0, attributes.as_ptr() as usize, 0])
 }
 
 /// Fails when the launching process has ended. By `getppid` one cannot tell

@@ -4,9 +4,10 @@
 //! the execution of its program. What a step is for stands here; why steps
 //! follow each other in a certain order stands where lists of them are made.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fmt;
 
+use nix::libc;
 use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
 
@@ -29,6 +30,26 @@ pub struct CapabilitySets {
     pub permitted: u64,
     /// What may survive `execve`.
     pub inheritable: u64,
+}
+
+/// How a process is scheduled: the fields of `struct sched_attr` of
+/// sched_setattr(2), durations in nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scheduling {
+    /// `SCHED_*` number.
+    pub policy: u32,
+    /// `SCHED_FLAG_*` bits.
+    pub flags: u64,
+    /// Nice value of the policies without real time.
+    pub nice: i32,
+    /// Priority of the policies with real time.
+    pub priority: u32,
+    /// Running time of the deadline policy.
+    pub runtime: u64,
+    /// Deadline of the deadline policy.
+    pub deadline: u64,
+    /// Period of the deadline policy.
+    pub period: u64,
 }
 
 /// Attributes of a mount, as bits `MOUNT_ATTR_*` of mount_setattr(2).
@@ -67,8 +88,78 @@ pub struct Filter {
     /// Whether the clock may be read afterwards. If not, the time at which
     /// set-up was done is taken just before.
     pub permits_clock: bool,
-    /// Whether [`Program::Guarded`](super::Program) can work under it.
+    /// Whether a [guarded](super::Command::guarded) child works under it:
+    /// `execveat`, `fcntl`, `write` and `exit_group` are allowed.
     pub permits_guard: bool,
+}
+
+/// A path in the child's own root, or beneath a filesystem that it mounted.
+///
+/// It is looked up without magic links (`RESOLVE_NO_MAGICLINKS` of openat2(2)),
+/// so that no link to an open descriptor can lead out of the root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The whole path, from the root.
+    path: CString,
+    /// A mounted tree, and how many bytes of the path lead to it: the rest is
+    /// looked up beneath it (`RESOLVE_IN_ROOT`), whatever happened meanwhile to
+    /// the names above.
+    beneath: Option<(Slot, usize)>,
+}
+
+impl Place {
+    /// A path from the child's root.
+    #[must_use]
+    pub fn root(path: CString) -> Self {
+        Self { path, beneath: None }
+    }
+
+    /// A path from the child's root whose first `skip` bytes, slash included,
+    /// lead to the top of the tree in a slot.
+    #[must_use]
+    pub fn beneath(path: CString, slot: Slot, skip: usize) -> Self {
+        // Out of range would be a path beneath nothing.
+        let beneath = (skip < path.as_bytes().len()).then_some((slot, skip));
+        Self { path, beneath }
+    }
+
+    /// The tree, and the path to look up.
+    pub(super) fn split(&self) -> (Option<Slot>, &CStr) {
+        match self.beneath {
+            Some((slot, skip)) => (Some(slot), &self.path.as_c_str()[skip..]),
+            None => (None, &self.path),
+        }
+    }
+}
+
+/// What to do about symbolic links on the way to a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Links {
+    /// Follow them, within the root.
+    Follow,
+    /// Fail with `ELOOP`: where a link would make others believe that
+    /// something is at a path while it is elsewhere.
+    Refuse,
+}
+
+/// Something to be made in a folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Node {
+    /// A directory with a mode.
+    Directory(u32),
+    /// An empty file: a mount point for one.
+    File,
+    /// A symbolic link to this target.
+    Symlink(CString),
+    /// A device or FIFO.
+    Special {
+        /// `S_IFCHR`, `S_IFBLK` or `S_IFIFO`, with permissions.
+        mode: u32,
+        /// Major and minor number.
+        device: (u32, u32),
+        /// Its user and group.
+        owner: (u32, u32),
+    },
 }
 
 /// One thing that a child does to itself before it executes its program.
@@ -81,7 +172,8 @@ pub enum Step {
     /// `tasks` files of version 1 cgroups. A task that moves itself does not wait for the
     /// kernel's thread-group lock, whose grace period takes milliseconds.
     JoinCgroups,
-    /// Writes a whole file in one call: id maps, settings under `/proc`.
+    /// Writes a whole file under `/proc` in one call: id maps, settings. It
+    /// fails when the file is not in a `procfs`.
     WriteFile {
         /// The file, which exists.
         path: CString,
@@ -98,6 +190,10 @@ pub enum Step {
         /// Its kind, which the kernel checks.
         kind: CloneFlags,
     },
+    /// Goes on in a second child, born into these new namespaces and into
+    /// those that the first one has entered. It takes the place of the first
+    /// one, which ends when the second has executed its program.
+    BeBornAgain(CloneFlags),
     /// Changes a mount or, with `recursive`, everything beneath it too.
     SetMount {
         /// A path to the mount.
@@ -154,37 +250,61 @@ pub enum Step {
         /// Options of the filesystem.
         data: CString,
     },
-    /// Makes a directory unless something of this name exists.
-    MakeDirectory {
-        /// Its path.
-        path: CString,
-        /// Its mode.
-        mode: u32,
-    },
-    /// Makes an empty file, a mount point for a file, unless something of
-    /// this name exists.
-    MakeFile {
-        /// Its path.
-        path: CString,
-    },
-    /// Makes a symbolic link unless something of this name exists.
-    Symlink {
-        /// What it points at.
+    /// Makes a new filesystem that is not attached yet (fsopen(2)). What it
+    /// shows are the namespaces that the child is in now.
+    Filesystem {
+        /// Filesystem type.
+        kind: CString,
+        /// Options: names, with a value or none.
+        options: Vec<(CString, Option<CString>)>,
+        /// `MOUNT_ATTR_*` of mount_setattr(2).
+        attributes: u64,
+        /// Where to keep it.
+        slot: Slot,
+        /// Where it will be, for messages.
         target: CString,
-        /// The link's path.
-        path: CString,
     },
-    /// Hides a file behind `/dev/null`, or a directory behind an empty
-    /// read-only one. A path that does not exist needs no hiding.
+    /// Attaches a detached tree in the child's root.
+    Attach {
+        /// The tree.
+        slot: Slot,
+        /// Where.
+        place: Place,
+        /// Whether there may be links on the way.
+        links: Links,
+        /// Whether it is a directory, as the place must be, then.
+        folder: bool,
+    },
+    /// Makes something unless anything of this name exists.
+    Make {
+        /// Its path.
+        place: Place,
+        /// What it shall be.
+        node: Node,
+    },
+    /// Opens a device, links refused, and makes sure that it is the one it
+    /// should be.
+    OpenDevice {
+        /// Its path in the child's root.
+        path: CString,
+        /// Major and minor number of a character device.
+        number: (u32, u32),
+        /// Where to keep it.
+        slot: Slot,
+    },
+    /// Hides a file behind the null device in a slot, or a directory behind
+    /// an empty read-only one. A path that does not exist needs no hiding.
     Mask {
         /// What to hide.
-        path: CString,
+        place: Place,
+        /// The null device, from [`Step::OpenDevice`].
+        null: Slot,
     },
     /// Makes a path and all beneath it read-only by binding it onto itself. A
     /// path that does not exist needs no guard.
     ProtectPath {
         /// What to protect.
-        path: CString,
+        place: Place,
     },
     /// Sets the host name of the current UTS namespace.
     HostName(CString),
@@ -230,9 +350,16 @@ pub enum Step {
     /// Loads a system-call filter. Without [`Step::NoNewPrivileges`] it takes
     /// `CAP_SYS_ADMIN` in the user namespace.
     Seccomp(Filter),
+    /// Sets the execution domain (personality(2)).
+    Personality(u64),
+    /// Sets class and level of input and output (ioprio_set(2)).
+    IoPriority(u32),
+    /// Sets the scheduling policy (sched_setattr(2)).
+    Scheduler(Scheduling),
     /// Sets the file mode creation mask.
     Umask(u32),
-    /// Changes the working directory.
+    /// Changes the working directory, and makes sure that it is in the
+    /// child's own root.
     WorkingDirectory(CString),
     /// Asks the kernel to send this signal when the launching thread ends.
     /// Must follow every change of credentials, since those clear it.
@@ -259,6 +386,10 @@ pub enum Step {
     /// files in `/proc` are then root's. Also keeps kernels before 5.16 from
     /// ending the launching process together with a child that a filter kills.
     Hide,
+    /// Joins the session keyring of this name, a new one if there is none
+    /// (keyctl(2)), so that the child does not have the keys of who made it.
+    /// Kernels without keyrings have nothing to leave.
+    SessionKeyring(CString),
     /// Tells the launching process that this point is reached, and waits for
     /// its answer. Only for [`Command::spawn_apart`](super::Command::spawn_apart).
     Pause(u8),
@@ -288,6 +419,12 @@ impl Step {
                 | Self::SetTree { .. }
                 | Self::AttachTree { .. }
                 | Self::EnterTree(_)
+                | Self::Filesystem { .. }
+                | Self::Attach { .. }
+                | Self::Make { place: Place { beneath: Some(_), .. }, .. }
+                | Self::OpenDevice { .. }
+                | Self::Mask { .. }
+                | Self::ProtectPath { place: Place { beneath: Some(_), .. } }
                 | Self::Terminal { .. }
         )
     }
@@ -303,8 +440,56 @@ impl Step {
             Self::OpenTree { slot, .. }
             | Self::SetTree { slot, .. }
             | Self::AttachTree { slot, .. }
+            | Self::Filesystem { slot, .. }
+            | Self::Attach { slot, .. }
+            | Self::OpenDevice { slot, .. }
             | Self::EnterTree(slot) => Some(*slot),
             _ => None,
+        }
+    }
+}
+
+impl Step {
+    /// As `fmt`, for steps that are about the process rather than its files.
+    fn fmt_identity(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::HostName(name) => write!(f, "set the host name `{}`", text(name)),
+            Self::DomainName(name) => write!(f, "set the domain name `{}`", text(name)),
+            Self::LoopbackUp => f.write_str("bring up the loopback interface"),
+            Self::ResourceLimit { resource, soft, hard } => {
+                write!(
+                    f,
+                    "set resource limit {} to {soft} (hard {hard}; to raise that limit needs \
+                     CAP_SYS_RESOURCE)",
+                    limit_name(*resource)
+                )
+            }
+            Self::LimitBoundingSet { keep, .. } => write!(f, "limit the bounding set to {keep:#x}"),
+            Self::KeepCapabilities => f.write_str("keep capabilities over the change of user"),
+            Self::SetGroups(groups) => write!(f, "set the supplementary groups {groups:?}"),
+            Self::SetUser { uid, gid } => write!(f, "become user {uid} and group {gid}"),
+            Self::SetCapabilities(sets) => write!(f, "set the capabilities {:#x}", sets.effective),
+            Self::SetAmbient(set) => write!(f, "set the ambient set to {set:#x}"),
+            Self::NoNewPrivileges => f.write_str("set no_new_privs"),
+            Self::Personality(domain) => write!(f, "set the personality {domain:#x}"),
+            Self::IoPriority(value) => write!(f, "set the I/O priority {value:#x}"),
+            Self::Scheduler(how) => write!(f, "set the scheduling policy {}", how.policy),
+            Self::Seccomp(filter) => {
+                write!(f, "load the seccomp filter ({} instructions)", filter.instructions.len())
+            }
+            Self::Umask(mask) => write!(f, "set the umask {mask:04o}"),
+            Self::WorkingDirectory(path) => write!(f, "change to the directory {}", text(path)),
+            Self::ParentDeathSignal(signal) => write!(f, "set the parent-death signal {signal}"),
+            Self::MapDescriptors => f.write_str("arrange the descriptors"),
+            Self::CheckParent => f.write_str("find the launching process alive"),
+            Self::Terminal { .. } => f.write_str("make a terminal in /dev/pts"),
+            Self::Hide => f.write_str("hide from other processes"),
+            Self::SessionKeyring(name) => write!(f, "join the session keyring {}", text(name)),
+            Self::Pause(number) => write!(f, "wait for the launching process at point {number}"),
+            Self::FindProgram => f.write_str("find the program"),
+            Self::AwaitStart => f.write_str("wait to be started"),
+            // Every step is in one of the two functions.
+            _ => Ok(()),
         }
     }
 }
@@ -320,7 +505,10 @@ impl fmt::Display for Step {
                 write!(f, "write `{}` to {}", data.trim_ascii().escape_ascii(), text(path))
             }
             Self::Unshare(flags) => write!(f, "enter new namespaces ({flags:?})"),
-            Self::EnterNamespace { kind, .. } => write!(f, "enter a prepared namespace ({kind:?})"),
+            Self::EnterNamespace { kind, .. } => {
+                write!(f, "enter an existing namespace ({kind:?})")
+            }
+            Self::BeBornAgain(flags) => write!(f, "make a second child ({flags:?})"),
             Self::SetMount { path, .. } => write!(f, "change the mount {}", text(path)),
             Self::OpenTree { path, .. } => write!(f, "open {} to bind it", text(path)),
             Self::SetTree { slot, .. } => write!(f, "change the attributes of bind {}", slot.0),
@@ -332,37 +520,18 @@ impl fmt::Display for Step {
                 write!(f, "mount {} at {}", text(kind), text(target))?;
                 if data.is_empty() { Ok(()) } else { write!(f, " with `{}`", text(data)) }
             }
-            Self::MakeDirectory { path, .. } => write!(f, "make the directory {}", text(path)),
-            Self::MakeFile { path } => write!(f, "make the file {}", text(path)),
-            Self::Symlink { path, .. } => write!(f, "make the link {}", text(path)),
-            Self::Mask { path } => write!(f, "mask {}", text(path)),
-            Self::ProtectPath { path } => write!(f, "make {} read-only", text(path)),
-            Self::HostName(name) => write!(f, "set the host name `{}`", text(name)),
-            Self::DomainName(name) => write!(f, "set the domain name `{}`", text(name)),
-            Self::LoopbackUp => f.write_str("bring up the loopback interface"),
-            Self::ResourceLimit { resource, soft, hard } => {
-                write!(f, "set resource limit {resource} to {soft} (hard {hard})")
+            Self::Filesystem { kind, target, options, .. } => {
+                write!(f, "make the {} for {}", text(kind), text(target))?;
+                write_options(f, options)
             }
-            Self::LimitBoundingSet { keep, .. } => write!(f, "limit the bounding set to {keep:#x}"),
-            Self::KeepCapabilities => f.write_str("keep capabilities over the change of user"),
-            Self::SetGroups(groups) => write!(f, "set the supplementary groups {groups:?}"),
-            Self::SetUser { uid, gid } => write!(f, "become user {uid} and group {gid}"),
-            Self::SetCapabilities(sets) => write!(f, "set the capabilities {:#x}", sets.effective),
-            Self::SetAmbient(set) => write!(f, "set the ambient set to {set:#x}"),
-            Self::NoNewPrivileges => f.write_str("set no_new_privs"),
-            Self::Seccomp(filter) => {
-                write!(f, "load the seccomp filter ({} instructions)", filter.instructions.len())
+            Self::Attach { place, .. } => write!(f, "mount at {place}"),
+            Self::Make { place, node } => write!(f, "make {node} {place}"),
+            Self::OpenDevice { path, number, .. } => {
+                write!(f, "find character device {}:{} at {}", number.0, number.1, text(path))
             }
-            Self::Umask(mask) => write!(f, "set the umask {mask:04o}"),
-            Self::WorkingDirectory(path) => write!(f, "change to the directory {}", text(path)),
-            Self::ParentDeathSignal(signal) => write!(f, "set the parent-death signal {signal}"),
-            Self::MapDescriptors => f.write_str("arrange the descriptors"),
-            Self::CheckParent => f.write_str("find the launching process alive"),
-            Self::Terminal { .. } => f.write_str("make a terminal in /dev/pts"),
-            Self::Hide => f.write_str("hide from other processes"),
-            Self::Pause(number) => write!(f, "wait for the launching process at point {number}"),
-            Self::FindProgram => f.write_str("find the program"),
-            Self::AwaitStart => f.write_str("wait to be started"),
+            Self::Mask { place, .. } => write!(f, "mask {place}"),
+            Self::ProtectPath { place } => write!(f, "make {place} read-only"),
+            _ => self.fmt_identity(f),
         }
     }
 }
@@ -370,4 +539,59 @@ impl fmt::Display for Step {
 /// A path or name for a message.
 fn text(string: &CString) -> std::borrow::Cow<'_, str> {
     string.to_string_lossy()
+}
+
+/// Options of a filesystem, as fstab has them.
+fn write_options(
+    f: &mut fmt::Formatter<'_>,
+    options: &[(CString, Option<CString>)],
+) -> fmt::Result {
+    for (index, (name, value)) in options.iter().enumerate() {
+        f.write_str(if index == 0 { " with `" } else { "," })?;
+        f.write_str(&text(name))?;
+        if let Some(value) = value {
+            write!(f, "={}", text(value))?;
+        }
+    }
+    if options.is_empty() { Ok(()) } else { f.write_str("`") }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&text(&self.path))
+    }
+}
+
+impl fmt::Display for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Directory(_) => "the directory",
+            Self::File => "the file",
+            Self::Symlink(_) => "the link",
+            Self::Special { .. } => "the device",
+        })
+    }
+}
+
+/// The name of a resource limit, by its `RLIMIT_*` number.
+fn limit_name(resource: u32) -> &'static str {
+    match resource {
+        libc::RLIMIT_CPU => "RLIMIT_CPU",
+        libc::RLIMIT_FSIZE => "RLIMIT_FSIZE",
+        libc::RLIMIT_DATA => "RLIMIT_DATA",
+        libc::RLIMIT_STACK => "RLIMIT_STACK",
+        libc::RLIMIT_CORE => "RLIMIT_CORE",
+        libc::RLIMIT_RSS => "RLIMIT_RSS",
+        libc::RLIMIT_NPROC => "RLIMIT_NPROC",
+        libc::RLIMIT_NOFILE => "RLIMIT_NOFILE",
+        libc::RLIMIT_MEMLOCK => "RLIMIT_MEMLOCK",
+        libc::RLIMIT_AS => "RLIMIT_AS",
+        libc::RLIMIT_LOCKS => "RLIMIT_LOCKS",
+        libc::RLIMIT_SIGPENDING => "RLIMIT_SIGPENDING",
+        libc::RLIMIT_MSGQUEUE => "RLIMIT_MSGQUEUE",
+        libc::RLIMIT_NICE => "RLIMIT_NICE",
+        libc::RLIMIT_RTPRIO => "RLIMIT_RTPRIO",
+        libc::RLIMIT_RTTIME => "RLIMIT_RTTIME",
+        _ => "of an unknown kind",
+    }
 }

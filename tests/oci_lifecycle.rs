@@ -1,0 +1,558 @@
+//! `unladen-oci` as an engine calls it: every command, every transition, and
+//! what must not be possible. With real containers, as root.
+#![allow(clippy::expect_used, clippy::print_stderr, reason = "a test fails by panicking")]
+
+mod common;
+mod oci;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use common::{is_root, skip, wait_until};
+use oci::Bundle;
+use serde_json::{Value, json};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A bundle, unless containers cannot be made here.
+macro_rules! bundle {
+    ($($script:expr)?) => {
+        if is_root() {
+            Bundle::new([$($script,)? "exec sleep 60"][0])
+        } else {
+            return skip("root is needed to make cgroups and hooks at absolute paths");
+        }
+    };
+}
+
+#[test]
+fn a_container_goes_through_its_life_and_leaves_nothing() {
+    let lab = bundle!("echo begun; read line; echo $line; trap 'exit 3' TERM; sleep 60 & wait");
+    lab.must(&["create", "--bundle", &lab.path(), "--pid-file", &lab.file("pid"), "c"]);
+    let state = lab.state("c");
+    assert_eq!(state["status"], "created");
+    assert_eq!(state["id"], "c");
+    assert_eq!(state["bundle"], lab.path());
+    assert_eq!(state["ociVersion"], "1.0.2");
+    assert_eq!(state["annotations"]["org.example"], "yes");
+    let pid = fs::read_to_string(lab.file("pid")).expect("a pid file");
+    assert_eq!(pid, state["pid"].to_string());
+    assert_eq!(lab.output(), "", "its program does not run yet");
+    lab.must(&["start", "c"]);
+    assert!(wait_until(PATIENCE, || lab.output() == "begun\n\n"), "{}", lab.output());
+    assert_eq!(lab.state("c")["status"], "running");
+    lab.must(&["kill", "c", "TERM"]);
+    assert!(wait_until(PATIENCE, || lab.state("c")["status"] == "stopped"));
+    assert_eq!(lab.state("c")["pid"], 0);
+    lab.must(&["delete", "c"]);
+    lab.nothing_is_left();
+}
+
+#[test]
+fn what_does_not_fit_to_the_status_is_refused_and_changes_nothing() {
+    let lab = bundle!();
+    lab.create("c");
+    let error = lab.fails(&["create", "--bundle", &lab.path(), "c"]);
+    assert!(error.contains("`c` already exists"), "{error}");
+    assert!(lab.fails(&["resume", "c"]).contains("it is created"));
+    lab.must(&["start", "c"]);
+    assert!(lab.fails(&["start", "c"]).contains("cannot start container `c`: it is running"));
+    assert!(lab.fails(&["delete", "c"]).contains("--force"));
+    assert_eq!(lab.state("c")["status"], "running");
+    assert!(lab.fails(&["kill", "c", "NOPE"]).contains("`NOPE` is not a signal"));
+    lab.must(&["kill", "c", "9"]);
+    assert!(wait_until(PATIENCE, || lab.state("c")["status"] == "stopped"));
+    assert!(lab.fails(&["kill", "c", "KILL"]).contains("container not running"));
+    // After its end this is what engines do to be sure.
+    lab.must(&["kill", "--all", "c", "KILL"]);
+    for command in [&["start", "c"][..], &["pause", "c"], &["update", "--pids-limit", "9", "c"]] {
+        assert!(lab.fails(command).contains("it is stopped"), "{command:?}");
+    }
+    assert!(lab.fails(&["exec", "c", "true"]).contains("cannot execute in container `c`"));
+    lab.must(&["delete", "c"]);
+    for command in [
+        &["state", "c"][..],
+        &["start", "c"],
+        &["kill", "c", "KILL"],
+        &["delete", "c"],
+        &["exec", "c", "true"],
+        &["ps", "c"],
+        &["pause", "c"],
+        &["resume", "c"],
+        &["update", "--pids-limit", "9", "c"],
+        &["events", "--stats", "c"],
+    ] {
+        assert!(lab.fails(command).contains("container `c` does not exist"), "{command:?}");
+    }
+    lab.must(&["delete", "--force", "c"]);
+    for name in ["a/b", "..", ".", "", "a b"] {
+        let error = lab.fails(&["create", "--bundle", &lab.path(), name]);
+        assert!(error.contains("is not usable"), "{error}");
+    }
+    lab.nothing_is_left();
+}
+
+#[test]
+fn a_created_container_can_be_killed_and_deleted() {
+    let lab = bundle!();
+    lab.create("c");
+    // Its process has no handlers and is the first of its pid namespace.
+    lab.must(&["kill", "c", "TERM"]);
+    assert!(wait_until(PATIENCE, || lab.state("c")["status"] == "stopped"));
+    lab.must(&["delete", "c"]);
+    lab.create("c");
+    lab.must(&["delete", "c"]);
+    lab.create("c");
+    lab.must(&["start", "c"]);
+    lab.must(&["delete", "--force", "c"]);
+    lab.nothing_is_left();
+}
+
+#[test]
+fn engines_find_errors_in_the_log() {
+    let lab = bundle!();
+    let log = lab.file("log.json");
+    lab.fails(&["--log", &log, "--log-format", "json", "start", "nobody"]);
+    let text = fs::read_to_string(&log).expect("a log");
+    let line: Value = serde_json::from_str(text.trim()).expect("one line of JSON");
+    assert_eq!(line["level"], "error");
+    assert!(line["msg"].as_str().expect("text").contains("does not exist"), "{line}");
+    assert!(line["time"].as_str().expect("text").ends_with('Z'), "{line}");
+    let log = lab.file("log.text");
+    lab.fails(&["--log", &log, "state", "nobody"]);
+    assert!(fs::read_to_string(&log).expect("a log").contains("level=error msg=\"container"));
+    for refused in [["--systemd-cgroup", "list"], ["--cgroup-manager=systemd", "list"]] {
+        assert!(lab.fails(&refused).contains("--cgroup-manager=cgroupfs"));
+    }
+    lab.must(&["--rootless=false", "--debug", "--cgroup-manager", "cgroupfs", "list"]);
+}
+
+#[test]
+fn a_program_that_is_not_there_is_said_before_the_start() {
+    let mut lab = bundle!();
+    for (program, words) in [
+        ("nope", "exec: \"nope\": executable file not found in $PATH"),
+        ("/nope", "exec: \"/nope\": no such file or directory"),
+        ("/proc/version", "exec: \"/proc/version\": permission denied"),
+    ] {
+        lab.change(|config| config["process"]["args"] = json!([program]));
+        let error = lab.fails(&["create", "--bundle", &lab.path(), "c"]);
+        assert!(error.contains(words), "{error}");
+        lab.nothing_is_left();
+    }
+    // What only the kernel can tell is said by `start`.
+    lab.write_rootfs("broken", b"\x7fELFnot", 0o755);
+    lab.change(|config| config["process"]["args"] = json!(["/broken"]));
+    lab.create("c");
+    let error = lab.fails(&["start", "c"]);
+    assert!(error.contains("exec: \"/broken\": exec format error"), "{error}");
+    lab.must(&["delete", "--force", "c"]);
+    lab.nothing_is_left();
+}
+
+#[test]
+fn run_is_all_of_it_with_the_programs_exit_code() {
+    let lab = bundle!("exit 7");
+    let (code, _) = lab.oci(&["run", "--bundle", &lab.path(), "c"]);
+    assert_eq!(code, 7);
+    lab.nothing_is_left();
+    let lab = bundle!("kill -9 $$");
+    lab.must(&["run", "--detach", "--bundle", &lab.path(), "c"]);
+    lab.must(&["delete", "--force", "c"]);
+    lab.nothing_is_left();
+}
+
+#[test]
+fn exec_joins_the_container_with_the_rights_that_it_is_given() {
+    let lab = bundle!();
+    lab.create("c");
+    lab.must(&["start", "c"]);
+    let pid = lab.state("c")["pid"].to_string();
+    let script = "readlink /proc/self/ns/pid /proc/self/ns/mnt; grep CapEff /proc/self/status; \
+                  echo $HOW $PWD; id -u; cat /proc/self/cgroup; exit 9";
+    let (code, text) = lab.oci(&[
+        "exec", "--env", "HOW=so", "--cwd", "/tmp", "--user", "7:8", "c", "sh", "-c", script,
+    ]);
+    assert_eq!(code, 9, "{text}");
+    let lines: Vec<&str> = text.lines().collect();
+    for (line, kind) in lines.iter().zip(["pid", "mnt"]) {
+        let theirs = fs::read_link(format!("/proc/{pid}/ns/{kind}")).expect("alive");
+        assert_eq!(*line, theirs.to_string_lossy());
+    }
+    assert_eq!(lines[2], "CapEff:\t0000000000000000");
+    assert_eq!(lines[3..5], ["so /tmp", "7"]);
+    // Its own cgroup is the root of what it sees.
+    assert!(lines[5..].iter().all(|line| line.ends_with(":/")), "{text}");
+    let process = json!({
+        "args": ["sh", "-c", "echo from a file"], "cwd": "/", "user": {"uid": 0, "gid": 0},
+        "env": ["PATH=/usr/bin"],
+    });
+    fs::write(lab.file("process.json"), process.to_string()).expect("written");
+    let pid_file = lab.file("exec.pid");
+    let (code, text) =
+        lab.oci(&["exec", "--process", &lab.file("process.json"), "--pid-file", &pid_file, "c"]);
+    assert_eq!((code, text.as_str()), (0, "from a file\n"));
+    assert!(fs::read_to_string(&pid_file).expect("a pid").parse::<i32>().is_ok());
+    let (_, text) = lab.oci(&["exec", "c", "nope"]);
+    assert!(text.contains("exec: \"nope\": executable file not found in $PATH"), "{text}");
+    // The class of CVE-2024-21626: a way out through a descriptor.
+    for number in 3..12 {
+        let cwd = format!("/proc/self/fd/{number}");
+        let (code, text) = lab.oci(&["exec", "--cwd", &cwd, "c", "pwd"]);
+        assert_ne!(code, 0, "{cwd}: {text}");
+    }
+    lab.must(&["exec", "--detach", "c", "sleep", "60"]);
+    let pids: Vec<i32> =
+        serde_json::from_str(&lab.must(&["ps", "--format", "json", "c"])).expect("JSON");
+    assert!(pids.len() >= 2 && pids.contains(&pid.parse().expect("number")), "{pids:?}");
+    let table = lab.must(&["ps", "c"]);
+    assert_eq!(table.lines().count(), pids.len() + 1, "{table}");
+    lab.must(&["delete", "--force", "c"]);
+    assert!(wait_until(PATIENCE, || pids.iter().all(|pid| !oci::runs(*pid))));
+    lab.nothing_is_left();
+}
+
+/// A hook that writes its name and the status it was given, and whether it
+/// is in the host's uts namespace.
+fn hook(lab: &Bundle, name: &str, log: &str) -> Value {
+    let own = fs::read_link("/proc/self/ns/uts").expect("proc");
+    let script = format!(
+        "read state; case $state in *'\"id\":\"c\"'*) ;; *) exit 9;; esac; \
+         s=${{state##*'\"status\":\"'}}; \
+         [ $(readlink /proc/self/ns/uts) = '{}' ] && w=host || w=inside; \
+         echo $1 ${{s%%'\"'*}} $w $EXTRA >>{log}",
+        own.display()
+    );
+    let _ = lab;
+    json!({"path": "/bin/sh", "args": ["sh", "-c", script, "sh", name], "env": ["EXTRA=x", "PATH=/usr/bin"]})
+}
+
+#[test]
+fn hooks_run_in_their_order_with_the_state_in_their_namespaces() {
+    let mut lab = bundle!("echo program >>/log/hooks");
+    fs::create_dir(lab.file("log")).expect("made");
+    let host = lab.file("log/hooks");
+    let mut hooks = serde_json::Map::new();
+    for name in ["prestart", "createRuntime", "createContainer", "poststart", "poststop"] {
+        hooks.insert(name.to_owned(), json!([hook(&lab, name, &host)]));
+    }
+    let inside = hook(&lab, "startContainer", "/log/hooks");
+    hooks.insert("startContainer".to_owned(), json!([inside]));
+    let source = lab.file("log");
+    lab.change(|config| {
+        config["hooks"] = Value::Object(hooks);
+        config["mounts"].as_array_mut().expect("mounts").push(json!({
+            "destination": "/log", "type": "bind", "source": source, "options": ["rbind", "rw"],
+        }));
+    });
+    lab.create("c");
+    let log = || fs::read_to_string(&host).unwrap_or_default();
+    let made = "prestart creating host x\ncreateRuntime creating host x\n\
+                createContainer creating inside x\n";
+    assert_eq!(log(), made);
+    lab.must(&["start", "c"]);
+    assert!(wait_until(PATIENCE, || lab.state("c")["status"] == "stopped"));
+    lab.must(&["delete", "c"]);
+    let text = log();
+    let rest: Vec<&str> = text.strip_prefix(made).expect("the same").lines().collect();
+    assert_eq!(rest[0], "startContainer created inside x");
+    // The program runs beside the hooks that follow its start.
+    let mut middle = [rest[1], rest[2]];
+    middle.sort_unstable();
+    assert_eq!(middle, ["poststart running host x", "program"]);
+    assert_eq!(rest[3..], ["poststop stopped host x"]);
+    lab.nothing_is_left();
+}
+
+#[test]
+fn a_hook_that_fails_or_hangs_ends_the_container() {
+    let mut lab = bundle!();
+    for (name, hook, words, at_start) in [
+        ("createRuntime", json!({"path": "/bin/false"}), "/bin/false failed: exit code 1", false),
+        ("createContainer", json!({"path": "/no/such"}), "could not be run", false),
+        (
+            "prestart",
+            json!({"path": "/bin/sleep", "args": ["sleep", "600"], "timeout": 1}),
+            "did not end within 1 s",
+            false,
+        ),
+        ("startContainer", json!({"path": "/bin/false"}), "failed: exit code 1", true),
+        ("poststart", json!({"path": "/bin/false"}), "failed: exit code 1", true),
+    ] {
+        lab.change(|config| config["hooks"] = json!({name: [hook]}));
+        if at_start {
+            lab.create("c");
+            let error = lab.fails(&["start", "c"]);
+            assert!(error.contains(words), "{error}");
+            assert!(wait_until(PATIENCE, || lab.state("c")["status"] == "stopped"));
+            lab.must(&["delete", "c"]);
+        } else {
+            let error = lab.fails(&["create", "--bundle", &lab.path(), "c"]);
+            assert!(error.contains(words) && error.contains(name), "{error}");
+        }
+        lab.nothing_is_left();
+    }
+    lab.change(|config| config["hooks"] = json!({"poststop": [{"path": "/bin/false"}]}));
+    lab.create("c");
+    let said = lab.must(&["delete", "c"]);
+    assert!(said.contains("warning: the poststop hook /bin/false failed"), "{said}");
+    lab.nothing_is_left();
+}
+
+/// Accepts one terminal.
+fn terminal(listener: &UnixListener) -> fs::File {
+    let (socket, _) = listener.accept().expect("a connection");
+    let (_, mut fds) =
+        unladen::sys::fdpass::receive(socket.as_fd()).expect("received").expect("a message");
+    fs::File::from(fds.remove(0))
+}
+
+/// Reads until this was said.
+fn hear(terminal: &mut fs::File, words: &str) -> String {
+    let mut said = String::new();
+    while !said.contains(words) {
+        let mut part = [0; 512];
+        match terminal.read(&mut part) {
+            Ok(length) if length > 0 => said.push_str(&String::from_utf8_lossy(&part[..length])),
+            _ => break,
+        }
+    }
+    assert!(said.contains(words), "{said:?} has no {words:?}");
+    said
+}
+
+#[test]
+fn a_terminal_is_the_containers_own_and_sent_to_who_asks_for_it() {
+    let mut lab =
+        bundle!("tty; stty size; test -t 0 && echo said >/dev/console; read x; echo got $x");
+    lab.change(|config| {
+        config["process"]["terminal"] = json!(true);
+        config["process"]["consoleSize"] = json!({"height": 33, "width": 101});
+    });
+    assert!(lab.fails(&["create", "--bundle", &lab.path(), "c"]).contains("--console-socket"));
+    let path = lab.file("console");
+    let listener = UnixListener::bind(&path).expect("bound");
+    lab.must(&["create", "--bundle", &lab.path(), "--console-socket", &path, "c"]);
+    let mut master = terminal(&listener);
+    lab.must(&["start", "c"]);
+    let said = hear(&mut master, "said\r\n");
+    assert!(said.starts_with("/dev/pts/0\r\n33 101\r\n"), "{said:?}");
+    let second = lab.file("second");
+    let others = UnixListener::bind(&second).expect("bound");
+    lab.must(&["exec", "--tty", "--detach", "--console-socket", &second, "c", "tty"]);
+    hear(&mut terminal(&others), "/dev/pts/1\r\n");
+    master.write_all(b"this\n").expect("written");
+    hear(&mut master, "got this\r\n");
+    assert!(wait_until(PATIENCE, || lab.state("c")["status"] == "stopped"));
+    lab.must(&["delete", "c"]);
+    lab.nothing_is_left();
+}
+
+#[test]
+fn only_descriptors_that_were_asked_for_are_handed_on() {
+    let lab = bundle!("echo to-three >&3; ls -l /proc/$$/fd | grep -c ' -> '");
+    // The shell opens number 3 for the runtime, and 4, which is not asked for.
+    let mut command = lab.command(&["run", "--preserve-fds", "1", "--bundle", &lab.path(), "c"]);
+    let script = format!("exec 3>{} 4</dev/null; exec \"$@\"", lab.file("three"));
+    let program = command.get_program().to_owned();
+    let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+    command = std::process::Command::new("sh");
+    command.args(["-c", &script, "sh"]).arg(program).args(arguments).stdin(Stdio::null());
+    let output = command.output().expect("ran");
+    assert_eq!(common::stdout(&output).trim(), "4", "{}", common::stderr(&output));
+    assert_eq!(fs::read_to_string(lab.file("three")).expect("written"), "to-three\n");
+    let error = lab.fails(&["create", "--preserve-fds", "700", "--bundle", &lab.path(), "c"]);
+    assert!(error.contains("cannot hand on descriptor"), "{error}");
+    lab.nothing_is_left();
+}
+
+#[test]
+fn a_number_that_went_to_somebody_else_is_never_signalled() {
+    let lab = bundle!();
+    lab.create("c");
+    lab.must(&["start", "c"]);
+    let true_state = fs::read_to_string(lab.state_file("c")).expect("state");
+    let mut state: Value = serde_json::from_str(&true_state).expect("JSON");
+    let pid = i32::try_from(state["process"]["pid"].as_i64().expect("number")).expect("small");
+    state["process"]["started"] = json!(1);
+    fs::write(lab.state_file("c"), state.to_string()).expect("written");
+    assert_eq!(lab.state("c")["status"], "stopped");
+    assert!(lab.fails(&["kill", "c", "KILL"]).contains("container not running"));
+    assert!(oci::runs(pid));
+    let mut other_boot: Value = serde_json::from_str(&true_state).expect("JSON");
+    other_boot["boot"] = json!("another");
+    fs::write(lab.state_file("c"), other_boot.to_string()).expect("written");
+    assert_eq!(lab.state("c")["status"], "stopped");
+    fs::write(lab.state_file("c"), true_state).expect("written");
+    assert_eq!(lab.state("c")["status"], "running");
+    lab.must(&["delete", "--force", "c"]);
+    lab.nothing_is_left();
+}
+
+#[test]
+fn a_damaged_state_is_named_and_can_be_removed() {
+    let lab = bundle!();
+    let folder = Path::new(&lab.state_file("c")).parent().expect("folder").to_owned();
+    fs::create_dir_all(&folder).expect("made");
+    for content in ["", "{", "{\"version\": 1}"] {
+        fs::write(lab.state_file("c"), content).expect("written");
+        for command in [&["state", "c"][..], &["start", "c"], &["kill", "c"], &["delete", "c"]] {
+            let error = lab.fails(command);
+            assert!(
+                error.contains("state.json is damaged; `delete --force` removes it"),
+                "{error}"
+            );
+        }
+    }
+    // It does not hide the others.
+    lab.create("d");
+    let said = lab.must(&["list", "--format", "json"]);
+    assert!(said.contains("warning: the state of container `c`"), "{said}");
+    assert!(said.contains("\"id\":\"d\""), "{said}");
+    assert_eq!(lab.must(&["list", "--quiet"]).lines().last(), Some("d"));
+    lab.must(&["delete", "--force", "c"]);
+    assert!(!folder.exists());
+    lab.must(&["delete", "d"]);
+    lab.nothing_is_left();
+}
+
+#[test]
+fn of_many_who_create_the_same_name_one_does() {
+    let lab = bundle!();
+    let created: usize = std::thread::scope(|scope| {
+        let one = || lab.oci(&["create", "--bundle", &lab.path(), "c"]).0;
+        let threads: Vec<_> = (0..6).map(|_| scope.spawn(one)).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("no panic"))
+            .filter(|code| *code == 0)
+            .count()
+    });
+    assert_eq!(created, 1);
+    lab.must(&["delete", "--force", "c"]);
+    lab.nothing_is_left();
+}
+
+#[test]
+fn a_create_that_is_killed_leaves_what_delete_removes() {
+    let mut lab = bundle!();
+    let at = lab.file("at");
+    let script = format!("echo here >{at}; exec sleep 600");
+    for name in ["createRuntime", "createContainer"] {
+        lab.change(|config| {
+            config["hooks"] = json!({name: [{"path": "/bin/sh", "args": ["sh", "-c", script]}]});
+        });
+        let _ = fs::remove_file(&at);
+        let path = lab.path();
+        let mut child = lab
+            .command(&["create", "--bundle", &path, "c"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("started");
+        assert!(wait_until(PATIENCE, || Path::new(&at).exists()));
+        assert_eq!(lab.state("c")["status"], "creating");
+        let pid = i32::try_from(lab.state("c")["pid"].as_i64().expect("number")).expect("small");
+        child.kill().expect("killed");
+        child.wait().expect("reaped");
+        // Without its creator it ends by itself.
+        assert!(wait_until(PATIENCE, || !oci::runs(pid)));
+        assert_eq!(lab.state("c")["status"], "stopped");
+        lab.must(&["delete", "--force", "c"]);
+        lab.nothing_is_left();
+    }
+}
+
+#[test]
+fn a_paused_container_makes_no_progress_and_dies_when_it_is_killed() {
+    let lab = bundle!("while :; do echo x; sleep 0.01; done");
+    lab.create("c");
+    lab.must(&["start", "c"]);
+    assert!(wait_until(PATIENCE, || !lab.output().is_empty()));
+    lab.must(&["pause", "c"]);
+    assert_eq!(lab.state("c")["status"], "paused");
+    let before = lab.output().len();
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(lab.output().len(), before);
+    lab.must(&["resume", "c"]);
+    assert!(wait_until(PATIENCE, || lab.output().len() > before));
+    lab.must(&["pause", "c"]);
+    lab.must(&["kill", "c", "KILL"]);
+    assert!(wait_until(PATIENCE, || lab.state("c")["status"] == "stopped"));
+    lab.must(&["delete", "c"]);
+    lab.create("c");
+    lab.must(&["start", "c"]);
+    lab.must(&["pause", "c"]);
+    lab.must(&["delete", "--force", "c"]);
+    lab.nothing_is_left();
+}
+
+#[test]
+fn limits_are_read_back_after_an_update() {
+    let mut lab = bundle!();
+    lab.change(|config| {
+        config["linux"]["resources"] =
+            json!({"memory": {"limit": 64 << 20}, "pids": {"limit": 32}});
+    });
+    lab.create("c");
+    lab.must(&["start", "c"]);
+    let stats =
+        || -> Value { serde_json::from_str(&lab.must(&["events", "--stats", "c"])).expect("JSON") };
+    let before = stats();
+    assert_eq!(before["type"], "stats");
+    assert_eq!(before["data"]["memory"]["usage"]["limit"], 64 << 20);
+    assert_eq!(before["data"]["pids"]["limit"], 32);
+    assert!(before["data"]["cpu"]["usage"]["total"].as_u64().expect("number") > 0);
+    lab.must(&["update", "--memory", "33554432", "c"]);
+    fs::write(lab.file("r.json"), r#"{"pids": {"limit": 7}}"#).expect("written");
+    lab.must(&["update", "--resources", &lab.file("r.json"), "c"]);
+    let after = stats();
+    assert_eq!(after["data"]["memory"]["usage"]["limit"], 32 << 20);
+    assert_eq!(after["data"]["pids"]["limit"], 7);
+    lab.must(&["delete", "--force", "c"]);
+    lab.nothing_is_left();
+}
+
+#[test]
+fn without_a_pid_namespace_all_processes_are_found_by_their_cgroup() {
+    let mut lab = bundle!("sleep 600 & sleep 600 & echo two; wait");
+    lab.change(|config| {
+        let namespaces = config["linux"]["namespaces"].as_array_mut().expect("namespaces");
+        namespaces.retain(|namespace| namespace["type"] != "pid");
+    });
+    lab.create("c");
+    lab.must(&["start", "c"]);
+    assert!(wait_until(PATIENCE, || lab.output() == "two\n"));
+    let pids: Vec<i32> = serde_json::from_str(&lab.must(&["ps", "-f", "json", "c"])).expect("JSON");
+    assert_eq!(pids.len(), 3);
+    lab.must(&["kill", "--all", "c", "TERM"]);
+    assert!(wait_until(PATIENCE, || pids.iter().all(|pid| !oci::runs(*pid))));
+    lab.must(&["delete", "c"]);
+    // And delete ends whoever is left.
+    lab.create("c");
+    lab.must(&["start", "c"]);
+    lab.must(&["delete", "--force", "c"]);
+    lab.nothing_is_left();
+}
+
+#[test]
+fn the_runtime_describes_itself() {
+    let lab = bundle!();
+    let version = lab.must(&["--version"]);
+    assert!(version.starts_with("unladen-oci version ") && version.contains("\nspec: 1."));
+    let features: Value = serde_json::from_str(&lab.must(&["features"])).expect("JSON");
+    assert_eq!(features["linux"]["cgroup"]["systemd"], false);
+    assert!(features["hooks"].as_array().expect("list").len() == 6);
+    let made = lab.file("made");
+    fs::create_dir_all(format!("{made}/rootfs")).expect("made");
+    lab.must(&["spec", "--bundle", &made]);
+    assert!(lab.fails(&["spec", "--bundle", &made]).contains("cannot make"));
+    let spec = unladen::container::read_config(&Path::new(&made).join("config.json"));
+    unladen::container::Plan::from_spec(&spec.expect("a spec"), Path::new(&made)).expect("a plan");
+    assert!(lab.fails(&["create", "--no-pivot", "c"]).contains("--no-pivot is not supported"));
+}
