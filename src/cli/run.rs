@@ -12,6 +12,7 @@ use super::progress::Progress;
 use super::signals::Signals;
 use super::{CliError, say, show_report};
 use crate::backend::{Assets, Backend, Launcher, Mock, RealBackends};
+use crate::container::cgroup::Controller;
 use crate::host::{self, Guard, RunId};
 use crate::plan::{self, Filters, Plan, Precision};
 use crate::record::{
@@ -24,7 +25,7 @@ use crate::store::RunWriter;
 
 /// Runs, and says how it went.
 pub(super) fn run(args: &RunArgs) -> Result<Exit, CliError> {
-    super::scope::enter_if_needed();
+    super::scope::enter_if_needed(&Controller::STANDARD);
     let signals = Signals::catch().map_err(CliError::Signals)?;
     let begun = match &args.resume {
         Some(dir) => Session::resume(dir, args, &signals),
