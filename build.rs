@@ -1,5 +1,6 @@
-//! Compiles the payload: a static program without any library, for the
-//! target of this build, so that the command can carry it inside itself.
+//! Compiles the payload and the guard: static programs without any library,
+//! for the target of this build, so that the command can carry them inside
+//! itself.
 
 use std::env;
 use std::path::PathBuf;
@@ -7,11 +8,18 @@ use std::process::Command;
 
 fn main() {
     println!("cargo::rerun-if-changed=src/payload");
+    println!("cargo::rerun-if-changed=src/sys/spawn/guard");
     println!("cargo::rerun-if-changed=build.rs");
-    let out = PathBuf::from(variable("OUT_DIR")).join("unladen-payload");
+    compile("src/payload/program/main.rs", "unladen-payload");
+    compile("src/sys/spawn/guard/program.rs", "unladen-guard");
+}
+
+/// Compiles a program without any library to a file of this name.
+fn compile(source: &str, name: &str) {
+    let out = PathBuf::from(variable("OUT_DIR")).join(name);
     let mut rustc = Command::new(variable("RUSTC"));
     rustc
-        .args(["src/payload/program/main.rs", "--crate-name=unladen_payload"])
+        .args([source, "--crate-name", &name.replace('-', "_")])
         .args(["--crate-type=bin", "--edition=2024", "--target", &variable("TARGET")])
         .args(["-Copt-level=s", "-Cpanic=abort", "-Crelocation-model=static", "-Cstrip=symbols"])
         .args(["-Cforce-unwind-tables=no", "-Ccodegen-units=1"])
@@ -28,7 +36,7 @@ fn main() {
         rustc.arg(format!("-Clinker={linker}"));
     }
     let status = rustc.status().unwrap_or_else(|error| panic!("cannot run rustc: {error}"));
-    assert!(status.success(), "compiling the payload failed: {rustc:?}");
+    assert!(status.success(), "compiling {source} failed: {rustc:?}");
 }
 
 /// A variable that cargo sets for build scripts.

@@ -47,7 +47,7 @@ fn limits_are_written_and_read_back() {
         (Controller::Memory, "memory.limit_in_bytes", "memory.max", ["67108864"; 2]),
         (Controller::Pids, "pids.max", "pids.max", ["32"; 2]),
         (Controller::Cpu, "cpu.cfs_quota_us", "cpu.max", ["50000", "50000 100000"]),
-        (Controller::Cpu, "cpu.shares", "cpu.weight", ["2608", "200"]),
+        (Controller::Cpu, "cpu.shares", "cpu.weight", ["2451", "200"]),
     ] {
         if let Some(value) = read(controller, v1, v2) {
             assert!(values.contains(&value.as_str()), "{controller}: {value}");
@@ -216,27 +216,9 @@ fn a_limit_that_the_kernel_refuses_is_named() {
     }
 }
 
-/// The host as if it had nothing but its version 2 hierarchy, which also
-/// hybrid hosts have (there without controllers worth having).
-fn unified_only() -> Option<(tempfile::TempDir, Hierarchy)> {
-    let pick = |name: &str, wanted: fn(&str) -> bool| {
-        let text = fs::read_to_string(Path::new("/proc/self").join(name)).expect("proc");
-        let line = text.lines().find(|line| wanted(line))?;
-        Some(format!("{line}\n"))
-    };
-    let mount = pick("mountinfo", |line| line.contains(" - cgroup2 "))?;
-    let own = pick("cgroup", |line| line.starts_with("0::"))?;
-    let proc = tempfile::tempdir().expect("folder");
-    fs::create_dir(proc.path().join("self")).expect("made");
-    fs::write(proc.path().join("self/mountinfo"), mount).expect("written");
-    fs::write(proc.path().join("self/cgroup"), own).expect("written");
-    let hierarchy = Hierarchy::detect(proc.path(), Path::new("/sys/fs/cgroup")).expect("detected");
-    Some((proc, hierarchy))
-}
-
 #[test]
 fn on_version_2_children_are_born_inside_and_killed_at_once() {
-    let Some((_proc, hierarchy)) = unified_only() else {
+    let Some((_proc, hierarchy)) = lab::unified_only() else {
         return skipped("no cgroup version 2 is mounted");
     };
     if let Availability::Unusable(reason) = hierarchy.availability(Controller::Freezer) {

@@ -5,17 +5,20 @@
 mod common;
 mod lab;
 
+use std::ffi::CString;
 use std::fmt::Write;
 
 use common::{is_root, skip as skipped};
 use lab::Lab;
+use nix::sched::CloneFlags;
 use oci_spec::runtime::{LinuxSeccomp, Spec};
 use serde_json::{Value, json};
 use unladen::container::cgroup::Limits;
-use unladen::container::seccomp::Machine;
+use unladen::container::seccomp::{Machine, compile};
 use unladen::container::{Container, Plan, default_cell_spec};
 use unladen::errors::chain;
 use unladen::sys::pidfd::Exit;
+use unladen::sys::spawn::{Command, Launch, Program, SpawnError, Step};
 
 /// A cell that runs a program with the host's files, changed.
 fn plan(lab: &Lab, arguments: &[&str], change: impl FnOnce(&mut Spec)) -> Result<Plan, String> {
@@ -123,25 +126,48 @@ fn a_filter_that_forbids_what_follows_is_an_error_that_names_it() {
     assert!(error.contains("killed before it could change to the directory /"), "{error}");
 }
 
-#[test]
-fn a_child_that_may_not_exit_still_reports_and_ends() {
-    if !is_root() {
-        return skipped("containers without a user namespace need root");
-    }
-    let filter = denying("SCMP_ACT_ERRNO", &["exit", "exit_group"]);
-    let error = refused(true, "/no/such/program", filter);
-    assert_eq!(error, "cannot execute /no/such/program: ENOENT: No such file or directory");
+/// A child with a filter, outside of any container, and its error.
+fn launch(program: &str, filter: Value) -> Result<(), SpawnError> {
+    let text = |text: &str| CString::new(text).expect("no NUL");
+    let filter = compile(&serde_json::from_value(filter).expect("a spec")).expect("compiled");
+    let steps = vec![Step::MapDescriptors, Step::NoNewPrivileges, Step::Seccomp(filter)];
+    let paths = Program::Paths(vec![text(program)]);
+    let mut command =
+        Command::new(paths, vec![text(program)], vec![], CloneFlags::empty(), steps).expect("fine");
+    command.spawn(&Launch::default()).map(|child| {
+        child.pidfd.wait(Some(lab::LIMIT)).expect("waited").expect("ended");
+    })
 }
 
 #[test]
-fn nothing_but_execve_is_needed_after_a_last_filter() {
+fn a_child_that_may_not_exit_still_reports_and_ends() {
+    let filter = denying("SCMP_ACT_ERRNO", &["exit", "exit_group"]).expect("one");
+    let error = launch("/no/such/program", filter).expect_err("refused");
+    let text = chain(&error);
+    assert_eq!(text, "cannot execute /no/such/program: ENOENT: No such file or directory");
+}
+
+#[test]
+fn a_filter_that_forbids_the_guard_is_refused() {
+    let lab = Lab::new();
+    let plan = plan(&lab, &["/bin/true"], |spec| {
+        set_filter(spec, denying("SCMP_ACT_ERRNO", &["execveat"]));
+    })
+    .expect("a plan");
+    let error = Container::prepare_direct(&plan).expect_err("refused");
+    assert!(chain(&error).contains("the seccomp filter forbids what the protection"), "{error}");
+}
+
+#[test]
+fn a_last_filter_judges_nothing_but_the_program() {
     if !is_root() {
         return skipped("containers without a user namespace need root");
     }
     let lab = Lab::new();
     // All that the launch itself does near its end.
-    let names =
-        ["clock_gettime", "rt_sigprocmask", "rt_sigaction", "prctl", "ppoll", "chdir", "execveat"];
+    let names = ["clock_gettime", "rt_sigprocmask", "rt_sigaction", "prctl", "ppoll", "chdir"];
+    let more = [&names[..], &["execveat", "fcntl", "write"]].concat();
+    launch("/bin/true", denying("SCMP_ACT_KILL_PROCESS", &more).expect("one")).expect("launched");
     let plan = plan(&lab, &["/bin/true"], |spec| {
         set_filter(spec, denying("SCMP_ACT_KILL_PROCESS", &names));
     })

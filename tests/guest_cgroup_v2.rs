@@ -1,6 +1,6 @@
-//! Pure cgroup version 2, as almost every laptop has it, inside a guest that
-//! this test boots: the command runs there as root, as an ordinary user with
-//! a delegated part of the tree, and as one without.
+//! Pure cgroup version 2, as almost every laptop has it, inside guests that
+//! these tests boot: the command runs there as root, as an ordinary user with
+//! a delegated part of the tree, and as one without; and so do other tests.
 
 #![allow(
     clippy::expect_used,
@@ -66,30 +66,44 @@ fn with_libraries(program: &Path, target: &str) -> BTreeSet<String> {
     pairs
 }
 
-/// Packs the guest's file system; its `/init` is the script beside this test.
-fn pack(dir: &Path) -> PathBuf {
+/// A program without symbols: a quarter of the size, and the guest's memory
+/// holds it three times.
+fn strip(program: &Path, to: &Path) {
+    let output = run(Command::new("strip").arg("-o").arg(to).arg(program));
+    assert!(output.status.success(), "{}", stderr(&output));
+}
+
+/// Packs the guest's file system; its `/init` is the script beside this test,
+/// `script` what that then does.
+fn pack(dir: &Path, script: &str, tests: &[(String, PathBuf)]) -> PathBuf {
     let spec = dir.join("spec.toml");
     fs::write(&spec, SPEC).expect("written");
     let init = dir.join("init");
     fs::copy(root().join("tests/guest/init"), &init).expect("copied");
     fs::set_permissions(&init, fs::Permissions::from_mode(0o755)).expect("mode");
-    // Without symbols it is a quarter of the size, and the guest's memory
-    // holds it three times.
     let small = dir.join("unladen");
-    let strip = run(Command::new("strip").arg("-o").arg(&small).arg(env!("CARGO_BIN_EXE_unladen")));
-    assert!(strip.status.success(), "{}", stderr(&strip));
+    strip(Path::new(env!("CARGO_BIN_EXE_unladen")), &small);
     let mut pairs = with_libraries(&small, "/bin/unladen");
     pairs.extend(with_libraries(Path::new("/bin/bash"), "/bin/bash"));
-    pairs.extend(with_libraries(Path::new("/usr/bin/setpriv"), "/opt/setpriv"));
+    let shell = fs::canonicalize("/bin/sh").expect("a shell");
+    pairs.extend(with_libraries(&shell, "/bin/sh"));
+    pairs.extend(with_libraries(Path::new("/usr/bin/setpriv"), "/bin/setpriv"));
+    for (name, program) in tests {
+        let small = dir.join(name);
+        strip(program, &small);
+        pairs.extend(with_libraries(&small, &format!("/opt/tests/{name}")));
+    }
+    let script = root().join("tests/guest").join(script);
+    pairs.insert(format!("{}:/script", script.display()));
     pairs.insert("/bin/busybox:/bin/busybox".to_owned());
     pairs.insert(format!("{}:/spec.toml", spec.display()));
     let out = dir.join("guest.cpio");
-    let mut script = Command::new(root().join("scripts/guest/initramfs.sh"));
-    script.arg("--payload").arg(&init).arg("--out").arg(&out);
+    let mut packer = Command::new(root().join("scripts/guest/initramfs.sh"));
+    packer.arg("--payload").arg(&init).arg("--out").arg(&out);
     for pair in pairs {
-        script.args(["--add", &pair]);
+        packer.args(["--add", &pair]);
     }
-    let output = run(&mut script);
+    let output = run(&mut packer);
     assert!(output.status.success(), "{}", stderr(&output));
     out
 }
@@ -153,19 +167,109 @@ impl<'a> Part<'a> {
     }
 }
 
+/// What a guest needs of this host: the kernel, or why there is no guest.
+fn ready() -> Result<PathBuf, String> {
+    for program in ["/bin/busybox", "/usr/bin/setpriv"] {
+        if !Path::new(program).exists() {
+            return Err(format!("{program} is not installed"));
+        }
+    }
+    kernel()
+}
+
+/// Tests that also run inside the guest; those that need what it does not
+/// have are not among them.
+const INSIDE: [&str; 4] =
+    ["container_runtime", "container_cgroups", "cgroup_enforcement", "cgroup_paths"];
+
+/// What a test in the guest may lack there, by the reasons it gives.
+const MAY_SKIP: [(&str, &[&str]); 2] = [
+    ("root", &["the test without root is another one"]),
+    ("user", &["need root", "is root's", "the test without root is another one"]),
+];
+
+/// The programs of these tests, as cargo has built them for this run.
+fn test_programs() -> Vec<(String, PathBuf)> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(root()).args(["test", "--no-run", "--message-format=json", "--offline"]);
+    for name in INSIDE {
+        cargo.args(["--test", name]);
+    }
+    let own = std::env::current_exe().expect("own path");
+    if own.iter().any(|part| part == "release") {
+        cargo.arg("--release");
+    }
+    let output = run(&mut cargo);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let messages = serde_json::Deserializer::from_slice(&output.stdout).into_iter();
+    let messages = messages.map(|message: Result<serde_json::Value, _>| message.expect("JSON"));
+    let program = |message: serde_json::Value| {
+        let name = message["target"]["name"].as_str()?.to_owned();
+        let path = message["executable"].as_str()?.into();
+        INSIDE.contains(&name.as_str()).then_some((name, path))
+    };
+    let programs: Vec<_> = messages.filter_map(program).collect();
+    assert_eq!(programs.len(), INSIDE.len(), "{programs:?}");
+    programs
+}
+
+/// The tests that skipped something in an output with `--show-output`, with
+/// the reasons.
+fn skipped(lines: &[&str]) -> Vec<(String, String)> {
+    let mut test = "";
+    let mut found = Vec::new();
+    for line in lines {
+        if let Some(name) = line.strip_prefix("---- ") {
+            test = name.split(' ').next().unwrap_or_default();
+        }
+        if let Some(reason) = line.strip_prefix("SKIPPED: ") {
+            found.push((test.to_owned(), reason.to_owned()));
+        }
+    }
+    found
+}
+
 #[test]
-fn the_runtime_works_on_pure_cgroup_v2() {
-    let kernel = match kernel() {
+fn the_runtimes_tests_pass_on_pure_cgroup_v2() {
+    let kernel = match ready() {
         Ok(kernel) => kernel,
         Err(reason) => return skip(&reason),
     };
-    for program in ["/bin/busybox", "/usr/bin/setpriv"] {
-        if !Path::new(program).exists() {
-            return skip(&format!("{program} is not installed"));
+    let dir = tempfile::tempdir().expect("folder");
+    let console = boot(&kernel, &pack(dir.path(), "tests", &test_programs()));
+    // The whole conversation helps where an assertion fails.
+    std::io::stderr().write_all(console.as_bytes()).expect("written");
+    assert!(console.contains("@@ done"), "the guest's script did not come to its end");
+    for (who, may_skip) in MAY_SKIP {
+        for name in INSIDE {
+            let part = Part::of(&console, &format!("{who} {name}"));
+            assert_eq!(part.exit(), Some(0), "{name} as {who}");
+            let passed = part.lines.iter().find_map(|line| {
+                let (_, counts) = line.split_once("test result: ok. ")?;
+                counts.split(' ').next()?.parse::<usize>().ok()
+            });
+            let passed = passed.expect("a count");
+            let skipped = skipped(&part.lines);
+            eprintln!("{name} as {who}: {passed} passed, {} of them skipped", skipped.len());
+            assert!(passed > skipped.len(), "{name} as {who}: nothing but skips");
+            for (test, reason) in skipped {
+                let fine = may_skip.iter().any(|known| reason.contains(known));
+                assert!(fine, "{name}::{test} as {who} was skipped: {reason}");
+            }
+            let left: Vec<_> = part.lines.iter().filter(|line| line.starts_with("left ")).collect();
+            assert!(left.is_empty(), "{name} as {who}: {left:?}");
         }
     }
+}
+
+#[test]
+fn the_runtime_works_on_pure_cgroup_v2() {
+    let kernel = match ready() {
+        Ok(kernel) => kernel,
+        Err(reason) => return skip(&reason),
+    };
     let dir = tempfile::tempdir().expect("folder");
-    let console = boot(&kernel, &pack(dir.path()));
+    let console = boot(&kernel, &pack(dir.path(), "runs", &[]));
     // The whole conversation helps where an assertion fails.
     std::io::stderr().write_all(console.as_bytes()).expect("written");
     assert!(console.contains("@@ done"), "the guest's script did not come to its end");

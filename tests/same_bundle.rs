@@ -20,6 +20,7 @@ use oci_spec::runtime::{
     PosixRlimitType, Spec,
 };
 use unladen::container::cgroup::{CpuQuota, Limits};
+use unladen::container::seccomp::{Machine, default_profile};
 use unladen::container::{CellOptions, Stdio as Streams, default_cell_spec, run};
 
 /// Where the two runtimes may differ: how a line begins, and why.
@@ -83,6 +84,7 @@ impl Bundle {
             rootfs: &rootfs,
             arguments: vec!["/inspector".to_owned()],
             limits: limits(),
+            seccomp: Some(default_profile(&Capabilities::new(), Machine::native()).expect("one")),
             user_namespace: false,
         };
         let mut spec = default_cell_spec(&options);

@@ -71,6 +71,8 @@ impl Starts {
             rootfs: &rootfs,
             arguments: vec![PAYLOAD_PATH.to_owned()],
             limits: limits(),
+            // The loop that it is compared with has none either.
+            seccomp: None,
             user_namespace: false,
         };
         let mut spec = default_cell_spec(&options);

@@ -11,14 +11,18 @@ use nix::unistd::Pid;
 use procfs::process::Process;
 
 use super::launcher::SUBCOMMAND;
-use crate::container::InstanceId;
 use crate::container::cgroup::{CgroupError, Hierarchy, find, sweep};
+use crate::container::network::NetworkError;
+use crate::container::{InstanceId, network};
 use crate::payload::protocol::ENV_RUN;
 use crate::sys::clock::Deadline;
 use crate::sys::pidfd::PidFd;
 
 /// Time that an orphaned launcher may take to remove what it started.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The interfaces of this host.
+const LINKS: &str = "/sys/class/net";
 
 /// Why leftovers could not be looked for or removed.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +33,9 @@ pub enum LeftoverError {
     /// A cgroup cannot be found or removed.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    /// A network interface cannot be found or removed.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// A process cannot be killed.
     #[error("cannot kill process {pid}")]
     Kill {
@@ -52,6 +59,8 @@ pub struct Leftover {
     pub processes: Vec<i32>,
     /// Cgroup folders.
     pub cgroups: Vec<PathBuf>,
+    /// Network interfaces.
+    pub links: Vec<String>,
 }
 
 /// Everything on this host that carries the id of a run, by id.
@@ -62,10 +71,11 @@ pub fn leftovers() -> Result<BTreeMap<String, Leftover>, LeftoverError> {
     let mut found: BTreeMap<String, Leftover> = BTreeMap::new();
     // A process that ends while it is looked at has left nothing.
     for process in procfs::process::all_processes().map_err(LeftoverError::Processes)?.flatten() {
-        if let Some(id) = launcher_of(&process) {
+        if let Some((id, harness)) = launcher_of(&process) {
             let entry = found.entry(id).or_default();
             entry.launcher = Some(process.pid());
-            entry.alive = harness_lives(&process);
+            // An orphan has been given another parent.
+            entry.alive = process.stat().is_ok_and(|stat| stat.ppid == harness);
         } else if let Some(id) = run_of(&process) {
             found.entry(id).or_default().processes.push(process.pid());
         }
@@ -77,6 +87,12 @@ pub fn leftovers() -> Result<BTreeMap<String, Leftover>, LeftoverError> {
         let entry = found.entry(id).or_default();
         entry.alive |= alive;
         entry.cgroups.push(folder);
+    }
+    for (id, links) in network::find(Path::new(LINKS))? {
+        let alive = InstanceId::is_alive(&id) == Some(true);
+        let entry = found.entry(id).or_default();
+        entry.alive |= alive;
+        entry.links = links;
     }
     Ok(found)
 }
@@ -98,18 +114,20 @@ pub fn remove(run_id: &str, leftover: &Leftover) -> Result<(), LeftoverError> {
         kill_if_of(*pid, run_id)?;
     }
     sweep(&hierarchy()?, Some(run_id)).failed.into_iter().next().map_or(Ok(()), Err)?;
-    Ok(())
+    Ok(network::remove_links(run_id, Path::new(LINKS))?)
 }
 
 fn hierarchy() -> Result<Hierarchy, CgroupError> {
     Hierarchy::detect(Path::new("/proc"), Path::new("/sys/fs/cgroup"))
 }
 
-/// The run id in a launcher's command line.
-fn launcher_of(process: &Process) -> Option<String> {
+/// The run id and the harness's process in a launcher's command line.
+fn launcher_of(process: &Process) -> Option<(String, i32)> {
     let arguments = process.cmdline().ok()?;
     match arguments.as_slice() {
-        [_, subcommand, id] if subcommand == SUBCOMMAND => Some(id.clone()),
+        [_, subcommand, id, harness] if subcommand == SUBCOMMAND => {
+            Some((id.clone(), harness.parse().ok()?))
+        }
         _ => None,
     }
 }
@@ -119,16 +137,6 @@ fn run_of(process: &Process) -> Option<String> {
     let environment = process.environ().ok()?;
     let id = environment.get(std::ffi::OsStr::new(ENV_RUN))?;
     id.to_str().map(str::to_owned)
-}
-
-/// Whether a launcher's parent runs the same program: an orphan's parent is
-/// the first process of the system or a session manager.
-fn harness_lives(launcher: &Process) -> bool {
-    let parent = launcher.stat().and_then(|stat| Process::new(stat.ppid));
-    match (launcher.exe(), parent.and_then(|parent| parent.exe())) {
-        (Ok(own), Ok(parents)) => own == parents,
-        _ => false,
-    }
 }
 
 /// Kills a process if it still is one of the run: a number may have been

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::container::ContainerArgs;
 use super::exit::Exit;
+use super::image::ImageArgs;
 use crate::record::{BackendName, Experiment, Workload};
 
 /// What do a virtual machine and a container really cost on this machine?
@@ -37,6 +38,8 @@ pub enum Command {
     Container(ContainerArgs),
     /// Compare two runs, two sets of runs, or two arms of one run
     Compare(CompareArgs),
+    /// Keep images for containers: import, list, remove
+    Image(ImageArgs),
     /// Remove what a killed run may have left behind
     Clean(CleanArgs),
     /// Print a shell completion script
@@ -52,6 +55,8 @@ pub enum Command {
     Launcher {
         /// Id of the run.
         run_id: String,
+        /// The process that it works for.
+        harness: u32,
     },
 }
 
@@ -81,6 +86,12 @@ pub struct RunArgs {
     /// Trials per cell, instead of what the spec says
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000), conflicts_with = "resume")]
     pub rounds: Option<u32>,
+    /// Go on with start-up trials until each ratio is known to within this, such as 5%
+    #[arg(long, value_name = "PERCENT", value_parser = thousandths, conflicts_with = "resume")]
+    pub precision: Option<u32>,
+    /// With --precision: give up after so many rounds
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000), conflicts_with = "resume", requires = "precision")]
+    pub max_rounds: u32,
     /// Stop at the end of the round in which this time is spent, such as 90s or 3m
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub budget: Option<Duration>,
@@ -201,6 +212,17 @@ fn percent(text: &str) -> Result<f64, String> {
         Ok(value) if (0.0..=1000.0).contains(&value) => Ok(value / 100.0),
         _ => Err("per cent between 0 and 1000 are needed, such as `5` or `2.5%`".to_owned()),
     }
+}
+
+/// Thousandths from per cent.
+fn thousandths(text: &str) -> Result<u32, String> {
+    let share = percent(text)?;
+    let (low, high) = (0.001, 1.0);
+    if !(low..=high).contains(&share) {
+        return Err("per cent between 0.1 and 100 are needed".to_owned());
+    }
+    // A whole number from 1 to 1000.
+    format!("{:.0}", share * 1000.0).parse().map_err(|_| "not a number".to_owned())
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -3,6 +3,7 @@
 use super::args::CleanArgs;
 use super::{CliError, Exit, print_line, say};
 use crate::backend::leftovers::{Leftover, leftovers, remove};
+use crate::image::{ImageError, Store};
 
 /// Removes leftovers, and says what they were.
 pub(super) fn clean(args: &CleanArgs) -> Result<Exit, CliError> {
@@ -22,6 +23,19 @@ pub(super) fn clean(args: &CleanArgs) -> Result<Exit, CliError> {
             remove(id, leftover)?;
         }
     }
+    // Drafts of killed imports carry no run's id.
+    if args.run_id.is_none() && !args.dry_run {
+        let drafts = match Store::open() {
+            Ok(store) => store.sweep()?,
+            // Without a cache there is no draft in it.
+            Err(ImageError::NoCache) => 0,
+            Err(error) => return Err(error.into()),
+        };
+        if drafts > 0 {
+            print_line(&format!("image store: {drafts} drafts of killed imports"))?;
+            removed += 1;
+        }
+    }
     if removed == 0 {
         say("nothing is left behind");
     }
@@ -36,6 +50,7 @@ fn describe(id: &str, leftover: &Leftover) -> String {
     if !leftover.processes.is_empty() {
         parts.push(format!("{} processes", leftover.processes.len()));
     }
+    parts.extend(leftover.links.iter().map(|link| format!("the interface {link}")));
     parts.extend(leftover.cgroups.iter().map(|folder| folder.display().to_string()));
     format!("run {id}: {}", parts.join(", "))
 }

@@ -10,6 +10,7 @@ mod compare;
 mod container;
 mod doctor;
 mod exit;
+mod image;
 mod list;
 pub mod oci;
 mod progress;
@@ -59,6 +60,8 @@ enum CliError {
     Leftovers(#[from] crate::backend::leftovers::LeftoverError),
     #[error(transparent)]
     Compare(#[from] compare::CompareError),
+    #[error(transparent)]
+    Image(#[from] crate::image::ImageError),
     #[error("interrupted by a signal")]
     Interrupted,
     #[error("cannot catch signals")]
@@ -74,6 +77,7 @@ impl CliError {
     fn exit(&self) -> Exit {
         match self {
             Self::Spec(_) | Self::Plan(_) | Self::Compare(_) => Exit::Usage,
+            Self::Image(error) if error.is_input() => Exit::Usage,
             Self::Store(error) if error.is_input() => Exit::Usage,
             Self::Assets(_) | Self::Serve(_) => Exit::HostLacks,
             _ => Exit::Broken,
@@ -122,6 +126,7 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
         }
         Command::Container(args) => Ok(container::container(&args)),
         Command::Compare(args) => compare::compare(&args),
+        Command::Image(args) => image::image(&args.command),
         Command::Clean(args) => clean::clean(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -134,7 +139,7 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
             manual.render(&mut page).map_err(CliError::Output)?;
             print_bytes(&page)
         }
-        Command::Launcher { run_id } => {
+        Command::Launcher { run_id, harness: _ } => {
             crate::backend::launcher::serve(&run_id)?;
             Ok(Exit::Ok)
         }

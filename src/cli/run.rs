@@ -13,12 +13,13 @@ use super::signals::Signals;
 use super::{CliError, say, show_report};
 use crate::backend::{Assets, Backend, Launcher, Mock, RealBackends};
 use crate::host::{self, Guard, RunId};
-use crate::plan::{self, Filters, Plan};
+use crate::plan::{self, Filters, Plan, Precision};
 use crate::record::{
     BackendName, CellFact, HostFact, Manifest, Outcome, RunState, SCHEMA_VERSION, Sample,
 };
 use crate::run::{Campaign, Ending, Recorder};
 use crate::spec::Spec;
+use crate::stats::widest_ratio;
 use crate::store::RunWriter;
 
 /// Runs, and says how it went.
@@ -67,6 +68,9 @@ impl Session {
             backends: args.backend.iter().map(|&name| name.into()).collect(),
             workloads: args.workload.clone(),
             rounds: args.rounds,
+            precision: args
+                .precision
+                .map(|thousandths| Precision { thousandths, max_rounds: args.max_rounds }),
         };
         let cells = plan::cells(&spec, &filters)?;
         let run_id = RunId::new(SystemTime::now())?;
@@ -129,7 +133,16 @@ impl Session {
     fn execute(&mut self, args: &RunArgs, signals: &Signals) -> Result<Ending, CliError> {
         let already = self.done.iter().filter(|(round, _)| *round > 0).count();
         let mut progress = Progress::new(&self.plan, already);
-        let mut recorder = Append(&mut self.writer);
+        let precision = Filters::from_overrides(&self.manifest.overrides)?.precision;
+        let mut recorder = Append {
+            samples: match precision {
+                Some(_) => crate::store::read_run(self.writer.dir())?.samples,
+                None => Vec::new(),
+            },
+            writer: &mut self.writer,
+            manifest: &self.manifest,
+            precision,
+        };
         let result = self.campaign.execute(
             &self.plan,
             &self.done,
@@ -137,7 +150,14 @@ impl Session {
             &mut recorder,
             &mut progress,
         );
+        let imprecise = precision.is_some() && !recorder.suffices();
         progress.finish();
+        if imprecise && matches!(result, Ok(Ending::Complete)) {
+            let warning = "the ratios are not known as well as --precision asks for; more rounds \
+                           (--max-rounds) or a quieter host would help";
+            say(warning);
+            self.manifest.warnings.push(warning.to_owned());
+        }
         match result {
             // A signal that reached the launcher's socket first.
             Err(_) if signals.stop.load(Ordering::Relaxed) => Ok(Ending::Interrupted),
@@ -148,7 +168,7 @@ impl Session {
     /// Writes the end into the manifest, and weighs the outcome.
     fn finish(&mut self, ending: Ending, signals: &Signals) -> Result<Exit, CliError> {
         self.manifest.state = match ending {
-            Ending::Complete => RunState::Complete,
+            Ending::Complete | Ending::Precise => RunState::Complete,
             Ending::Interrupted | Ending::Budget => RunState::Interrupted,
         };
         self.manifest.ended = Some(host::utc(SystemTime::now()));
@@ -157,7 +177,7 @@ impl Session {
         let samples = crate::store::read_run(self.writer.dir())?.samples;
         Ok(match ending {
             Ending::Interrupted => signals.exit(),
-            Ending::Complete | Ending::Budget => outcome(&samples),
+            Ending::Complete | Ending::Precise | Ending::Budget => outcome(&samples),
         })
     }
 }
@@ -274,13 +294,29 @@ fn default_folder(run_id: &RunId) -> PathBuf {
 }
 
 /// Stores each trial as soon as it is over.
-struct Append<'a>(&'a mut RunWriter);
+struct Append<'a> {
+    writer: &'a mut RunWriter,
+    manifest: &'a Manifest,
+    precision: Option<Precision>,
+    /// All samples, if precision is asked for.
+    samples: Vec<Sample>,
+}
 
 impl Recorder for Append<'_> {
     fn record(
         &mut self,
         samples: &[Sample],
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        Ok(self.0.append_trial(samples)?)
+        self.writer.append_trial(samples)?;
+        if self.precision.is_some() {
+            self.samples.extend_from_slice(samples);
+        }
+        Ok(())
+    }
+
+    fn suffices(&self) -> bool {
+        let Some(precision) = self.precision else { return false };
+        let widest = widest_ratio(self.manifest, &self.samples);
+        widest.is_some_and(|widest| widest <= precision.share())
     }
 }

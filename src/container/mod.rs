@@ -24,12 +24,13 @@
 //! # }
 //! ```
 //!
-//! [`run()`] does all of that once. Images, networks other than loopback,
-//! terminals and hooks are not here (yet); a spec that asks for them is refused.
+//! [`run()`] does all of that once. Hooks are not here (yet); a spec that asks
+//! for them is refused.
 
 mod bundle;
 pub mod cgroup;
 pub mod lifecycle;
+pub mod network;
 mod plan;
 mod rootfs;
 mod run;
@@ -53,9 +54,10 @@ pub fn mount_options() -> Vec<String> {
 pub use self::bundle::{Bundle, BundleError, parse_config, read_config};
 pub use self::plan::{Plan, PlanError};
 pub use self::rootfs::{PAYLOAD_PATH, RootfsError, minimal_rootfs};
-pub use self::run::{InstanceId, RunError, Running, Stdio, run, start};
-pub use self::runtime::{Container, PrepareError};
+pub use self::run::{InstanceId, RunError, Running, Stdio, Streams, run, start, start_on_bridge};
+pub use self::runtime::{Container, LaunchError, NetworkedContainer, PrepareError};
 pub use self::spec::{
     CapabilityChange, CellOptions, DEFAULT_PATH, Identity, Network, StandardOptions, UserError,
-    capability, default_cell_spec, find_user, resource_limit, standard_spec, temporary, volume,
+    capabilities_of, capability, default_cell_spec, find_user, identify, resource_limit,
+    standard_spec, temporary, volume,
 };

@@ -1,5 +1,6 @@
 //! One container from a spec to its end, with nothing left behind.
 
+use std::net::Ipv4Addr;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
@@ -8,10 +9,11 @@ use nix::unistd::Pid;
 use oci_spec::runtime::Spec;
 
 use super::cgroup::{CgroupError, Group, Hierarchy, RunTree};
+use super::network::{Attachment, Bridge, Lease, NetworkError};
 use super::plan::{Plan, PlanError};
 use super::runtime::{Container, PrepareError};
 use crate::sys::pidfd::{Exit, PidFd};
-use crate::sys::spawn::{Child, SpawnError};
+use crate::sys::spawn::{Child, SpawnError, Terminal};
 
 /// Why a container did not run.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +27,9 @@ pub enum RunError {
     /// A limit that was asked for cannot be set here.
     #[error("cannot limit the container: {0}")]
     Limit(String),
+    /// Its network.
+    #[error("cannot set up the container's network")]
+    Network(#[from] NetworkError),
     /// Its root filesystem or process could not be prepared.
     #[error("cannot prepare the container")]
     Prepare(#[from] PrepareError),
@@ -48,6 +53,15 @@ pub struct Stdio<'a> {
     pub output: BorrowedFd<'a>,
     /// Number 2.
     pub error: BorrowedFd<'a>,
+}
+
+/// What a container's standard streams are.
+#[derive(Clone, Copy, Debug)]
+pub enum Streams<'a> {
+    /// Descriptors of the caller's.
+    Given(Stdio<'a>),
+    /// A terminal that the container makes, for a spec that asks for one.
+    Terminal(Terminal<'a>),
 }
 
 /// The id of a container that is run by itself: it says which process runs it
@@ -113,6 +127,7 @@ fn started(process: &str) -> Option<u64> {
 pub struct Running {
     child: Child,
     tree: Option<RunTree>,
+    network: Option<(Bridge, Lease)>,
 }
 
 impl Running {
@@ -128,11 +143,18 @@ impl Running {
         &self.child.pidfd
     }
 
+    /// Its address, for one that was started on a bridge.
+    #[must_use]
+    pub fn address(&self) -> Option<Ipv4Addr> {
+        self.network.as_ref().map(|(_, lease)| lease.address())
+    }
+
     /// Waits for its end and removes what is left of it.
     ///
     /// # Errors
     ///
-    /// When it cannot be waited for, or a control group cannot be removed.
+    /// When it cannot be waited for, or a control group or an interface cannot
+    /// be removed.
     pub fn wait(mut self) -> Result<Exit, RunError> {
         let ended = loop {
             // Without a limit, so it returns only with an end.
@@ -140,9 +162,14 @@ impl Running {
                 break ended;
             }
         };
-        if let Some(tree) = &mut self.tree {
-            tree.remove()?;
+        let groups = self.tree.as_mut().map_or(Ok(()), RunTree::remove);
+        if let Some((mut bridge, lease)) = self.network.take() {
+            // The kernel would remove the interface with its namespace, but
+            // only some time later.
+            bridge.detach(&lease)?;
+            bridge.remove()?;
         }
+        groups?;
         Ok(ended.exit)
     }
 }
@@ -158,23 +185,59 @@ impl Running {
 /// See [`RunError`]. Nothing of the container is left in any case. Unlike a
 /// cell of a run, a limit that cannot be set is an error here: who asked for it
 /// relies on it.
-pub fn start(plan: &Plan, id: &str, stdio: &Stdio<'_>) -> Result<Running, RunError> {
+pub fn start(plan: &Plan, id: &str, streams: &Streams<'_>) -> Result<Running, RunError> {
+    let (child, tree) = in_groups(plan, id, |group| launch(plan, group, streams))?;
+    Ok(Running { child, tree, network: None })
+}
+
+/// Starts a container whose network is a bridge of its own with an address
+/// that the host reaches, instead of what the spec says.
+///
+/// # Errors
+///
+/// As [`start`], and what [`Bridge`] cannot do; without root that is all.
+pub fn start_on_bridge(plan: &Plan, id: &str, streams: &Streams<'_>) -> Result<Running, RunError> {
+    if plan.has_user_namespace() {
+        return Err(PrepareError::UserNamespace.into());
+    }
+    let mut bridge = Bridge::create(id)?;
+    let Attachment { netns, lease } = bridge.attach()?;
+    let plan = plan.in_given_network();
+    let started = in_groups(&plan, id, |group| {
+        let _away = netns.enter()?;
+        launch(&plan, group, streams)
+    });
+    match started {
+        Ok((child, tree)) => Ok(Running { child, tree, network: Some((bridge, lease)) }),
+        Err(error) => {
+            // What went wrong first says more; the bridge goes by itself.
+            let _ = bridge.detach(&lease);
+            Err(error)
+        }
+    }
+}
+
+/// Makes the control groups that a plan needs, and a child in them.
+fn in_groups(
+    plan: &Plan,
+    id: &str,
+    launch: impl FnOnce(&Group) -> Result<Child, RunError>,
+) -> Result<(Child, Option<RunTree>), RunError> {
     let controllers = plan.controllers();
     if controllers.is_empty() {
-        let group = Group::none("no limit was asked for");
-        return Ok(Running { child: launch(plan, &group, stdio)?, tree: None });
+        return Ok((launch(&Group::none("no limit was asked for"))?, None));
     }
     let hierarchy = Hierarchy::detect(Path::new("/proc"), Path::new("/sys/fs/cgroup"))?;
     let mut tree = hierarchy.prepare(id, &controllers)?;
     let child =
-        tree.create("container", plan.limits()).map_err(RunError::from).and_then(
-            |group| match group.remarks().first() {
+        tree.create_only(plan.limits()).map_err(RunError::from).and_then(|group| {
+            match group.remarks().first() {
                 Some(remark) => Err(RunError::Limit(remark.clone())),
-                None => launch(plan, &group, stdio),
-            },
-        );
+                None => launch(&group),
+            }
+        });
     match child {
-        Ok(child) => Ok(Running { child, tree: Some(tree) }),
+        Ok(child) => Ok((child, Some(tree))),
         Err(error) => {
             // What went wrong first says more.
             let _ = tree.remove();
@@ -183,10 +246,14 @@ pub fn start(plan: &Plan, id: &str, stdio: &Stdio<'_>) -> Result<Running, RunErr
     }
 }
 
-fn launch(plan: &Plan, group: &Group, stdio: &Stdio<'_>) -> Result<Child, RunError> {
+fn launch(plan: &Plan, group: &Group, streams: &Streams<'_>) -> Result<Child, RunError> {
     let mut container = Container::prepare_direct(plan)?;
-    let fds = [(stdio.input, 0), (stdio.output, 1), (stdio.error, 2)];
-    Ok(container.launch(group, &fds)?)
+    Ok(match streams {
+        Streams::Given(Stdio { input, output, error }) => {
+            container.launch(group, &[(*input, 0), (*output, 1), (*error, 2)])?
+        }
+        Streams::Terminal(terminal) => container.launch_with_terminal(group, terminal)?,
+    })
 }
 
 /// Runs a container to its end and returns how it ended. `id` names its
@@ -199,7 +266,7 @@ fn launch(plan: &Plan, group: &Group, stdio: &Stdio<'_>) -> Result<Child, RunErr
 ///
 /// As [`start`] and [`Running::wait`].
 pub fn run(spec: &Spec, bundle: &Path, id: &str, stdio: &Stdio<'_>) -> Result<Exit, RunError> {
-    start(&Plan::from_spec(spec, bundle)?, id, stdio)?.wait()
+    start(&Plan::from_spec(spec, bundle)?, id, &Streams::Given(*stdio))?.wait()
 }
 
 #[cfg(test)]

@@ -9,10 +9,12 @@ use std::path::PathBuf;
 use nix::sched::CloneFlags;
 
 use super::cgroup::{Group, Limits};
+use super::network::{Netns, NetworkError};
 use super::plan::{IdMaps, Joined, Plan};
+use crate::sys::executable::is_sealed;
 use crate::sys::namespace::kind;
 use crate::sys::spawn::{
-    Child, Command, CommandError, Launch, Program, SpawnError, Step, mount_namespace,
+    Child, Command, CommandError, Launch, Program, SpawnError, Step, Terminal, mount_namespace,
 };
 
 /// Why a container could not be made ready.
@@ -47,6 +49,20 @@ pub enum PrepareError {
     /// Its steps cannot work.
     #[error("cannot prepare the container's process")]
     Command(#[from] CommandError),
+    /// Its network namespace would belong to somebody else.
+    #[error("a container with a user namespace of its own cannot be given a network namespace")]
+    UserNamespace,
+}
+
+/// Why a container was not launched into a network.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// Its network namespace could not be entered.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// It could not be started.
+    #[error(transparent)]
+    Start(#[from] SpawnError),
 }
 
 /// A container that is ready to be launched, as often as wanted.
@@ -84,6 +100,7 @@ impl Container {
             plan.birth_prepared(),
             plan.prepared_steps(),
         )?
+        .guarded(!is_sealed())?
         .with_handles(handles);
         Ok(Self { command, limits: plan.limits.clone() })
     }
@@ -107,11 +124,24 @@ impl Container {
             plan.birth(),
             plan.direct_steps(),
         )?
+        .guarded(!is_sealed())?
         .with_handles(handles);
         if let Some(IdMaps::Ranges { users, groups }) = plan.ranges() {
             command = command.with_user_namespace(users.clone(), groups.clone());
         }
         Ok(Self { command, limits: plan.limits.clone() })
+    }
+
+    /// Leaves this process's executable within reach of the container, which
+    /// saves an `execve` where the program is trusted.
+    ///
+    /// # Errors
+    ///
+    /// None with `false`; with `true` when a seccomp filter forbids what the
+    /// guard needs.
+    pub fn guarded(mut self, guarded: bool) -> Result<Self, PrepareError> {
+        self.command = self.command.guarded(guarded)?;
+        Ok(self)
     }
 
     /// Makes a plan ready for a process that waits until somebody starts it,
@@ -133,6 +163,7 @@ impl Container {
             plan.birth(),
             plan.held_steps(keyring),
         )?
+        .guarded(!is_sealed())?
         .with_handles(handles);
         if let Some(IdMaps::Ranges { users, groups }) = plan.ranges() {
             command = command.with_user_namespace(users.clone(), groups.clone());
@@ -174,6 +205,83 @@ impl Container {
         let join = group.join_fds();
         let into_cgroup = group.into_cgroup();
         self.command.spawn(&Launch { fds, join: &join, into_cgroup, ..Launch::default() })
+    }
+
+    /// Launches an instance whose spec asks for a terminal.
+    ///
+    /// # Errors
+    ///
+    /// As [`Container::launch`].
+    pub fn launch_with_terminal(
+        &mut self,
+        group: &Group,
+        terminal: &Terminal<'_>,
+    ) -> Result<Child, SpawnError> {
+        let join = group.join_fds();
+        self.command.spawn(&Launch {
+            join: &join,
+            into_cgroup: group.into_cgroup(),
+            terminal: Some(*terminal),
+            ..Launch::default()
+        })
+    }
+}
+
+/// A container whose instances live in network namespaces that are made for
+/// them, see [`network`](super::network). Whether the plan asks for a network
+/// namespace makes no difference then.
+#[derive(Debug)]
+pub struct NetworkedContainer(Container);
+
+impl NetworkedContainer {
+    /// As [`Container::prepare`].
+    ///
+    /// # Errors
+    ///
+    /// [`PrepareError::UserNamespace`] for a plan with a user namespace, which
+    /// would have no say in a network namespace that is not its own; else as
+    /// [`Container::prepare`].
+    pub fn prepare(plan: &Plan) -> Result<Self, PrepareError> {
+        Self::refuse_user_namespace(plan)?;
+        Container::prepare(&plan.in_given_network()).map(Self)
+    }
+
+    /// As [`Container::prepare_direct`].
+    ///
+    /// # Errors
+    ///
+    /// As [`NetworkedContainer::prepare`].
+    pub fn prepare_direct(plan: &Plan) -> Result<Self, PrepareError> {
+        Self::refuse_user_namespace(plan)?;
+        Container::prepare_direct(&plan.in_given_network()).map(Self)
+    }
+
+    fn refuse_user_namespace(plan: &Plan) -> Result<(), PrepareError> {
+        if plan.has_user_namespace() { Err(PrepareError::UserNamespace) } else { Ok(()) }
+    }
+
+    /// The limits that a group for this container should have.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        self.0.limits()
+    }
+
+    /// Launches an instance in a group and a network namespace. The calling
+    /// thread is in that namespace while the child is born.
+    ///
+    /// # Errors
+    ///
+    /// Naming the step that failed; no process is left then.
+    pub fn launch(
+        &mut self,
+        group: &Group,
+        fds: &[(BorrowedFd<'_>, RawFd)],
+        netns: &Netns,
+    ) -> Result<Child, LaunchError> {
+        let away = netns.enter()?;
+        let child = self.0.launch(group, fds);
+        drop(away);
+        Ok(child?)
     }
 }
 

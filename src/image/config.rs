@@ -6,15 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::ImageError;
 
-/// `PATH` of a process whose image sets none: what container engines agree on.
-pub const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
 /// The part of an image's configuration that is about its process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// `NAME`, `UID`, `NAME:GROUP` or `UID:GID`; empty for root. See
-    /// [`Image::user`](super::Image::user).
+    /// `NAME`, `UID`, `NAME:GROUP` or `UID:GID`; empty for root.
     pub user: String,
     /// `NAME=VALUE` each.
     pub env: Vec<String>,
@@ -60,28 +56,6 @@ impl Config {
         Ok(command)
     }
 
-    /// The environment: [`DEFAULT_PATH`], the image's own, the user's
-    /// (`NAME=VALUE`, or `NAME` to take it out), and `HOME` of the user that
-    /// the process gets; later ones win over earlier ones of the same name.
-    #[must_use]
-    pub fn environment(&self, home: &str, extra: &[String]) -> Vec<String> {
-        let mut all: Vec<String> = Vec::new();
-        let home = format!("HOME={home}");
-        let defaults = [DEFAULT_PATH, &home];
-        let given = self.env.iter().chain(extra).map(String::as_str);
-        for text in defaults.into_iter().chain(given) {
-            let (name, set) = text.split_once('=').map_or((text, false), |(name, _)| (name, true));
-            let place = all.iter().position(|old| old.split('=').next() == Some(name));
-            match (place, set) {
-                (Some(place), true) => text.clone_into(&mut all[place]),
-                (Some(place), false) => drop(all.remove(place)),
-                (None, true) => all.push(text.to_owned()),
-                (None, false) => {}
-            }
-        }
-        all
-    }
-
     /// The working directory, absolute.
     #[must_use]
     pub fn working_directory(&self) -> String {
@@ -112,15 +86,6 @@ mod tests {
         config.cmd.clear();
         let error = config.command(&[]).expect_err("nothing").to_string();
         assert!(error.contains("no entry point and no command"), "{error}");
-    }
-
-    #[test]
-    fn later_variables_win_and_names_alone_take_out() {
-        let config = Config { env: texts(&["A=1", "PATH=/x", "B=2"]), ..Config::default() };
-        let environment = config.environment("/root", &texts(&["B=3", "C=", "A", "D"]));
-        assert_eq!(environment, ["PATH=/x", "HOME=/root", "B=3", "C="]);
-        let bare = Config::default().environment("/", &[]);
-        assert_eq!(bare, [DEFAULT_PATH, "HOME=/"]);
     }
 
     #[test]

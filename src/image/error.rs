@@ -161,14 +161,17 @@ pub enum ImageError {
         /// The name or id.
         name: String,
     },
-    /// A user or group that cannot be found in the image.
-    #[error("the user `{text}` cannot be used: {reason}")]
-    User {
-        /// As it was given.
-        text: String,
-        /// Why.
-        reason: String,
-    },
+}
+
+impl ImageError {
+    /// Whether the image or the arguments are to blame, and not the host.
+    #[must_use]
+    pub fn is_input(&self) -> bool {
+        !matches!(
+            self,
+            Self::NoCache | Self::Owner { .. } | Self::DiskFull { .. } | Self::Unpack { .. }
+        )
+    }
 }
 
 /// Names for a message.

@@ -9,13 +9,15 @@ use std::time::SystemTime;
 use super::decompress::Plain;
 use super::digest::Hashing;
 use super::error::file;
+use super::files::{make, remove_tree, write_json};
 use super::limits::Budget;
 use super::lookup::Merged;
 use super::record::{LayerRecord, Record, chain_id};
 use super::reference::split;
 use super::select::{LayerSource, Selected, check_size, select};
 use super::source::Source;
-use super::store::{Image, Store, make, normal_name, write_json};
+use super::store::{Store, normal_name};
+use super::stored::Image;
 use super::tarball::Tarball;
 use super::unpack::Layer;
 use super::{Digest, ImageError, layer_folder, layer_path};
@@ -51,7 +53,7 @@ impl Store {
     /// the store cannot be written.
     pub fn import(&self, text: &str, name: Option<&str>) -> Result<Image, ImageError> {
         let Some((path, reference)) = split(text) else {
-            let missing = io::Error::from(io::ErrorKind::NotFound);
+            let missing = nix::errno::Errno::ENOENT.into();
             return Err(file("find", Path::new(text))(missing));
         };
         let mut budget = Budget::new(self.limits, &self.root);
@@ -156,7 +158,7 @@ impl Store {
         let (size, entries, remarks) = match done {
             Ok(done) => done,
             Err(error) => {
-                super::store::remove_tree(&draft)?;
+                remove_tree(&draft)?;
                 // A damaged blob may look like anything; say what it is.
                 check_blob(source, layer, label)?;
                 return Err(error);

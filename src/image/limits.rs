@@ -141,3 +141,33 @@ impl Budget {
 pub(super) fn human(bytes: u64) -> String {
     Unit::Bytes.human(bytes as f64)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_foreseen() {
+        let folder = tempfile::tempdir().expect("folder");
+        let limits = Limits { unpacked: u64::MAX, ..Limits::default() };
+        let error = Budget::new(limits, folder.path()).spend(1 << 62).expect_err("too much");
+        assert!(matches!(error, ImageError::DiskFull { .. }), "{error}");
+        // Looked at again after some time, not at every byte.
+        let mut budget = Budget::new(limits, folder.path());
+        budget.spend(1).expect("little");
+        budget.spend(LOOK_EVERY - 1).expect("little");
+        assert!(budget.spend(1 << 62).is_err());
+    }
+
+    #[test]
+    fn limits_add_up_over_layers() {
+        let folder = tempfile::tempdir().expect("folder");
+        let limits = Limits { unpacked: 10, entries: 2, ..Limits::default() };
+        let mut budget = Budget::new(limits, folder.path());
+        budget.spend(6).expect("fits");
+        budget.entry(4).expect("fits");
+        assert!(budget.spend(5).expect_err("too much").to_string().contains("limit of 10 B"));
+        assert!(budget.entry(7).expect_err("too much").to_string().contains("--max-size"));
+        assert!(budget.entry(0).expect_err("too many").to_string().contains("--max-entries"));
+    }
+}

@@ -2,7 +2,7 @@
 //! gives them back when their holder ends, however it ends.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use super::error::file;
 /// Keeps an image in the store as long as it, or a duplicate of its
 /// descriptor in any process, is open. Nothing else needs to be done with it.
 #[derive(Debug)]
-pub struct ImageLock(Flock<OwnedFd>);
+pub struct ImageLock(OwnedFd);
 
 impl ImageLock {
     /// A descriptor that holds the lock too, to be handed on to a process
@@ -33,13 +33,17 @@ impl ImageLock {
 /// Takes a shared lock of a folder, or nothing if the folder is gone.
 pub(super) fn share(folder: &Path) -> Result<Option<ImageLock>, ImageError> {
     let Some(opened) = open(folder)? else { return Ok(None) };
-    let locked = Flock::lock(OwnedFd::from(opened), FlockArg::LockShared)
-        .map_err(|(_, errno)| file("lock", folder)(errno.into()))?;
+    let opened = OwnedFd::from(opened);
+    // nix's own guard takes the lock away when it is dropped, from all
+    // duplicates; here the last of them that is closed does.
+    #[allow(deprecated, reason = "the guard that replaces it ends the lock too early")]
+    let locked = nix::fcntl::flock(opened.as_raw_fd(), FlockArg::LockShared);
+    locked.map_err(|errno| file("lock", folder)(errno.into()))?;
     // Somebody may have removed it while this waited.
-    if !is_still(&locked, folder)? {
+    if !is_still(&opened, folder)? {
         return Ok(None);
     }
-    Ok(Some(ImageLock(locked)))
+    Ok(Some(ImageLock(opened)))
 }
 
 /// Takes the lock of a folder alone, or nothing if somebody has it.

@@ -14,6 +14,7 @@ mod config;
 mod decompress;
 mod digest;
 mod error;
+mod files;
 mod import;
 mod limits;
 mod lock;
@@ -21,24 +22,25 @@ mod lookup;
 mod overlay;
 mod record;
 mod reference;
+mod removals;
 mod select;
 mod source;
 mod sparse;
 mod store;
+mod stored;
 mod tarball;
 mod tree;
 mod unpack;
-mod user;
 
-pub use self::config::{Config, DEFAULT_PATH};
+pub use self::config::Config;
 pub use self::digest::Digest;
 pub use self::error::ImageError;
 pub use self::limits::Limits;
 pub use self::lock::ImageLock;
 pub use self::overlay::{Overlay, Writable};
 pub use self::record::Record;
-pub use self::store::{Image, Store};
-pub use self::user::{User, find_user};
+pub use self::store::Store;
+pub use self::stored::Image;
 
 /// The attribute that makes a folder hide the same folder of the layers
 /// below, as the initial user namespace and as a user namespace has it

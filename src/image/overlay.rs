@@ -34,8 +34,6 @@ pub struct Overlay {
     pub(super) writable: Writable,
     /// Mode of the root folder, which an upper layer has to repeat.
     pub(super) root_mode: u32,
-    /// Whether whiteouts are marked by `user.overlay.*`.
-    pub(super) userxattr: bool,
 }
 
 /// Where everything is mounted, relative to the store.
@@ -98,15 +96,16 @@ impl Overlay {
         }
     }
 
-    /// Options of the overlay itself.
+    /// Options of the overlay itself. In a user namespace it can only be told
+    /// by `user.*` attributes which folders hide what is below them.
     #[must_use]
-    pub fn options(&self) -> String {
+    pub fn options(&self, in_user_namespace: bool) -> String {
         let mut options = format!("lowerdir={}", self.lowers.join(":"));
         if self.writable != Writable::No {
             options.push_str(&format!(",upperdir={MOUNT_POINT}/upper,workdir={MOUNT_POINT}/work"));
         }
-        if self.userxattr {
-            // Linux 5.11 or later, in a user namespace.
+        if in_user_namespace {
+            // Linux 5.11 or later.
             options.push_str(",userxattr");
         }
         options
@@ -126,12 +125,11 @@ mod tests {
             lowers: vec![layer_path(&digest); 128],
             writable: Writable::Private { size: None },
             root_mode: 0o755,
-            userxattr: true,
         };
-        let options = overlay.options();
+        let options = overlay.options(true);
         assert!(options.len() < 4096, "{}", options.len());
         assert!(options.ends_with(",upperdir=mnt/upper,workdir=mnt/work,userxattr"), "{options}");
-        let fixed = Overlay { writable: Writable::No, userxattr: false, ..overlay };
-        assert!(!fixed.options().contains("upper") && fixed.tmpfs_options().is_none());
+        let fixed = Overlay { writable: Writable::No, ..overlay };
+        assert!(!fixed.options(false).contains("upper") && fixed.tmpfs_options().is_none());
     }
 }

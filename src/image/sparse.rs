@@ -40,7 +40,7 @@ pub(super) fn listed(map: &[u8]) -> io::Result<Vec<Segment>> {
     let numbers: Vec<u64> =
         map.split(|byte| *byte == b',').map(decimal).collect::<io::Result<_>>()?;
     check_count(numbers.len() / 2)?;
-    if numbers.len() % 2 != 0 {
+    if !numbers.len().is_multiple_of(2) {
         return Err(bad("a sparse file's map is incomplete"));
     }
     let pairs = numbers.chunks_exact(2);
@@ -114,7 +114,7 @@ pub(super) fn check(segments: &[Segment], size: u64, stored: u64) -> io::Result<
         if segment.offset < end {
             return Err(bad("the pieces of a sparse file overlap"));
         }
-        end = segment.offset.checked_add(segment.length).unwrap_or(u64::MAX);
+        end = segment.offset.saturating_add(segment.length);
         sum = sum.saturating_add(segment.length);
     }
     if end > size || sum > stored {

@@ -13,23 +13,19 @@
 //! Drafts belong to whoever holds the lock, so whatever is in `tmp/` when the
 //! lock is taken was left by a process that was killed, and is swept.
 
-use std::fs::{self, DirBuilder};
-use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy;
 use nix::fcntl::Flock;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use super::error::file;
-use super::lock::{ImageLock, share, try_alone, wait_alone};
-use super::lookup::Merged;
-use super::overlay::{Overlay, Writable};
+use super::files::{make, read_json, remove_tree, write_json};
+use super::lock::{share, try_alone, wait_alone};
 use super::record::{LayerRecord, Record};
-use super::user::{User, find_user};
-use super::{Config, Digest, ImageError, Limits, layer_folder, layer_path};
+use super::stored::Image;
+use super::{Digest, ImageError, Limits, layer_folder};
 
 /// Mount points below every image.
 const BASE: [&str; 5] = ["base", "base/proc", "base/sys", "base/dev", "base/tmp"];
@@ -43,21 +39,11 @@ pub struct Store {
     pub(super) privileged: bool,
 }
 
-/// A stored image, ready to be used. While it is held it cannot be removed.
-#[derive(Debug)]
-pub struct Image {
-    /// What the store knows about it.
-    pub record: Record,
-    /// Keeps it in the store.
-    pub lock: ImageLock,
-    store: Store,
-}
-
 impl Store {
     /// Opens the store of this user, and makes it if need be:
     /// `$XDG_CACHE_HOME/unladen/images` or `~/.cache/unladen/images`. Without
     /// privileges it is `images-rootless`, since its layers differ: all files
-    /// belong to the caller, and whiteouts are marked by `user.overlay.*`.
+    /// belong to the caller.
     ///
     /// # Errors
     ///
@@ -162,14 +148,20 @@ impl Store {
     }
 
     /// Removes what killed imports left, and returns how many drafts there
-    /// were. An import that is under way is waited for.
+    /// were; none while an import is under way, which does the same.
     ///
     /// # Errors
     ///
     /// When something cannot be removed.
     pub fn sweep(&self) -> Result<usize, ImageError> {
-        let _lock = self.lock()?;
-        self.sweep_locked()
+        let path = self.root.join("lock");
+        if !path.exists() {
+            return Ok(0);
+        }
+        match try_alone(&path)? {
+            Some(_lock) => self.sweep_locked(),
+            None => Ok(0),
+        }
     }
 
     /// Takes the store for changes.
@@ -282,63 +274,6 @@ impl Store {
     }
 }
 
-impl Image {
-    /// What the image says about its process.
-    #[must_use]
-    pub fn config(&self) -> &Config {
-        &self.record.config
-    }
-
-    /// Its layers as a root filesystem.
-    ///
-    /// # Errors
-    ///
-    /// When the topmost layer cannot be looked at.
-    pub fn overlay(&self, writable: Writable) -> Result<Overlay, ImageError> {
-        let lowers = self.lowers();
-        let top =
-            lowers.first().map_or_else(|| self.store.root.clone(), |top| self.store.root.join(top));
-        let root_mode = top.metadata().map_err(file("look at", &top))?.mode() & 0o7777;
-        Ok(Overlay {
-            store: self.store.root.clone(),
-            lowers,
-            writable,
-            root_mode,
-            userxattr: !self.store.privileged,
-        })
-    }
-
-    /// The user that a text means in this image; without one, the image's
-    /// own. See [`find_user`].
-    ///
-    /// # Errors
-    ///
-    /// When the image knows no such user.
-    pub fn user(&self, text: Option<&str>) -> Result<User, ImageError> {
-        let merged = Merged::open(&self.store.root, &self.lowers())?;
-        let passwd = merged.read("/etc/passwd")?.unwrap_or_default();
-        let group = merged.read("/etc/group")?.unwrap_or_default();
-        find_user(text.unwrap_or(&self.record.config.user), &passwd, &group)
-    }
-
-    /// Whether a path of the image leads to a folder. A working directory
-    /// that does not exist needs a writable overlay, in which it is made.
-    ///
-    /// # Errors
-    ///
-    /// When the layers cannot be read.
-    pub fn has_folder(&self, path: &str) -> Result<bool, ImageError> {
-        Merged::open(&self.store.root, &self.lowers())?.is_folder(path)
-    }
-
-    /// Layers from the topmost down, relative to the store.
-    fn lowers(&self) -> Vec<String> {
-        let mut lowers: Vec<String> = self.record.layers.iter().rev().map(layer_path).collect();
-        lowers.push("base".to_owned());
-        lowers
-    }
-}
-
 /// Whether this process may give files to others and set `trusted.*`
 /// attributes: root of the host, not of a user namespace.
 pub(super) fn is_privileged() -> bool {
@@ -352,68 +287,4 @@ pub(super) fn normal_name(name: &str) -> String {
     let name = super::reference::familiar(name);
     let last = name.rsplit('/').next().unwrap_or(name);
     if last.contains([':', '@']) { name.to_owned() } else { format!("{name}:latest") }
-}
-
-/// Makes a folder unless it is there, with a mode whatever the umask.
-pub(super) fn make(path: &Path, mode: u32) -> Result<(), ImageError> {
-    match DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(()),
-        result => result.map_err(file("create", path))?,
-    }
-    fs::set_permissions(path, PermissionsExt::from_mode(mode))
-        .map_err(file("set the mode of", path))
-}
-
-/// Reads a record, or nothing if there is none.
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ImageError> {
-    let text = match fs::read(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(file("read", path)(error)),
-    };
-    let parsed = serde_json::from_slice(&text);
-    parsed.map(Some).map_err(|source| ImageError::Json { what: path.display().to_string(), source })
-}
-
-/// Writes a record whole or not at all, also if the host loses power.
-pub(super) fn write_json<T: Serialize>(
-    draft: &Path,
-    path: &Path,
-    record: &T,
-) -> Result<(), ImageError> {
-    let write = || -> io::Result<()> {
-        let mut file = fs::File::create(draft)?;
-        serde_json::to_writer_pretty(&mut file, record)?;
-        file.sync_all()?;
-        fs::rename(draft, path)
-    };
-    write().map_err(file("write", path))
-}
-
-/// Removes a folder with all that is in it, also where its modes forbid that.
-pub(super) fn remove_tree(path: &Path) -> Result<(), ImageError> {
-    let remove = || match fs::symlink_metadata(path) {
-        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(error) => Err(error),
-    };
-    match remove() {
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-            open_up(path).and_then(|()| remove()).map_err(file("remove", path))
-        }
-        result => result.map_err(file("remove", path)),
-    }
-}
-
-/// Gives the owner access to all folders. Only in the store, whose folder
-/// nobody else can enter: paths do not change meanwhile.
-fn open_up(folder: &Path) -> io::Result<()> {
-    fs::set_permissions(folder, PermissionsExt::from_mode(0o700))?;
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            open_up(&entry.path())?;
-        }
-    }
-    Ok(())
 }

@@ -238,16 +238,20 @@ impl<R: Read> Tarball<R> {
         self.expect(stored);
         let name = get("GNU.sparse.name").or_else(|| get("path")).cloned().or(name);
         let link = get("linkpath").cloned().or(link);
+        let old = header.as_old();
         let mut member = Member {
             name: name.unwrap_or_else(|| header.path_bytes().into_owned()),
             kind,
             link: link.or_else(|| header.link_name_bytes().map(Into::into)).unwrap_or_default(),
-            mode: header.mode()? & 0o7777,
-            uid: number("uid")?.map_or_else(|| header.uid(), Ok)?,
-            gid: number("gid")?.map_or_else(|| header.gid(), Ok)?,
+            mode: or_zero(&old.mode, header.mode())? & 0o7777,
+            uid: number("uid")?.map_or_else(|| or_zero(&old.uid, header.uid()), Ok)?,
+            gid: number("gid")?.map_or_else(|| or_zero(&old.gid, header.gid()), Ok)?,
             mtime: match get("mtime") {
                 Some(text) => seconds(text)?,
-                None => (i64::try_from(header.mtime()?).unwrap_or(i64::MAX), 0),
+                None => {
+                    let seconds = or_zero(&old.mtime, header.mtime())?;
+                    (i64::try_from(seconds).unwrap_or(i64::MAX), 0)
+                }
             },
             device: (
                 header.device_major().ok().flatten().unwrap_or(0),
@@ -362,6 +366,12 @@ fn attributes(global: &Records, records: &Records) -> Records {
         Some((name.to_vec(), value.clone()))
     })
     .collect()
+}
+
+/// A number of a header; an empty field is 0, as other readers have it.
+fn or_zero<T: Default>(field: &[u8], value: io::Result<T>) -> io::Result<T> {
+    let empty = field.iter().all(|byte| matches!(byte, 0 | b' '));
+    if empty { Ok(T::default()) } else { value }
 }
 
 fn kind(kind: EntryType) -> Kind {

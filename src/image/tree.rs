@@ -29,8 +29,8 @@ pub(super) struct Tree {
     last: Option<(PathBuf, Rc<OwnedFd>)>,
 }
 
-/// A name that an archive gives, taken apart.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// A name that an archive gives, taken apart; by default that of the root.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Name(Vec<OsString>);
 
 impl Name {

@@ -24,19 +24,14 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, SFlag, makedev, mknodat};
 use nix::unistd::{linkat, mkfifoat, symlinkat};
-use xattr::FileExt as _;
 
 use super::ImageError;
 use super::attributes::{Attributes, Lost, remarks};
 use super::limits::Budget;
 use super::lookup::Merged;
+use super::removals::is_mark;
 use super::tarball::{Kind, Member, Tarball};
 use super::tree::{Name, Tree, kind};
-
-const WHITEOUT: &[u8] = b".wh.";
-const OPAQUE: &[u8] = b".wh..wh..opq";
-/// What a builder's filesystem noted for itself.
-const PRIVATE: &[u8] = b".wh..wh.";
 
 /// A layer that is being unpacked.
 pub(super) struct Layer<'a> {
@@ -47,18 +42,18 @@ pub(super) struct Layer<'a> {
 }
 
 /// The state of unpacking.
-struct Work<'a> {
-    layer: &'a Layer<'a>,
+pub(super) struct Work<'a> {
+    pub(super) layer: &'a Layer<'a>,
     tree: Tree,
     folders: BTreeMap<Name, Attributes>,
     /// Names to hide, and folders that hide all below.
-    whiteouts: Vec<Name>,
-    opaque: Vec<Name>,
+    pub(super) whiteouts: Vec<Name>,
+    pub(super) opaque: Vec<Name>,
     lost: Lost,
 }
 
 /// Why an entry was not unpacked, before it is known which.
-enum Trouble {
+pub(super) enum Trouble {
     Refused(String),
     Failed(&'static str, io::Error),
     Whole(ImageError),
@@ -70,12 +65,12 @@ impl From<ImageError> for Trouble {
     }
 }
 
-fn refused<T>(reason: impl Into<String>) -> Result<T, Trouble> {
+pub(super) fn refused<T>(reason: impl Into<String>) -> Result<T, Trouble> {
     Err(Trouble::Refused(reason.into()))
 }
 
 /// The kernel's refusal of an operation.
-fn failed(operation: &'static str) -> impl FnOnce(Errno) -> Trouble {
+pub(super) fn failed(operation: &'static str) -> impl FnOnce(Errno) -> Trouble {
     move |errno| Trouble::Failed(operation, errno.into())
 }
 
@@ -137,7 +132,7 @@ impl Work<'_> {
         let size = if member.kind == Kind::File { member.size } else { 0 };
         self.layer.budget.borrow_mut().entry(size)?;
         let name = self.name(&member.name)?;
-        if name.parts().iter().any(|part| part.as_bytes().starts_with(WHITEOUT)) {
+        if is_mark(&name) {
             return self.mark(&name);
         }
         let attributes = Attributes::of(member).or_else(refused)?;
@@ -170,34 +165,8 @@ impl Work<'_> {
         Name::parse(bytes, limit).or_else(refused)
     }
 
-    /// Takes note of a mark of removal.
-    fn mark(&mut self, name: &Name) -> Result<(), Trouble> {
-        let Some((part, parent)) = name.split() else { return Ok(()) };
-        let is_mark = |part: &OsString| part.as_bytes().starts_with(WHITEOUT);
-        let private = |part: &OsString| part.as_bytes().starts_with(PRIVATE);
-        if part == OsStr::from_bytes(OPAQUE) && !parent.parts().iter().any(is_mark) {
-            self.parent(&parent)?;
-            self.opaque.push(parent);
-            return Ok(());
-        }
-        if name.parts().iter().any(private) {
-            return Ok(());
-        }
-        if parent.parts().iter().any(is_mark) {
-            return refused("it lies below a mark of removal");
-        }
-        match &part.as_bytes()[WHITEOUT.len()..] {
-            b"" | b"." | b".." => refused("it marks no name as removed"),
-            hidden => {
-                self.parent(&parent)?;
-                self.whiteouts.push(parent.join(OsStr::from_bytes(hidden)));
-                Ok(())
-            }
-        }
-    }
-
     /// Opens a folder, and makes it with all above it where no entry did.
-    fn parent(&mut self, name: &Name) -> Result<Rc<OwnedFd>, Trouble> {
+    pub(super) fn parent(&mut self, name: &Name) -> Result<Rc<OwnedFd>, Trouble> {
         match self.tree.folder(name) {
             Ok(opened) => Ok(opened),
             Err(Errno::ENOENT) => self.imply(name),
@@ -390,7 +359,7 @@ impl Work<'_> {
         for name in std::mem::take(&mut self.opaque) {
             self.hide_all(&name).map_err(|trouble| explain(self.layer, &name, trouble))?;
         }
-        let root = Name::parse(b"", 1).unwrap_or_else(|_| unreachable!());
+        let root = Name::default();
         if !self.folders.contains_key(&root) {
             let below = self.layer.below.map(|merged| merged.status(Path::new("")));
             let below = below.transpose()?.flatten();
@@ -406,28 +375,5 @@ impl Work<'_> {
             set().map_err(|trouble| explain(self.layer, &name, trouble))?;
         }
         Ok(())
-    }
-
-    /// Hides what the layers below have under a name.
-    fn hide(&mut self, name: &Name) -> Result<(), Trouble> {
-        let Some((part, parent)) = name.split() else { return Ok(()) };
-        let folder = self.parent(&parent)?;
-        match Tree::status(&folder, part).map_err(failed("look at"))? {
-            // What the layer itself has is not meant, but shows nothing of below.
-            Some(stat) if kind(&stat) == SFlag::S_IFDIR => self.hide_all(name),
-            Some(_) => Ok(()),
-            None => mknodat(&*folder, part, SFlag::S_IFCHR, Mode::empty(), 0)
-                .map_err(failed("mark as removed")),
-        }
-    }
-
-    /// Makes a folder hide all that the layers below have in it.
-    fn hide_all(&mut self, name: &Name) -> Result<(), Trouble> {
-        let folder = self.parent(name)?;
-        let opened = folder.try_clone().map_err(|error| Trouble::Failed("open", error))?;
-        let key = super::OPAQUE[usize::from(!self.layer.privileged)];
-        File::from(opened)
-            .set_xattr(key, b"y")
-            .map_err(|error| Trouble::Failed("mark as replaced", error))
     }
 }

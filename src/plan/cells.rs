@@ -15,6 +15,9 @@ pub struct PlannedCell {
     pub key: CellKey,
     /// Trials, at least 1.
     pub rounds: u32,
+    /// Trials when the run goes on until its ratios are known well enough; else
+    /// the same.
+    pub at_most: u32,
     /// Upper bound of live instances; present in density cells only.
     pub density_cap: Option<u32>,
     /// Why it cannot run here; such a cell is in no round.
@@ -53,9 +56,16 @@ pub fn cells(spec: &Spec, filters: &Filters) -> Result<Vec<PlannedCell>, PlanErr
 }
 
 fn planned(cell: &SpecCell, filters: &Filters) -> PlannedCell {
+    let rounds = filters.rounds.unwrap_or(cell.rounds);
     PlannedCell {
         key: cell.key.clone(),
-        rounds: filters.rounds.unwrap_or(cell.rounds),
+        rounds,
+        at_most: match filters.precision {
+            Some(precision) if cell.key.experiment == Experiment::Startup => {
+                precision.max_rounds.max(rounds)
+            }
+            _ => rounds,
+        },
         density_cap: cell.density_cap,
         skipped: None,
     }
@@ -78,8 +88,9 @@ fn add_null(chosen: &mut Vec<PlannedCell>, spec: &Spec, filters: &Filters) {
             (other.key.experiment, other.key.workload) == (key.experiment, key.workload)
         });
         let rounds = alike.clone().map(|other| other.rounds).max().unwrap_or(cell.rounds);
+        let at_most = alike.clone().map(|other| other.at_most).max().unwrap_or(cell.at_most);
         let density_cap = alike.filter_map(|other| other.density_cap).max();
-        let added = PlannedCell { key, rounds, density_cap, skipped: None };
+        let added = PlannedCell { key, rounds, at_most, density_cap, skipped: None };
         chosen.push(as_in_spec(added, spec, filters));
     }
 }

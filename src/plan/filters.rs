@@ -19,6 +19,43 @@ pub struct Filters {
     pub workloads: Vec<Workload>,
     /// Trials of every cell instead of what the spec says; at least 1.
     pub rounds: Option<u32>,
+    /// Go on with start-up cells until their ratios are known well enough.
+    pub precision: Option<Precision>,
+}
+
+/// When a run has measured enough: its start-up cells go on beyond the spec's
+/// rounds until the interval of each ratio is narrow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Precision {
+    /// How far an interval may reach from its ratio, in thousandths.
+    pub thousandths: u32,
+    /// Rounds after which it is given up, at least those of the spec.
+    pub max_rounds: u32,
+}
+
+impl Precision {
+    /// The same as a share: 0.05 for 5 %.
+    #[must_use]
+    pub fn share(self) -> f64 {
+        f64::from(self.thousandths) / 1000.0
+    }
+}
+
+/// As in the manifest: `50/1000 within 200`.
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/1000 within {}", self.thousandths, self.max_rounds)
+    }
+}
+
+impl FromStr for Precision {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (share, rounds) = text.split_once("/1000 within ").ok_or(())?;
+        let number = |text: &str| text.parse().map_err(|_| ());
+        Ok(Self { thousandths: number(share)?, max_rounds: number(rounds)? })
+    }
 }
 
 impl Filters {
@@ -38,6 +75,7 @@ impl Filters {
             ("backend", join(&self.backends)),
             ("workload", join(&self.workloads)),
             ("rounds", self.rounds.map(|rounds| rounds.to_string()).unwrap_or_default()),
+            ("precision", self.precision.map(|found| found.to_string()).unwrap_or_default()),
         ];
         lists
             .into_iter()
@@ -64,6 +102,7 @@ impl Filters {
                     .ok()
                     .filter(|rounds| *rounds > 0)
                     .map(|rounds| filters.rounds = Some(rounds)),
+                "precision" => text.parse().ok().map(|found| filters.precision = Some(found)),
                 _ => None,
             };
             known.ok_or_else(|| PlanError::BadOverride {

@@ -11,7 +11,7 @@ mod filters;
 
 pub use cells::{PlannedCell, cells};
 pub use eta::{Eta, budget_allows};
-pub use filters::Filters;
+pub use filters::{Filters, Precision};
 
 use std::collections::BTreeSet;
 
@@ -118,6 +118,18 @@ impl Plan {
             .filter(|trial| !done.contains(trial))
     }
 
+    /// Rounds that are run in any case; those after them only until the ratios
+    /// are known well enough.
+    #[must_use]
+    pub fn sure_rounds(&self) -> u32 {
+        let ladders = self
+            .cells
+            .iter()
+            .filter(|cell| cell.skipped.is_none() && cell.key.experiment == Experiment::Density);
+        let ladders = ladders.map(|cell| cell.rounds as usize).max().unwrap_or(0);
+        u32::try_from(sure_rounds(&self.cells) + ladders).unwrap_or(u32::MAX)
+    }
+
     /// Number of trials in all.
     #[must_use]
     pub fn trials(&self) -> usize {
@@ -134,7 +146,7 @@ fn order(cells: &[PlannedCell], seed: u64) -> Vec<Vec<usize>> {
             .enumerate()
             .filter(|(_, cell)| cell.skipped.is_none())
             .filter(|(_, cell)| (cell.key.experiment == Experiment::Density) == density)
-            .map(|(index, cell)| (index, cell.rounds))
+            .map(|(index, cell)| (index, cell.at_most))
             .collect();
         let rounds = mine.iter().map(|(_, rounds)| *rounds).max().unwrap_or(0);
         let mut order = Vec::new();
@@ -149,9 +161,21 @@ fn order(cells: &[PlannedCell], seed: u64) -> Vec<Vec<usize>> {
         }
         order
     };
-    let single = rounds_of(false);
+    let mut single = rounds_of(false);
     let ladders = rounds_of(true);
-    spread(single, ladders)
+    // What may not be needed comes after everything else.
+    let more = single.split_off(single.len().min(sure_rounds(cells)));
+    let mut all = spread(single, ladders);
+    all.extend(more);
+    all
+}
+
+/// Rounds of start-up and memory cells that are run in any case.
+fn sure_rounds(cells: &[PlannedCell]) -> usize {
+    let single = cells
+        .iter()
+        .filter(|cell| cell.skipped.is_none() && cell.key.experiment != Experiment::Density);
+    single.map(|cell| cell.rounds as usize).max().unwrap_or(0)
 }
 
 /// Puts the `few` evenly between the `many`, the first one not at the start

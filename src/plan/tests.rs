@@ -140,6 +140,31 @@ fn density_rounds_stand_evenly_between_the_others() {
     assert_eq!(rounds(1, 2), "DD.");
 }
 
+#[test]
+fn rounds_that_may_not_be_needed_come_last() {
+    let text = "[rounds]\nstartup = 3\nmemory = 2\ndensity = 1\n[[cells]]\nbackend = \"container\"\n\
+                startup = [\"exit\"]\nmemory = [\"pause\"]\ndensity = [\"pause\"]";
+    let spec = Spec::parse("t.toml", text).expect("valid");
+    let precision = Some(Precision { thousandths: 50, max_rounds: 7 });
+    let filters = Filters { precision, ..Filters::default() };
+    let plan = Plan::new(cells(&spec, &filters).expect("cells"), &[], 1);
+    assert_eq!(plan.sure_rounds(), 4, "three and a ladder's own");
+    assert_eq!(plan.order.len(), 8);
+    let of = |experiment: Experiment, rounds: &[Vec<usize>]| {
+        rounds
+            .iter()
+            .flatten()
+            .filter(|cell| plan.cells[**cell].key.experiment == experiment)
+            .count()
+    };
+    let (sure, more) = plan.order.split_at(4);
+    // Container, null backend and control.
+    assert_eq!([of(Experiment::Startup, sure), of(Experiment::Startup, more)], [9, 12]);
+    assert_eq!([of(Experiment::Memory, sure), of(Experiment::Memory, more)], [6, 0]);
+    assert_eq!([of(Experiment::Density, sure), of(Experiment::Density, more)], [2, 0]);
+    assert_eq!(Filters::from_overrides(&filters.to_overrides()).expect("known"), filters);
+}
+
 fn manifest(plan: &Plan, filters: &Filters) -> Manifest {
     let fact = |cell: &PlannedCell| CellFact {
         cell: cell.key.clone(),
@@ -216,6 +241,7 @@ fn any_cells() -> impl Strategy<Value = Vec<PlannedCell>> {
                     params: crate::record::Params::default(),
                 },
                 rounds,
+                at_most: rounds,
                 density_cap: None,
                 skipped: skipped.then(|| "no".to_owned()),
             })
@@ -251,7 +277,7 @@ proptest! {
                          touch in proptest::option::of(1..65_536_u32),
                          rounds in proptest::option::of(1..100_u32)) {
         let workloads = touch.map_or_else(Vec::new, |mib| vec![Workload::Http, Workload::Touch(mib)]);
-        let filters = Filters { experiments, backends, workloads, rounds };
+        let filters = Filters { experiments, backends, workloads, rounds, precision: None };
         prop_assert_eq!(Filters::from_overrides(&filters.to_overrides()).ok(), Some(filters));
     }
 }

@@ -53,6 +53,12 @@ pub trait Recorder {
         &mut self,
         samples: &[Sample],
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+    /// Whether everything stored so far suffices. Asked between two rounds,
+    /// once all rounds are over that are run in any case.
+    fn suffices(&self) -> bool {
+        false
+    }
 }
 
 /// Is told how the run goes.
@@ -72,6 +78,8 @@ pub enum Ending {
     Interrupted,
     /// The time budget was spent at a round's end.
     Budget,
+    /// What was measured after a round suffices.
+    Precise,
 }
 
 /// A cell as this host can run it.
@@ -195,6 +203,9 @@ impl Campaign {
         let mut done = done.clone();
         self.record_skipped(plan, &done, recorder)?;
         for (round, order) in (1..).zip(&plan.order) {
+            if round > plan.sure_rounds() && recorder.suffices() {
+                return Ok(Ending::Precise);
+            }
             let ahead = order.iter().filter(|&&cell| !done.contains(&(round, cell)));
             let next = self.eta.estimate(ahead.map(|&cell| &self.cells[cell].key));
             let spent = Duration::from_nanos(monotonic_ns() - begun);

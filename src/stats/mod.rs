@@ -42,7 +42,9 @@ pub use rank_sum::{rank_sum_p, ratio_between, values_needed};
 pub use slope::{Line, MAX_POINTS, theil_sen};
 pub use summary::{CellSummary, Distribution, Marginal, MetricSummary, Reason, Summary};
 pub use timeline::{Phase, TOLERANCE_NS, TimelineCheck};
-pub use verdict::{Comparison, Control, LEAST_RATIO, LEVEL, MAX_FAILED_SHARE, Verdict};
+pub use verdict::{
+    Comparison, Control, LEAST_RATIO, LEVEL, MAX_FAILED_SHARE, Verdict, widest_ratio,
+};
 
 /// Why a summary could not be written as text.
 #[derive(Debug, thiserror::Error)]

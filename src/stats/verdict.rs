@@ -16,7 +16,9 @@ use super::compare::{
 };
 use super::group::{CellData, TrialId};
 use super::order::{Interval, Sorted, median};
-use crate::record::{BackendName, CellKey, Experiment, Ledger, Mark, Metric, Params, Workload};
+use crate::record::{
+    BackendName, CellKey, Experiment, Ledger, Manifest, Mark, Metric, Params, Sample, Workload,
+};
 use crate::units::Unit;
 
 /// Adjusted p-values must lie below this.
@@ -166,6 +168,22 @@ pub(crate) fn compare_with(
         })
         .collect();
     compare_pairs(cells, &pairs, ratio)
+}
+
+/// How far, as a share, the interval of the least certain ratio of times to
+/// `ready` reaches from it. Absent when a cell that gave values has too few of
+/// them for an interval, or none did.
+#[must_use]
+pub fn widest_ratio(manifest: &Manifest, samples: &[Sample]) -> Option<f64> {
+    let cells = super::group::cells(manifest, samples);
+    let (_, comparisons) = compare(&cells, manifest.seed);
+    let mut ready =
+        comparisons.iter().filter(|found| found.metric == Metric::Startup(Mark::Ready)).peekable();
+    ready.peek()?;
+    ready.try_fold(0.0_f64, |widest, found| {
+        let half_width = found.ratio.and_then(|ratio| ratio.half_width())?;
+        Some(widest.max(half_width.exp() - 1.0))
+    })
 }
 
 /// All controls of a run's cells, and the given subjects against the given

@@ -6,6 +6,7 @@
 
 pub mod bpf;
 pub mod clock;
+pub mod executable;
 pub mod fdpass;
 pub mod file;
 pub mod namespace;
@@ -13,3 +14,4 @@ pub mod pidfd;
 mod raw;
 pub mod signals;
 pub mod spawn;
+pub mod terminal;

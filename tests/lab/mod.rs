@@ -39,12 +39,18 @@ impl Lab {
         Self::with(&Controller::STANDARD)
     }
 
+    /// With other controllers than the usual ones.
     pub fn with(controllers: &[Controller]) -> Self {
+        let hierarchy =
+            Hierarchy::detect(Path::new("/proc"), Path::new("/sys/fs/cgroup")).expect("detected");
+        Self::on(hierarchy, controllers)
+    }
+
+    /// On a part of the host's control groups.
+    pub fn on(hierarchy: Hierarchy, controllers: &[Controller]) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let id = format!("test-{}-{number}", std::process::id());
-        let hierarchy =
-            Hierarchy::detect(Path::new("/proc"), Path::new("/sys/fs/cgroup")).expect("detected");
         let tree = hierarchy.prepare(&id, controllers).expect("prepared");
         let folder = tempfile::tempdir().expect("folder");
         open_to_all(folder.path());
@@ -163,7 +169,7 @@ impl Running {
         Self::with(|fds| container.launch(group, fds).expect("launched"))
     }
 
-    fn with(launch: impl FnOnce(&[(std::os::fd::BorrowedFd<'_>, i32)]) -> Child) -> Self {
+    pub fn with(launch: impl FnOnce(&[(std::os::fd::BorrowedFd<'_>, i32)]) -> Child) -> Self {
         let (reader, input) = std::io::pipe().expect("pipe");
         let (output, writer) = std::io::pipe().expect("pipe");
         let stderr = std::io::stderr();
@@ -269,4 +275,22 @@ pub fn mount_points_of(proc: &Path) -> BTreeSet<String> {
 
 pub fn mounts_of_host() -> String {
     fs::read_to_string("/proc/self/mountinfo").expect("proc")
+}
+
+/// The host as if it had nothing but its version 2 hierarchy, which also
+/// hybrid hosts have (there without controllers worth having).
+pub fn unified_only() -> Option<(tempfile::TempDir, Hierarchy)> {
+    let pick = |name: &str, wanted: fn(&str) -> bool| {
+        let text = fs::read_to_string(Path::new("/proc/self").join(name)).expect("proc");
+        let line = text.lines().find(|line| wanted(line))?;
+        Some(format!("{line}\n"))
+    };
+    let mount = pick("mountinfo", |line| line.contains(" - cgroup2 "))?;
+    let own = pick("cgroup", |line| line.starts_with("0::"))?;
+    let proc = tempfile::tempdir().expect("folder");
+    fs::create_dir(proc.path().join("self")).expect("made");
+    fs::write(proc.path().join("self/mountinfo"), mount).expect("written");
+    fs::write(proc.path().join("self/cgroup"), own).expect("written");
+    let hierarchy = Hierarchy::detect(proc.path(), Path::new("/sys/fs/cgroup")).expect("detected");
+    Some((proc, hierarchy))
 }

@@ -13,7 +13,7 @@ mod template;
 mod watch;
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -24,7 +24,7 @@ use order::{Answer, Order};
 pub use server::{ServeError, serve};
 
 use crate::sys::clock::Deadline;
-use crate::sys::fdpass;
+use crate::sys::{executable, fdpass};
 
 /// Name of the hidden subcommand under which the executable is a launcher.
 pub const SUBCOMMAND: &str = "__launcher";
@@ -85,21 +85,25 @@ pub struct Launcher {
 }
 
 impl Launcher {
-    /// Starts a launcher for the run `run_id`. `executable` is the `unladen`
-    /// command; a readable `interrupt` descriptor ends every wait.
+    /// Starts a launcher for the run `run_id`. `path` leads to the
+    /// `unladen` command; a readable `interrupt` descriptor ends every wait.
     ///
     /// # Errors
     /// [`LauncherError::Start`].
     pub fn start(
-        executable: &Path,
+        path: &Path,
         run_id: &str,
         interrupt: Option<OwnedFd>,
     ) -> Result<Self, LauncherError> {
         let start =
-            |source| LauncherError::Start { executable: executable.display().to_string(), source };
+            |source| LauncherError::Start { executable: path.display().to_string(), source };
         let (near, far) = fdpass::message_pair().map_err(start)?;
-        let child = Command::new(executable)
-            .args([SUBCOMMAND, run_id])
+        // Sealed once here, so that no launch has to protect the executable.
+        let sealed = executable::sealed(path).map_err(start)?;
+        let child = Command::new(format!("/proc/self/fd/{}", sealed.as_raw_fd()))
+            .arg0(path)
+            // Whose launcher it is, for `leftovers`.
+            .args([SUBCOMMAND, run_id, &std::process::id().to_string()])
             // The socket is its standard input: the one descriptor that
             // needs no number to be agreed on.
             .stdin(Stdio::from(far))

@@ -7,7 +7,7 @@ use oci_spec::runtime::{Capability, Mount, PosixRlimit};
 
 use crate::cli::exit::Exit;
 use crate::container::cgroup::CpuQuota;
-use crate::container::{Network, capability, resource_limit, temporary, volume};
+use crate::container::{capability, resource_limit, temporary, volume};
 use crate::units::Bytes;
 
 /// Arguments of `container`.
@@ -63,7 +63,7 @@ pub struct RunArgs {
     #[arg(long)]
     pub readonly: bool,
     /// Limit of memory, such as 64M
-    #[arg(short, long, value_name = "SIZE")]
+    #[arg(short, long, value_name = "SIZE", value_parser = memory)]
     pub memory: Option<Bytes>,
     /// Limit of swap besides memory; 0 allows none
     #[arg(long, value_name = "SIZE", requires = "memory")]
@@ -149,18 +149,6 @@ pub enum Net {
     Bridge,
 }
 
-impl Net {
-    /// The network, where it is one that a spec can say.
-    #[must_use]
-    pub fn network(self) -> Option<Network> {
-        match self {
-            Self::Loopback => Some(Network::Loopback),
-            Self::Host => Some(Network::Host),
-            Self::Bridge => None,
-        }
-    }
-}
-
 /// One capability, or all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CapabilityArg {
@@ -168,6 +156,14 @@ pub enum CapabilityArg {
     All,
     /// This one.
     One(Capability),
+}
+
+/// A size that is one: without any memory nothing can start.
+fn memory(text: &str) -> Result<Bytes, String> {
+    match text.parse() {
+        Ok(Bytes(0)) => Err("nothing can start without memory".to_owned()),
+        other => other.map_err(|error: crate::units::SizeError| error.to_string()),
+    }
 }
 
 /// Length of a period in microseconds, the kernel's default

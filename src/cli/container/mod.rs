@@ -7,28 +7,40 @@ mod relay;
 mod request;
 mod terminal;
 
-use nix::errno::Errno;
+use std::io;
+use std::os::fd::AsFd;
 
-pub use self::args::{ContainerArgs, ContainerCommand, RunArgs};
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+
+pub use self::args::{ContainerArgs, ContainerCommand, Net, RunArgs};
 use self::relay::Listener;
 use self::request::Request;
-use super::{Exit, print_line};
-use crate::container::{BundleError, InstanceId, PlanError, RunError, Stdio, UserError, start};
+use self::terminal::caller_size;
+use super::{Exit, print_line, say};
+use crate::container::seccomp::ProfileError;
+use crate::container::{
+    BundleError, InstanceId, Plan, PlanError, RunError, Running, Stdio, Streams, UserError, start,
+    start_on_bridge,
+};
 use crate::errors::chain;
-use crate::sys::pidfd;
-use crate::sys::spawn::SpawnError;
+use crate::sys::spawn::{SpawnError, Terminal};
+use crate::sys::terminal::WindowSize;
+use crate::sys::{fdpass, pidfd};
 
 /// Why a container did not run.
 #[derive(Debug, thiserror::Error)]
 enum ContainerError {
-    #[error("{what} is not built in yet")]
-    Missing { what: &'static str },
+    #[error("cannot use the system call filter")]
+    Seccomp(#[from] ProfileError),
     #[error("cannot read the environment file {}", path.display())]
-    EnvironmentFile { path: std::path::PathBuf, source: std::io::Error },
+    EnvironmentFile { path: std::path::PathBuf, source: io::Error },
     #[error("{}:{line}: `{text}` has no name before the `=`", path.display())]
     EnvironmentLine { path: std::path::PathBuf, line: usize, text: String },
     #[error("there is no command to run: write it behind the options")]
     NoCommand,
+    #[error(transparent)]
+    Image(#[from] crate::image::ImageError),
     #[error(transparent)]
     Bundle(#[from] BundleError),
     #[error(transparent)]
@@ -42,7 +54,7 @@ enum ContainerError {
     #[error(transparent)]
     Run(#[from] RunError),
     #[error("cannot relay the terminal")]
-    Terminal(#[source] Errno),
+    Terminal(#[source] io::Error),
 }
 
 impl ContainerError {
@@ -69,7 +81,7 @@ pub(super) fn container(args: &ContainerArgs) -> Exit {
 fn run(args: &RunArgs) -> Result<Exit, ContainerError> {
     let request = Request::new(args)?;
     if args.print_spec {
-        let text = serde_json::to_string_pretty(&request.spec)?;
+        let text = request.text()?;
         // Who reads it may have seen enough.
         return Ok(print_line(&text).map_or(Exit::Container(Exit::CONTAINER_FAILED), |()| Exit::Ok));
     }
@@ -77,15 +89,67 @@ fn run(args: &RunArgs) -> Result<Exit, ContainerError> {
     let id = InstanceId::own(0)?;
     // Before the start, so that none that comes meanwhile is lost.
     let listener = Listener::new().map_err(ContainerError::Signals)?;
-    let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-    let stdio = {
-        use std::os::fd::AsFd;
-        Stdio { input: input.as_fd(), output: output.as_fd(), error: error.as_fd() }
+    let begin: Begin = if args.net == Net::Bridge { start_on_bridge } else { start };
+    let running = if plan.has_terminal() {
+        with_terminal(&plan, &id, &listener, begin)?
+    } else {
+        plainly(&plan, &id, &listener, begin)?
     };
-    let running = start(&plan, id.as_str(), &stdio)?;
-    listener.until_end(running.pidfd()).map_err(ContainerError::Signals)?;
     Ok(match running.wait()? {
         pidfd::Exit::Code(code) => Exit::Container(u8::try_from(code).unwrap_or(u8::MAX)),
         pidfd::Exit::Signal(number) => Exit::Signal(number),
     })
+}
+
+/// Either way of starting a container.
+type Begin = fn(&Plan, &str, &Streams<'_>) -> Result<Running, RunError>;
+
+/// Says where the host reaches the container, which nobody could guess.
+fn tell_address(running: &Running) {
+    if let Some(address) = running.address() {
+        say(&format!("the container's address is {address}"));
+    }
+}
+
+/// The command has this process's own streams.
+fn plainly(
+    plan: &Plan,
+    id: &InstanceId,
+    listener: &Listener,
+    begin: Begin,
+) -> Result<Running, ContainerError> {
+    let (input, output, error) = (io::stdin(), io::stdout(), io::stderr());
+    let stdio = Stdio { input: input.as_fd(), output: output.as_fd(), error: error.as_fd() };
+    let running = begin(plan, id.as_str(), &Streams::Given(stdio))?;
+    tell_address(&running);
+    listener.until_end(running.pidfd()).map_err(ContainerError::Signals)?;
+    Ok(running)
+}
+
+/// The command has a terminal of its own, whose other side is here.
+fn with_terminal(
+    plan: &Plan,
+    id: &InstanceId,
+    listener: &Listener,
+    begin: Begin,
+) -> Result<Running, ContainerError> {
+    let (own, theirs) = fdpass::message_pair().map_err(ContainerError::Terminal)?;
+    let WindowSize { rows, columns } = caller_size();
+    let terminal = Terminal { socket: theirs.as_fd(), rows, columns };
+    let running = begin(plan, id.as_str(), &Streams::Terminal(terminal))?;
+    tell_address(&running);
+    drop(theirs);
+    let relayed = fdpass::receive(&own)
+        .and_then(|message| {
+            let master = message.and_then(|(_, fds)| fds.into_iter().next());
+            master.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+        })
+        .and_then(|master| Ok(listener.until_end_with_terminal(running.pidfd(), master)?));
+    if let Err(error) = relayed {
+        // Without anybody at its terminal the command would wait for ever.
+        let _ = running.pidfd().kill(Signal::SIGKILL);
+        let _ = running.wait();
+        return Err(ContainerError::Terminal(error));
+    }
+    Ok(running)
 }

@@ -2,13 +2,14 @@
 //! between it and the caller. No signal handler and no thread: signals are
 //! read from a descriptor beside the others.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use super::terminal::{RawMode, Relay, Side, Streams};
 use crate::sys::pidfd::PidFd;
 use crate::sys::signals;
 
@@ -58,13 +59,15 @@ impl Listener {
                 PollFd::new(process.as_fd(), PollFlags::POLLIN),
                 PollFd::new(self.descriptor.as_fd(), PollFlags::POLLIN),
             ];
-            match poll(&mut entries, PollTimeout::NONE) {
-                Err(Errno::EINTR) => continue,
-                other => other?,
-            };
+            if !wait(&mut entries)? {
+                continue;
+            }
             let [ended, signalled] = entries.map(|entry| entry.any() == Some(true));
-            if signalled {
-                self.pass_on(process, &mut || {})?;
+            while signalled && let Some(number) = self.next()? {
+                match Signal::try_from(number) {
+                    Ok(Signal::SIGTSTP) => stop(process),
+                    _ => send(process, number),
+                }
             }
             if ended {
                 return Ok(());
@@ -72,23 +75,71 @@ impl Listener {
         }
     }
 
-    /// Passes on what has come.
-    fn pass_on(&self, process: &PidFd, resized: &mut dyn FnMut()) -> Result<(), Errno> {
-        while let Some(info) = self.descriptor.read_signal()? {
-            let number = i32::try_from(info.ssi_signo).unwrap_or(0);
-            if number > 0 && self.ignored >> (number - 1) & 1 == 1 {
+    /// The same, with a terminal of the command's own between.
+    pub(super) fn until_end_with_terminal(
+        &self,
+        process: &PidFd,
+        master: OwnedFd,
+    ) -> Result<(), Errno> {
+        let mut relay = Relay::new(master)?;
+        let mut mode = RawMode::enter()?;
+        let streams = Streams::new();
+        loop {
+            let wanted = relay.wanted(&streams);
+            let sides: Vec<Side> = wanted.iter().map(|(side, _)| *side).collect();
+            let mut entries = vec![
+                PollFd::new(process.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.descriptor.as_fd(), PollFlags::POLLIN),
+            ];
+            entries.extend(wanted.into_iter().map(|(_, entry)| entry));
+            if !wait(&mut entries)? {
                 continue;
             }
-            match Signal::try_from(number) {
-                Ok(Signal::SIGTSTP) => stop(process),
-                Ok(Signal::SIGWINCH) => {
-                    resized();
-                    send(process, number);
+            let ready: Vec<PollFlags> =
+                entries.iter().map(|entry| entry.revents().unwrap_or(PollFlags::empty())).collect();
+            drop(entries);
+            while !ready[1].is_empty()
+                && let Some(number) = self.next()?
+            {
+                match Signal::try_from(number) {
+                    Ok(Signal::SIGWINCH) => relay.resize(),
+                    Ok(Signal::SIGTSTP) => {
+                        mode.suspend();
+                        stop(process);
+                        mode.resume()?;
+                        relay.resize();
+                    }
+                    _ => send(process, number),
                 }
-                _ => send(process, number),
+            }
+            for (side, ready) in sides.into_iter().zip(&ready[2..]) {
+                if !ready.is_empty() {
+                    relay.advance(side, *ready)?;
+                }
+            }
+            if !ready[0].is_empty() {
+                return relay.finish();
             }
         }
-        Ok(())
+    }
+
+    /// The next signal that has come, but for those to be ignored.
+    fn next(&self) -> Result<Option<i32>, Errno> {
+        while let Some(info) = self.descriptor.read_signal()? {
+            let number = i32::try_from(info.ssi_signo).unwrap_or(0);
+            if number > 0 && self.ignored >> (number - 1) & 1 == 0 {
+                return Ok(Some(number));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Waits; false when a signal ended that.
+fn wait(entries: &mut [PollFd<'_>]) -> Result<bool, Errno> {
+    match poll(entries, PollTimeout::NONE) {
+        Err(Errno::EINTR) => Ok(false),
+        other => other.map(|_| true),
     }
 }
 

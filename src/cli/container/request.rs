@@ -2,15 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Capability, Spec};
+use serde_json::{Map, Value};
 
 use super::ContainerError;
-use super::args::{CapabilityArg, RunArgs};
+use super::args::{CapabilityArg, Net, RunArgs};
 use super::environment::environment;
 use crate::container::cgroup::Limits;
+use crate::container::seccomp::{Machine, default_profile, read_profile};
 use crate::container::{
-    Bundle, CapabilityChange, Identity, Plan, StandardOptions, find_user, standard_spec,
+    Bundle, CapabilityChange, Identity, Network, Plan, StandardOptions, capabilities_of, find_user,
+    identify, standard_spec,
 };
+use crate::image::{Image, Overlay, Store, Writable};
 use crate::units::Bytes;
 
 /// What is to be run.
@@ -20,8 +24,19 @@ pub(super) struct Request {
     pub(super) spec: Spec,
     /// Where its relative paths start.
     bundle: PathBuf,
-    /// Whether changes of the root filesystem are dropped at the end.
-    scratch: bool,
+    /// What is to be done about the root filesystem.
+    root: Root,
+}
+
+/// A root filesystem as the specification does not say it.
+#[derive(Debug)]
+enum Root {
+    /// The folder that it names.
+    Folder,
+    /// That folder, and changes are dropped at the end.
+    Scratch,
+    /// Layers of an image, which stays in the store meanwhile.
+    Layers { overlay: Overlay, _image: Box<Image> },
 }
 
 impl Request {
@@ -30,66 +45,120 @@ impl Request {
         if let Some(bundle) = &args.bundle {
             return Self::of_bundle(bundle);
         }
-        if args.image.is_some() {
-            return Err(ContainerError::Missing { what: "running images" });
+        match &args.image {
+            Some(image) => Self::of_image(args, image),
+            None => Self::of_rootfs(args, args.rootfs.clone().unwrap_or_default()),
         }
-        let rootfs = args.rootfs.clone().unwrap_or_default();
-        Self::of_rootfs(args, rootfs)
     }
 
     fn of_bundle(bundle: &Path) -> Result<Self, ContainerError> {
         let bundle = Bundle::load(bundle)?;
         let (spec, folder) = (bundle.spec().clone(), bundle.folder().to_owned());
-        Ok(Self { spec, bundle: folder, scratch: false })
+        Ok(Self { spec, bundle: folder, root: Root::Folder })
     }
 
     fn of_rootfs(args: &RunArgs, rootfs: PathBuf) -> Result<Self, ContainerError> {
         if args.command.is_empty() {
             return Err(ContainerError::NoCommand);
         }
-        let Some(network) = args.net.network() else {
-            return Err(ContainerError::Missing { what: "`--net bridge`" });
-        };
-        if !matches!(args.seccomp.as_str(), "default" | "none") {
-            return Err(ContainerError::Missing { what: "`--seccomp FILE`" });
-        }
         let identity = match &args.user {
             Some(text) => find_user(&rootfs, text)?,
             // Looked up for its home.
             None => find_user(&rootfs, "0:0").unwrap_or_else(|_| Identity::default()),
         };
-        let environment = environment(args, &[], identity.home.as_deref())?;
         let options = StandardOptions {
             rootfs: std::path::absolute(&rootfs).unwrap_or(rootfs),
-            readonly: args.readonly,
             arguments: args.command.clone(),
-            environment,
+            environment: environment(args, &[], identity.home.as_deref())?,
             working_directory: args.workdir.clone().unwrap_or_else(|| "/".into()),
-            hostname: args.hostname.clone(),
             identity,
-            capabilities: capabilities(args),
-            no_new_privileges: args.no_new_privileges,
-            limits: limits(args),
-            resource_limits: args.ulimit.clone(),
-            oom_score_adj: args.oom_score_adj,
-            mounts: args.volume.iter().chain(&args.tmpfs).cloned().collect(),
-            network,
-            user_namespace: args.rootless || !nix::unistd::geteuid().is_root(),
-            seccomp: None,
-            terminal: args.tty,
+            ..options(args)?
         };
-        Ok(Self {
-            spec: standard_spec(&options),
-            bundle: PathBuf::from("/"),
-            scratch: args.overlay,
-        })
+        let root = if args.overlay { Root::Scratch } else { Root::Folder };
+        Ok(Self { spec: standard_spec(&options), bundle: PathBuf::from("/"), root })
+    }
+
+    /// An image says whatever the command line does not.
+    fn of_image(args: &RunArgs, image: &str) -> Result<Self, ContainerError> {
+        let image = Store::open()?.resolve(image)?;
+        let config = image.config();
+        let text = |path| Ok::<_, ContainerError>(image.read(path)?.unwrap_or_default());
+        let user = args.user.as_deref().unwrap_or(&config.user);
+        let user = if user.is_empty() { "0" } else { user };
+        let identity = identify(user, &text("/etc/passwd")?, &text("/etc/group")?)?;
+        let workdir = args.workdir.clone().unwrap_or_else(|| config.working_directory().into());
+        // The layers are enough only if nothing in them needs to be made:
+        // working directory, mount points.
+        let complete = image.has_folder(&workdir.to_string_lossy())?;
+        let mounts = args.volume.len() + args.tmpfs.len();
+        let writable = if args.readonly && complete && mounts == 0 {
+            Writable::No
+        } else {
+            Writable::Private { size: None }
+        };
+        let overlay = image.overlay(writable)?;
+        let options = StandardOptions {
+            rootfs: overlay.root_path(),
+            arguments: config.command(&args.command)?,
+            environment: environment(args, &config.env, identity.home.as_deref())?,
+            working_directory: workdir,
+            identity,
+            ..options(args)?
+        };
+        let root = Root::Layers { overlay, _image: Box::new(image) };
+        Ok(Self { spec: standard_spec(&options), bundle: PathBuf::from("/"), root })
+    }
+
+    /// The configuration as a file has it, always in the same order.
+    pub(super) fn text(&self) -> Result<String, ContainerError> {
+        let mut value = serde_json::to_value(&self.spec)?;
+        // The specification's type for a set has no order of its own.
+        let sets = value.pointer_mut("/process/capabilities").and_then(Value::as_object_mut);
+        for set in sets.into_iter().flat_map(Map::values_mut).filter_map(Value::as_array_mut) {
+            set.sort_by(|one, other| one.as_str().cmp(&other.as_str()));
+        }
+        Ok(serde_json::to_string_pretty(&value)?)
     }
 
     /// The steps that carry it out.
     pub(super) fn plan(&self) -> Result<Plan, ContainerError> {
         let plan = Plan::from_spec(&self.spec, &self.bundle)?;
-        Ok(if self.scratch { plan.with_scratch_layer()? } else { plan })
+        Ok(match &self.root {
+            Root::Folder => plan,
+            Root::Scratch => plan.with_scratch_layer()?,
+            Root::Layers { overlay, .. } => {
+                let process = self.spec.process().as_ref();
+                plan.with_overlay(overlay, process.map_or(Path::new("/"), |process| process.cwd()))?
+            }
+        })
     }
+}
+
+/// What the command line says, whatever the root filesystem is.
+fn options(args: &RunArgs) -> Result<StandardOptions, ContainerError> {
+    let capabilities = capabilities(args);
+    let bounding = capabilities.apply();
+    let seccomp = match args.seccomp.as_str() {
+        "none" => None,
+        "default" => Some(default_profile(&bounding, Machine::native())?),
+        file => Some(read_profile(Path::new(file), &bounding)?),
+    };
+    let network = if args.net == Net::Host { Network::Host } else { Network::Loopback };
+    Ok(StandardOptions {
+        readonly: args.readonly,
+        hostname: args.hostname.clone(),
+        capabilities,
+        no_new_privileges: args.no_new_privileges,
+        limits: limits(args),
+        resource_limits: args.ulimit.clone(),
+        oom_score_adj: args.oom_score_adj,
+        mounts: args.volume.iter().chain(&args.tmpfs).cloned().collect(),
+        network,
+        user_namespace: user_namespace(args),
+        seccomp,
+        terminal: args.tty,
+        ..StandardOptions::default()
+    })
 }
 
 fn limits(args: &RunArgs) -> Limits {
@@ -103,17 +172,34 @@ fn limits(args: &RunArgs) -> Limits {
 }
 
 fn capabilities(args: &RunArgs) -> CapabilityChange {
-    let ones = |list: &[CapabilityArg]| {
+    let ones = |list: &[CapabilityArg]| -> Vec<Capability> {
         let one = |arg: &CapabilityArg| match arg {
             CapabilityArg::All => None,
             CapabilityArg::One(capability) => Some(*capability),
         };
         list.iter().filter_map(one).collect()
     };
+    let mut add = ones(&args.cap_add);
+    if args.cap_add.contains(&CapabilityArg::All) {
+        add.extend(capabilities_of(own_capabilities(args)));
+    }
     CapabilityChange {
-        add_all: args.cap_add.contains(&CapabilityArg::All),
         drop_all: args.cap_drop.contains(&CapabilityArg::All),
-        add: ones(&args.cap_add),
+        add,
         drop: ones(&args.cap_drop),
     }
+}
+
+/// What this process can give: its own permitted ones, and all in a user
+/// namespace that it makes.
+fn own_capabilities(args: &RunArgs) -> u64 {
+    if user_namespace(args) {
+        return u64::MAX;
+    }
+    let own = procfs::process::Process::myself().and_then(|process| process.status());
+    own.map_or(0, |status| status.capprm)
+}
+
+fn user_namespace(args: &RunArgs) -> bool {
+    args.rootless || !nix::unistd::geteuid().is_root()
 }

@@ -297,7 +297,8 @@ impl Group {
     }
 
     /// Kills every process in the group and in cgroups below it, frozen ones
-    /// too, and waits until none is left (a zombie is none).
+    /// too, and waits until none is left (a zombie is none). On version 1 the
+    /// group takes no process after that, unless its pids limit is changed.
     ///
     /// # Errors
     ///

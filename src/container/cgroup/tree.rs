@@ -66,7 +66,10 @@ impl Hierarchy {
     ) -> Result<RunTree, CgroupError> {
         check_name(run_id)?;
         let mut tree = RunTree { branches: Vec::new(), missing: Vec::new(), remarks: Vec::new() };
-        for controller in controllers {
+        for (index, controller) in controllers.iter().enumerate() {
+            if controllers[..index].contains(controller) {
+                continue;
+            }
             match self.with(*controller) {
                 Err(reason) => tree.missing.push((*controller, reason)),
                 Ok(mounted) => match find_ground(self, mounted) {
@@ -150,12 +153,7 @@ impl RunTree {
     /// Naming controller, file and value; nothing is left then.
     pub fn create(&self, name: &str, limits: &Limits) -> Result<Group, CgroupError> {
         check_name(name)?;
-        let mut group = Group::new(self.missing.clone());
-        for (controller, reason) in &self.missing {
-            if limits.wants(*controller) {
-                group.remark(format!("no {controller} limit: {reason}"));
-            }
-        }
+        let mut group = self.empty_group(limits);
         for branch in &self.branches {
             let folder = branch.folder.join(name);
             let part = Part::new(branch.version, branch.controllers.clone(), folder);
@@ -166,6 +164,39 @@ impl RunTree {
             }
         }
         Ok(group)
+    }
+
+    /// Makes the run's own folders the group of its only instance, which
+    /// saves half of the folders. [`RunTree::remove`] removes it.
+    ///
+    /// # Errors
+    ///
+    /// As [`RunTree::create`]; the folders stay.
+    pub fn create_only(&self, limits: &Limits) -> Result<Group, CgroupError> {
+        let mut group = self.empty_group(limits);
+        for branch in &self.branches {
+            if branch.version == Version::V2 {
+                // A cgroup that hands out controllers can have no processes.
+                take_from_children(&branch.folder)?;
+            }
+            let part = Part::new(branch.version, branch.controllers.clone(), branch.folder.clone());
+            group.enter(part, limits)?;
+        }
+        Ok(group)
+    }
+
+    /// A group without folders, with a remark for each limit that cannot be.
+    fn empty_group(&self, limits: &Limits) -> Group {
+        let mut group = Group::new(self.missing.clone());
+        for controller in limits.controllers() {
+            let missing = self.missing.iter().find(|(missing, _)| *missing == controller);
+            if let Some((_, reason)) = missing {
+                group.remark(format!("no {controller} limit: {reason}"));
+            } else if !self.branches.iter().any(|branch| branch.controllers.contains(&controller)) {
+                group.remark(format!("no {controller} limit: the run does not use it"));
+            }
+        }
+        group
     }
 
     /// Controllers that cannot be used, each with the reason.
@@ -243,6 +274,15 @@ pub(super) fn hand_out(
     let value = format!("+{controller}");
     files::set(controller.as_str(), &path, &value)?;
     Ok(Some(format!("wrote {value} to {}", path.display())))
+}
+
+/// Hands out nothing any more.
+fn take_from_children(folder: &Path) -> Result<(), CgroupError> {
+    let path = folder.join("cgroup.subtree_control");
+    for controller in files::read(&path)?.split_whitespace() {
+        files::set("making it a leaf", &path, &format!("-{controller}"))?;
+    }
+    Ok(())
 }
 
 /// Takes back what the parent hands out only since this run, unless another

@@ -82,7 +82,7 @@ impl Entrance {
     pub(super) fn steps(&self) -> Vec<Step> {
         let kinds = self.kinds - CloneFlags::CLONE_NEWPID;
         // From here on a process of the container could look at this one.
-        let mut steps = vec![Step::HideMemory];
+        let mut steps = vec![Step::Hide];
         if !kinds.is_empty() {
             steps.push(Step::EnterNamespace { namespace: handle(0), kind: kinds });
         }

@@ -230,6 +230,21 @@ impl Plan {
         self.id_maps.is_some()
     }
 
+    /// Whether instances get a network namespace of their own.
+    #[must_use]
+    pub fn has_network_namespace(&self) -> bool {
+        self.namespaces.new.contains(CloneFlags::CLONE_NEWNET)
+    }
+
+    /// The same plan for instances whose network namespace is made for them,
+    /// with the loopback interface up.
+    pub(super) fn in_given_network(&self) -> Self {
+        let mut plan = self.clone();
+        plan.namespaces.new -= CloneFlags::CLONE_NEWNET;
+        plan.features.retain(|step| *step != Step::LoopbackUp);
+        plan
+    }
+
     /// Namespaces that exist and that an instance enters: their handles come
     /// first, in this order.
     pub(super) fn joined(&self) -> &[Joined] {
@@ -399,7 +414,7 @@ impl Plan {
         if watched {
             // Who is there already could reach this process's program and
             // descriptors (the CVE-2019-5736 class).
-            steps.push(Step::HideMemory);
+            steps.push(Step::Hide);
         }
         let joined = self.namespaces.joined.iter().enumerate();
         steps.extend(joined.map(|(index, joined)| Step::EnterNamespace {
@@ -419,7 +434,7 @@ impl Plan {
         if !watched {
             // Before it is where others could look at it, and after the last
             // file of its own in /proc, which this takes away from it.
-            steps.push(Step::HideMemory);
+            steps.push(Step::Hide);
         }
         steps
     }

@@ -4,7 +4,7 @@ use std::path::{Component, Path};
 
 use nix::libc;
 
-use super::{Plan, PlanError, c_path, c_string};
+use super::{Plan, PlanError, c_path, c_string, in_first_user_namespace};
 use crate::image::Overlay;
 use crate::sys::spawn::{Node, Place, Step};
 
@@ -39,13 +39,14 @@ impl Plan {
                 reason: "with an image it must be the image store's mount point",
             });
         }
-        self.overlay = Some(Layers::new(overlay, workdir)?);
+        let in_user_namespace = self.id_maps.is_some() || !in_first_user_namespace();
+        self.overlay = Some(Layers::new(overlay, in_user_namespace, workdir)?);
         Ok(self)
     }
 }
 
 impl Layers {
-    fn new(overlay: &Overlay, workdir: &Path) -> Result<Self, PlanError> {
+    fn new(overlay: &Overlay, in_user_namespace: bool, workdir: &Path) -> Result<Self, PlanError> {
         let field = "root.path";
         let target = c_string(field, overlay.mount_point())?;
         // Every path of an overlay is relative to its store.
@@ -74,7 +75,7 @@ impl Layers {
             target: target.clone(),
             // Without an upper layer the kernel mounts read-only by itself.
             flags: libc::MS_NODEV,
-            data: c_string(field, &overlay.options())?,
+            data: c_string(field, &overlay.options(in_user_namespace))?,
         });
         enter.push(Step::WorkingDirectory(target));
         let folders = if writable { folders(workdir)? } else { Vec::new() };

@@ -118,7 +118,7 @@ fn a_prepared_root_leaves_only_what_differs_for_each_instance() {
             "set the umask 0022",
             "join the cgroups",
             "start a session",
-            "hide the launching process's memory",
+            "hide from other processes",
         ]),
         own(&MAKE),
         own(&[
@@ -141,7 +141,7 @@ fn a_direct_start_does_the_same_in_one_go() {
             "set the umask 0022",
             "join the cgroups",
             "start a session",
-            "hide the launching process's memory",
+            "hide from other processes",
             "enter new namespaces (CloneFlags(CLONE_NEWCGROUP))",
         ]),
         open(),

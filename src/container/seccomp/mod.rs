@@ -146,14 +146,14 @@ pub fn compile(seccomp: &LinuxSeccomp) -> Result<Filter, SeccompError> {
         instructions: program::write(&rules)?,
         flags,
         permits_clock: permits("clock_gettime"),
-        permits_guard: ["execveat", "write", "exit_group"].into_iter().all(permits),
+        permits_guard: ["execveat", "fcntl", "write", "exit_group"].into_iter().all(permits),
     })
 }
 
 /// Whether a call that gets this verdict is carried out.
 fn lets_pass(value: u32) -> bool {
     // ALLOW and LOG; TRACE does without a tracer what ERRNO does.
-    value >= 0x7ffc_0000 && value < 0x8000_0000
+    (0x7ffc_0000..0x8000_0000).contains(&value)
 }
 
 fn flags(seccomp: &LinuxSeccomp) -> Result<u32, SeccompError> {

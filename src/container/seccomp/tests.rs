@@ -62,13 +62,15 @@ fn run(program: &[Instruction], call: &Call) -> (u32, usize) {
     }
 }
 
+/// Entries about one number, in order; for a call that multiplexes with the
+/// first argument that is meant.
+type Entries<'a> = Vec<(&'a LinuxSyscall, Option<u64>)>;
+
 /// A spec, read directly.
 struct Direct<'a> {
     seccomp: &'a LinuxSeccomp,
     listed: BTreeSet<Machine>,
-    /// Which entries are about a number, in order; for calls that multiplex
-    /// with the first argument that is meant.
-    about: HashMap<(Machine, u32), Vec<(&'a LinuxSyscall, Option<u64>)>>,
+    about: HashMap<(Machine, u32), Entries<'a>>,
     last: HashMap<Machine, u32>,
 }
 

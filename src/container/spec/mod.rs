@@ -11,7 +11,7 @@ mod user;
 
 pub use self::cell::{CellOptions, default_cell_spec};
 pub use self::standard::{
-    CapabilityChange, DEFAULT_PATH, Network, StandardOptions, capability, resource_limit,
-    standard_spec, temporary, volume,
+    CapabilityChange, DEFAULT_PATH, Network, StandardOptions, capabilities_of, capability,
+    resource_limit, standard_spec, temporary, volume,
 };
-pub use self::user::{Identity, UserError, find_user};
+pub use self::user::{Identity, UserError, find_user, identify};

@@ -47,8 +47,6 @@ pub enum Network {
 /// Changes to the default capabilities.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CapabilityChange {
-    /// Whether to begin with all instead of the default ones.
-    pub add_all: bool,
     /// Whether to begin with none instead of the default ones.
     pub drop_all: bool,
     /// Those that come on top.
@@ -58,13 +56,10 @@ pub struct CapabilityChange {
 }
 
 impl CapabilityChange {
-    /// What the command may have at most.
-    fn apply(&self) -> Capabilities {
-        let base: &[Capability] = match (self.add_all, self.drop_all) {
-            (true, _) => &ALL_CAPABILITIES,
-            (false, true) => &[],
-            (false, false) => &CAPABILITIES,
-        };
+    /// What the command may have at most: its bounding set.
+    #[must_use]
+    pub fn apply(&self) -> Capabilities {
+        let base: &[Capability] = if self.drop_all { &[] } else { &CAPABILITIES };
         let all = base.iter().chain(&self.add);
         all.copied().filter(|capability| !self.drop.contains(capability)).collect()
     }
@@ -231,6 +226,13 @@ pub fn temporary(destination: &Path, words: &[String]) -> Mount {
     parts::bind(destination, "tmpfs", Path::new("tmpfs"), words)
 }
 
+/// The capabilities of a bit set; bit n is capability number n.
+#[must_use]
+pub fn capabilities_of(bits: u64) -> Vec<Capability> {
+    let numbered = ALL_CAPABILITIES.into_iter().enumerate();
+    numbered.filter(|(number, _)| bits >> number & 1 == 1).map(|(_, one)| one).collect()
+}
+
 /// A capability by name, as `NET_RAW`, `cap_net_raw` or anything between.
 #[must_use]
 pub fn capability(name: &str) -> Option<Capability> {
@@ -310,8 +312,6 @@ mod tests {
         assert_eq!(change.apply().len(), 2);
         change.drop = vec![Capability::Kill];
         assert_eq!(change.apply(), Capabilities::from([Capability::NetRaw]));
-        change.add_all = true;
-        assert_eq!(change.apply().len(), 40);
     }
 
     #[test]

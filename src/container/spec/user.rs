@@ -48,22 +48,31 @@ pub enum UserError {
 /// No such file is longer; more would be an attack on our memory.
 const LONGEST: u64 = 16 << 20;
 
-/// Finds a user written as `UID[:GID]` or `NAME[:GROUP]` in any mixture. Names
-/// are looked up in `/etc/passwd` and `/etc/group` below `rootfs`; no link in
-/// there can lead out of it.
+/// Finds a user, see [`identify`], whose names are looked up in `/etc/passwd`
+/// and `/etc/group` below `rootfs`; no link in there can lead out of it.
+///
+/// # Errors
+///
+/// For a name that is not found, and for files that cannot be read.
+pub fn find_user(rootfs: &Path, text: &str) -> Result<Identity, UserError> {
+    let passwd = read_inside(rootfs, "etc/passwd")?;
+    identify(text, &passwd, &read_inside(rootfs, "etc/group")?)
+}
+
+/// Finds a user written as `UID[:GID]` or `NAME[:GROUP]` in any mixture, given
+/// the content of `/etc/passwd` and `/etc/group`.
 ///
 /// Without a group it is the one in `/etc/passwd`, or 0. Supplementary
 /// groups are those of the user's name, if no group was given.
 ///
 /// # Errors
 ///
-/// For a name that is not found, and for files that cannot be read.
-pub fn find_user(rootfs: &Path, text: &str) -> Result<Identity, UserError> {
+/// For a name that is not found.
+pub fn identify(text: &str, passwd: &str, groups: &str) -> Result<Identity, UserError> {
     let (user, group) = match text.split_once(':') {
         Some((user, group)) => (user, Some(group)),
         None => (text, None),
     };
-    let passwd = read_inside(rootfs, "etc/passwd")?;
     let number = id(user);
     let line = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| {
         let uid = fields.get(2).and_then(|field| id(field));
@@ -77,8 +86,7 @@ pub fn find_user(rootfs: &Path, text: &str) -> Result<Identity, UserError> {
     if let Some(gid) = group.and_then(id) {
         return Ok(Identity { uid, gid, groups: Vec::new(), home });
     }
-    let file = read_inside(rootfs, "etc/group")?;
-    let mut lines = file.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let mut lines = groups.lines().map(|line| line.split(':').collect::<Vec<_>>());
     if let Some(group) = group {
         let found = lines.find(|fields| fields[0] == group);
         let gid = found.and_then(|fields| fields.get(2).and_then(|field| id(field)));

@@ -18,6 +18,7 @@ use nix::libc;
 use nix::unistd::Pid;
 
 use super::child::Report;
+use super::guard::Guard;
 use super::wait::SET_UP;
 use super::{Child, Command, Launch, SpawnError, Step, follow};
 use crate::sys::fdpass::stream_pair;
@@ -116,14 +117,22 @@ impl Command {
         let (near, far) = stream_pair()
             .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
             .map_err(channel("make a socket"))?;
-        let child = self.clone_apart(launch, &report, &near, far)?;
+        let guard = self.guard(launch)?;
+        let child = self.clone_apart(launch, &report, &near, far, guard.as_ref())?;
         match converse(near, &child, at_pause) {
             Ok(()) => match self.failure_apart(&report) {
-                None => Ok(Child {
-                    begun: report.begun.load(Relaxed),
-                    set_up: report.set_up.load(Relaxed),
-                    ..child
-                }),
+                None => {
+                    if let Some(source) = guard.and_then(Guard::outcome) {
+                        let _ = child.pidfd.wait(None);
+                        let program = self.program_name();
+                        return Err(SpawnError::Execute { program, source }.into());
+                    }
+                    Ok(Child {
+                        begun: report.begun.load(Relaxed),
+                        set_up: report.set_up.load(Relaxed),
+                        ..child
+                    })
+                }
                 Some(error) => {
                     // It has said that it gives up, or was killed.
                     let _ = child.pidfd.wait(None);
@@ -144,11 +153,12 @@ impl Command {
         report: &Report,
         near: &OwnedFd,
         far: OwnedFd,
+        guard: Option<&Guard<'_>>,
     ) -> Result<Child, SpawnError> {
-        let places = self.places(launch)?;
+        let places = self.places(launch, guard)?;
         let parent = self.parent_pidfd()?;
         self.make_user_namespace()?;
-        let mut context = self.context(parent, launch, &places, report, &[]);
+        let mut context = self.context(parent, launch, &places, report, &[]).guarded(guard);
         context.far_end = near.as_raw_fd();
         context.channel.store(far.as_raw_fd(), Relaxed);
         let cloned = self.clone_child(&context, 0);

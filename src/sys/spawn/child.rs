@@ -3,7 +3,7 @@
 //! no panic, nothing but raw system calls.
 
 use std::ffi::{c_char, c_void};
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize};
 
@@ -13,6 +13,7 @@ use nix::sched::CloneFlags;
 
 use super::clone::{Stack, clone_onto};
 use super::descriptors::Places;
+use super::guard::Guard;
 use super::{CLONE_CLEAR_SIGHAND, Filter, Launch, Program, Step, perform, wait};
 use crate::sys::raw::{call, signed};
 
@@ -38,6 +39,9 @@ pub(super) struct Context<'a> {
     pub(super) places: &'a Places,
     pub(super) parent: AtomicI32,
     pub(super) program: &'a Program,
+    /// Whether the file `program_fd` is executed first, whose arguments say
+    /// what to execute then.
+    pub(super) guarded: bool,
     pub(super) program_fd: AtomicI32,
     pub(super) arguments: *const *const c_char,
     pub(super) environment: *const *const c_char,
@@ -58,6 +62,18 @@ pub(super) struct Context<'a> {
     pub(super) terminal: AtomicI32,
     /// In memory that parent and child share.
     pub(super) report: &'a Report,
+}
+
+impl Context<'_> {
+    /// The same with a guard between the child and its program.
+    pub(super) fn guarded(mut self, guard: Option<&Guard<'_>>) -> Self {
+        if let Some(guard) = guard {
+            self.guarded = true;
+            self.program_fd = AtomicI32::new(guard.executable.as_raw_fd());
+            self.arguments = guard.arguments.as_ptr();
+        }
+        self
+    }
 }
 
 /// The child's whole life before its program.
@@ -189,16 +205,8 @@ fn execute(context: &Context<'_>) -> Errno {
     let environment = context.environment as usize;
     let mut last = Errno::ENOENT;
     match context.program {
-        Program::File(_) => {
-            let fd = signed(context.program_fd.load(Relaxed));
-            let empty = c"".as_ptr() as usize;
-            let flags = signed(libc::AT_EMPTY_PATH);
-            // SAFETY: the vectors end with a null pointer; all strings live
-            // on in the parent.
-            let result =
-                unsafe { call(libc::SYS_execveat, [fd, empty, arguments, environment, flags, 0]) };
-            result.err().unwrap_or(last)
-        }
+        _ if context.guarded => execute_file(context),
+        Program::File(_) => execute_file(context),
         Program::Paths(paths) => {
             for path in paths {
                 let path = path.as_ptr() as usize;
@@ -218,6 +226,28 @@ fn execute(context: &Context<'_>) -> Errno {
                 }
             }
             last
+        }
+    }
+}
+
+/// How often to try again what was open for writing when another thread made
+/// a child, which has it open until its own execution: some milliseconds.
+const BUSY_ATTEMPTS: u32 = 50_000;
+
+/// Executes the open file; returns only with the error that prevented it.
+fn execute_file(context: &Context<'_>) -> Errno {
+    let fd = signed(context.program_fd.load(Relaxed));
+    let empty = c"".as_ptr() as usize;
+    let (arguments, environment) = (context.arguments as usize, context.environment as usize);
+    let flags = signed(libc::AT_EMPTY_PATH);
+    let mut attempts = BUSY_ATTEMPTS;
+    loop {
+        let all = [fd, empty, arguments, environment, flags, 0];
+        // SAFETY: the vectors end with a null pointer; all strings live on in
+        // the parent.
+        match unsafe { call(libc::SYS_execveat, all) } {
+            Err(Errno::ETXTBSY) if attempts > 0 => attempts -= 1,
+            result => return result.err().unwrap_or(Errno::ENOENT),
         }
     }
 }

@@ -24,6 +24,7 @@ mod child;
 mod clone;
 mod descriptors;
 mod filesystem;
+mod guard;
 mod paths;
 mod perform;
 mod prepare;
@@ -45,6 +46,7 @@ use nix::unistd::Pid;
 
 use self::child::{Context, Report};
 use self::clone::{Stack, clone_onto};
+use self::guard::Guard;
 use self::strings::StringArray;
 use super::pidfd::PidFd;
 
@@ -155,6 +157,12 @@ pub enum CommandError {
     /// There is no program to execute.
     #[error("there is no program to execute")]
     NoProgram,
+    /// The launching process's executable would be unprotected.
+    #[error(
+        "the seccomp filter forbids what the protection of this runtime's executable needs: allow \
+         execveat, fcntl, write and exit_group"
+    )]
+    Guard,
 }
 
 /// Why a launch failed. No process is left.
@@ -181,7 +189,7 @@ pub enum SpawnError {
     /// The program could not be executed.
     #[error("cannot execute {program}")]
     Execute {
-        /// The path, or the first of several.
+        /// The path, or the name that was looked for in several folders.
         program: String,
         /// The kernel's error.
         source: Errno,
@@ -208,6 +216,14 @@ pub enum SpawnError {
     /// A descriptor for watching the launching process could not be opened.
     #[error("cannot open a pidfd of the launching process")]
     OwnPidfd(#[source] Errno),
+    /// The launching process's executable could not be protected.
+    #[error("cannot protect the launching process's executable ({action})")]
+    Guard {
+        /// What was tried.
+        action: &'static str,
+        /// The kernel's error.
+        source: Errno,
+    },
     /// The steps do not fit to the launch.
     #[error("cannot launch: {0}")]
     Unfit(&'static str),
@@ -253,6 +269,7 @@ pub struct Command {
     handles: Vec<OwnedFd>,
     slots: Vec<AtomicI32>,
     traced: bool,
+    guarded: bool,
     ignored_signals: u64,
     stack: Stack,
     /// For [`Step::BeBornAgain`].
@@ -298,6 +315,7 @@ impl Command {
             handles: Vec::new(),
             slots,
             traced: false,
+            guarded: false,
             ignored_signals: ignored_signals(),
             stack: Stack::new().map_err(CommandError::Stack)?,
             second_stack,
@@ -328,6 +346,23 @@ impl Command {
     pub fn traced(mut self, traced: bool) -> Self {
         self.traced = traced;
         self
+    }
+
+    /// Keeps this process's executable out of reach of the program, at the
+    /// price of one more `execve`, about 50 us: needed for a program from
+    /// [`Program::Paths`] that is not trusted, unless this process
+    /// [has a sealed executable](super::executable::is_sealed).
+    ///
+    /// # Errors
+    ///
+    /// When a filter among the steps does not permit what the guard calls.
+    pub fn guarded(mut self, guarded: bool) -> Result<Self, CommandError> {
+        let forbids = |step: &Step| matches!(step, Step::Seccomp(filter) if !filter.permits_guard);
+        if guarded && self.steps.iter().any(forbids) {
+            return Err(CommandError::Guard);
+        }
+        self.guarded = guarded;
+        Ok(self)
     }
 
     /// The steps, in order.
@@ -362,10 +397,12 @@ impl Command {
         let stamps = if self.traced { self.steps.len() } else { 0 };
         let trace: Vec<AtomicU64> = (0..stamps).map(|_| AtomicU64::new(0)).collect();
         let report = Report::default();
-        let places = self.places(launch)?;
+        let guard = self.guard(launch)?;
+        let places = self.places(launch, guard.as_ref())?;
         let parent = self.parent_pidfd()?;
         self.make_user_namespace()?;
-        let context = self.context(parent, launch, &places, &report, &trace);
+        let context =
+            self.context(parent, launch, &places, &report, &trace).guarded(guard.as_ref());
         let shared = libc::CLONE_VM | libc::CLONE_VFORK;
         let cloned = self.clone_child(&context, shared);
         self.forget_user_namespace();
@@ -376,6 +413,10 @@ impl Command {
             let _ = pidfd.wait(None);
             return Err(error);
         }
+        if let Some(source) = guard.and_then(Guard::outcome) {
+            let _ = pidfd.wait(None);
+            return Err(SpawnError::Execute { program: self.program_name(), source });
+        }
         let trace = trace.iter().map(|end| end.load(Relaxed)).collect();
         Ok(Child {
             pid: Pid::from_raw(pid),
@@ -384,6 +425,18 @@ impl Command {
             set_up: report.set_up.load(Relaxed),
             trace,
         })
+    }
+
+    /// The guard of a launch, if there is to be one.
+    fn guard<'a>(&self, launch: &Launch<'a>) -> Result<Option<Guard<'a>>, SpawnError> {
+        match &self.program {
+            Program::Paths(paths) if self.guarded => {
+                let held = self.steps.contains(&Step::AwaitStart);
+                let arguments = self.arguments.strings();
+                Guard::new(launch, held, paths, arguments, self.steps.len()).map(Some)
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Makes the user namespace of the next child, if it shall have one.
@@ -402,7 +455,11 @@ impl Command {
     }
 
     /// Where the descriptors of a launch go.
-    fn places(&self, launch: &Launch<'_>) -> Result<descriptors::Places, SpawnError> {
+    fn places(
+        &self,
+        launch: &Launch<'_>,
+        guard: Option<&Guard<'_>>,
+    ) -> Result<descriptors::Places, SpawnError> {
         let has_terminal = self.steps.iter().any(|step| matches!(step, Step::Terminal { .. }));
         if has_terminal && launch.terminal.is_none() {
             return Err(SpawnError::Unfit("a step makes a terminal and nobody takes it"));
@@ -410,7 +467,11 @@ impl Command {
         if has_terminal && launch.fds.iter().any(|(_, target)| (0..3).contains(target)) {
             return Err(SpawnError::Unfit("the standard streams are the terminal's"));
         }
-        descriptors::Places::new(launch.fds).map_err(SpawnError::Target)
+        let places = match guard {
+            Some(guard) => descriptors::Places::new(&guard.fds(launch)),
+            None => descriptors::Places::new(launch.fds),
+        };
+        places.map_err(SpawnError::Target)
     }
 
     /// What a child needs.
@@ -436,6 +497,7 @@ impl Command {
             places,
             parent: AtomicI32::new(parent),
             program: &self.program,
+            guarded: false,
             program_fd: AtomicI32::new(match &self.program {
                 Program::File(file) => file.as_raw_fd(),
                 Program::Paths(_) => -1,
@@ -518,8 +580,9 @@ impl Command {
     /// The program for a message.
     fn program_name(&self) -> String {
         let name = match &self.program {
-            Program::Paths(paths) => paths.first(),
-            Program::File(_) => self.arguments.strings().first(),
+            Program::Paths(paths) if paths.len() == 1 => paths.first(),
+            // Looked for in several folders: by the name alone.
+            Program::Paths(_) | Program::File(_) => self.arguments.strings().first(),
         };
         name.map_or_else(String::new, |name| name.to_string_lossy().into_owned())
     }

@@ -86,7 +86,7 @@ fn identity_step(step: &Step, context: &Context<'_>) -> Result<(), Errno> {
         }
         Step::SetCapabilities(sets) => set_capabilities(sets),
         Step::SetAmbient(set) => set_ambient(*set),
-        Step::HideMemory => prctl(libc::PR_SET_DUMPABLE, 0).map(drop),
+        Step::Hide => prctl(libc::PR_SET_DUMPABLE, 0).map(drop),
         Step::NoNewPrivileges => prctl(libc::PR_SET_NO_NEW_PRIVS, 1).map(drop),
         Step::Seccomp(filter) => load_filter(filter),
         Step::Umask(mask) => simple(libc::SYS_umask, [word(*mask), 0, 0]),

@@ -88,7 +88,8 @@ pub struct Filter {
     /// Whether the clock may be read afterwards. If not, the time at which
     /// set-up was done is taken just before.
     pub permits_clock: bool,
-    /// Whether [`Program::Guarded`](super::Program) can work under it.
+    /// Whether a [guarded](super::Command::guarded) child works under it:
+    /// `execveat`, `fcntl`, `write` and `exit_group` are allowed.
     pub permits_guard: bool,
 }
 
@@ -343,12 +344,6 @@ pub enum Step {
     SetCapabilities(CapabilitySets),
     /// Clears the ambient set, then raises these.
     SetAmbient(u64),
-    /// Makes the memory and descriptors of this process invisible to others
-    /// until it executes its program: it still has the launching process's
-    /// (`PR_SET_DUMPABLE` of prctl(2), which also makes its `/proc` files
-    /// root's own). Also keeps kernels before 5.16 from ending the launching
-    /// process with a child that a filter kills.
-    HideMemory,
     /// Promises that no `execve` will ever grant privileges (prctl(2),
     /// `PR_SET_NO_NEW_PRIVS`).
     NoNewPrivileges,
@@ -385,6 +380,12 @@ pub enum Step {
         /// Whether it is bound at `/dev/console`, where a file must exist.
         console: bool,
     },
+    /// Takes away the right of others to trace the child and to look at its
+    /// memory, program file and descriptors through `/proc`, as long as it
+    /// has not executed its program (prctl(2), `PR_SET_DUMPABLE`). Its own
+    /// files in `/proc` are then root's. Also keeps kernels before 5.16 from
+    /// ending the launching process together with a child that a filter kills.
+    Hide,
     /// Joins the session keyring of this name, a new one if there is none
     /// (keyctl(2)), so that the child does not have the keys of who made it.
     /// Kernels without keyrings have nothing to leave.
@@ -502,7 +503,6 @@ impl fmt::Display for Step {
             Self::SetUser { uid, gid } => write!(f, "become user {uid} and group {gid}"),
             Self::SetCapabilities(sets) => write!(f, "set the capabilities {:#x}", sets.effective),
             Self::SetAmbient(set) => write!(f, "set the ambient set to {set:#x}"),
-            Self::HideMemory => f.write_str("hide the launching process's memory"),
             Self::NoNewPrivileges => f.write_str("set no_new_privs"),
             Self::Seccomp(filter) => {
                 write!(f, "load the seccomp filter ({} instructions)", filter.instructions.len())
@@ -516,6 +516,7 @@ impl fmt::Display for Step {
             Self::MapDescriptors => f.write_str("arrange the descriptors"),
             Self::CheckParent => f.write_str("find the launching process alive"),
             Self::Terminal { .. } => f.write_str("make a terminal in /dev/pts"),
+            Self::Hide => f.write_str("hide from other processes"),
             Self::SessionKeyring(name) => write!(f, "join the session keyring {}", text(name)),
             Self::Pause(number) => write!(f, "wait for the launching process at point {number}"),
             Self::FindProgram => f.write_str("find the program"),

@@ -1,0 +1,204 @@
+//! Learning when a network namespace has been destroyed.
+//!
+//! The kernel destroys a network namespace in a worker of its own, some time
+//! after the last process has left, and tells nobody when it is done. What it
+//! does tell is that it begins: a namespace that has an id here
+//! (`RTM_NEWNSID`) is announced as `RTM_DELNSID` when the worker takes it
+//! (`cleanup_net` in net/core/net_namespace.c). That worker takes all that is
+//! due at once and does nothing else until it is through with them. So a
+//! second namespace, the *sentinel*, made beforehand and empty, is let go at
+//! the announcement: its own announcement says that the worker has come back for
+//! more, and thus that the first namespace is destroyed.
+//!
+//! Only a namespace that something still lives in can be given an id. Afterwards
+//! nothing is certain: sockets hold a namespace until the end of a grace period
+//! after they were closed, so it may not even be in the worker's hands.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
+
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::unistd::Pid;
+
+use super::NetworkError;
+use super::namespace::Netns;
+use super::netlink::Connection;
+use crate::sys::clock::Deadline;
+
+/// `RTNLGRP_NSID` of include/uapi/linux/rtnetlink.h.
+const GROUP: u32 = 28;
+
+/// Hears of the end of network namespaces. It needs `CAP_NET_ADMIN` and
+/// `CAP_SYS_ADMIN` in the calling process's network namespace.
+#[derive(Debug)]
+pub struct Witness {
+    asking: Connection,
+    hearing: Connection,
+    sentinel: Option<(Netns, Id)>,
+}
+
+/// The id by which the calling process's network namespace knows another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Id(i32);
+
+/// A network namespace whose end is to be witnessed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Marked(Id);
+
+impl Witness {
+    /// Begins to listen and makes a sentinel.
+    ///
+    /// # Errors
+    ///
+    /// Without the privileges.
+    pub fn new() -> Result<Self, NetworkError> {
+        let open = || Connection::open().map_err(failed("open a netlink socket"));
+        let mut witness = Self { asking: open()?, hearing: open()?, sentinel: None };
+        witness.hearing.join(GROUP).map_err(failed("listen to namespace ids"))?;
+        witness.renew()?;
+        Ok(witness)
+    }
+
+    /// Marks the network namespace of a process, in four short system calls.
+    /// `None` when the process has just ended.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses an id.
+    pub fn mark(&mut self, pid: Pid) -> Result<Option<Marked>, NetworkError> {
+        let pid = NsidAttribute::Pid(pid.as_raw().cast_unsigned());
+        match self.identify(&pid) {
+            Ok(id) => Ok(Some(Marked(id))),
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(None),
+            Err(error) => Err(failed("give a network namespace an id")(error)),
+        }
+    }
+
+    /// Waits until a namespace is destroyed, which nothing may be in any
+    /// more. Uses the sentinel up.
+    ///
+    /// # Errors
+    ///
+    /// [`NetworkError::Remains`] when it is not within the limit.
+    pub fn wait(&mut self, marked: Marked, limit: Duration) -> Result<(), NetworkError> {
+        let deadline = Deadline::after(limit);
+        self.wait_for(marked.0, deadline, limit)?;
+        if self.sentinel.is_none() {
+            self.renew()?;
+        }
+        let Some((netns, id)) = self.sentinel.take() else { return Ok(()) };
+        drop(netns);
+        self.wait_for(id, deadline, limit)
+    }
+
+    /// Marks a network namespace that is at hand.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses an id.
+    pub fn mark_namespace(&mut self, netns: &Netns) -> Result<Marked, NetworkError> {
+        let fd = NsidAttribute::Fd(netns.as_fd().as_raw_fd().cast_unsigned());
+        let id = self.identify(&fd).map_err(failed("give a network namespace an id"))?;
+        Ok(Marked(id))
+    }
+
+    /// Makes a new sentinel in place of one that was used up: for a moment in
+    /// which nothing is measured.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refuses.
+    pub fn renew(&mut self) -> Result<(), NetworkError> {
+        // What was heard so far speaks of ids that are free again.
+        while self.hearing.heard().map_err(failed("hear of namespace ids"))?.is_none() {}
+        if self.sentinel.is_none() {
+            let netns = Netns::empty()?;
+            let Marked(id) = self.mark_namespace(&netns)?;
+            self.sentinel = Some((netns, id));
+        }
+        Ok(())
+    }
+
+    /// Waits until the worker has taken a namespace.
+    fn wait_for(
+        &mut self,
+        id: Id,
+        deadline: Deadline,
+        limit: Duration,
+    ) -> Result<(), NetworkError> {
+        loop {
+            let heard = self.hearing.heard().map_err(failed("hear of namespace ids"))?;
+            let taken = match heard {
+                Some(messages) => messages.iter().any(|message| tells_the_end(message, id)),
+                // Some were lost, perhaps this one.
+                None => !self.is_known(id)?,
+            };
+            if taken {
+                return Ok(());
+            }
+            if deadline.passed() {
+                let what = "the network namespace".to_owned();
+                return Err(NetworkError::Remains { what, seconds: limit.as_secs_f64() });
+            }
+            let mut fds = [PollFd::new(self.hearing.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, deadline.poll_timeout()) {
+                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+                Err(error) => return Err(failed("wait for namespace ids")(error.into())),
+            }
+        }
+    }
+
+    /// Gives a namespace an id unless it has one.
+    fn identify(&mut self, namespace: &NsidAttribute) -> io::Result<Id> {
+        // -1 has the kernel choose.
+        let give = message(vec![NsidAttribute::Id(-1), namespace.clone()]);
+        match self.asking.request(vec![(RouteNetlinkMessage::NewNsId(give), 0)]) {
+            Err((_, error)) if error.raw_os_error() != Some(libc::EEXIST) => return Err(error),
+            _ => {}
+        }
+        let ask = message(vec![namespace.clone()]);
+        let answer = self.asking.query(RouteNetlinkMessage::GetNsId(ask))?;
+        // A process that ended in between has an id that nobody knows.
+        id_of(&answer).ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))
+    }
+
+    /// Whether a namespace with this id exists.
+    fn is_known(&mut self, id: Id) -> Result<bool, NetworkError> {
+        let ask = message(vec![NsidAttribute::Id(id.0)]);
+        match self.asking.query(RouteNetlinkMessage::GetNsId(ask)) {
+            Ok(_) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+            Err(error) => Err(failed("ask for a namespace id")(error)),
+        }
+    }
+}
+
+fn failed(operation: &'static str) -> impl FnOnce(io::Error) -> NetworkError {
+    move |source| NetworkError::Netlink { operation: operation.to_owned(), source }
+}
+
+fn message(attributes: Vec<NsidAttribute>) -> NsidMessage {
+    let mut message = NsidMessage::default();
+    message.attributes = attributes;
+    message
+}
+
+/// The id in a message; none when it says that there is none.
+fn id_of(message: &RouteNetlinkMessage) -> Option<Id> {
+    let (RouteNetlinkMessage::NewNsId(message) | RouteNetlinkMessage::DelNsId(message)) = message
+    else {
+        return None;
+    };
+    message.attributes.iter().find_map(|attribute| match attribute {
+        NsidAttribute::Id(id) if *id >= 0 => Some(Id(*id)),
+        _ => None,
+    })
+}
+
+fn tells_the_end(message: &RouteNetlinkMessage, id: Id) -> bool {
+    matches!(message, RouteNetlinkMessage::DelNsId(_)) && id_of(message) == Some(id)
+}
