@@ -486,6 +486,15 @@ impl fmt::Display for Step {
             }
             Self::Mask { place, .. } => write!(f, "mask {place}"),
             Self::ProtectPath { place } => write!(f, "make {place} read-only"),
+            _ => self.fmt_process(f),
+        }
+    }
+}
+
+impl Step {
+    /// As above, for what is about the process rather than its files.
+    fn fmt_process(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
             Self::HostName(name) => write!(f, "set the host name `{}`", text(name)),
             Self::DomainName(name) => write!(f, "set the domain name `{}`", text(name)),
             Self::LoopbackUp => f.write_str("bring up the loopback interface"),
@@ -521,6 +530,8 @@ impl fmt::Display for Step {
             Self::Pause(number) => write!(f, "wait for the launching process at point {number}"),
             Self::FindProgram => f.write_str("find the program"),
             Self::AwaitStart => f.write_str("wait to be started"),
+            // Every step is in one of the two functions.
+            _ => write!(f, "{self:?}"),
         }
     }
 }
