@@ -5,11 +5,12 @@
 //!
 //! Modules stand in pipeline order; each uses only those before it:
 //! `units`, `errors`, `record`, `sys`, `host`, `spec`, `plan`, `payload`, `image`,
-//! `container`, `backend`, `probe`, `run`, `store`, `stats`,
+//! `container`, `backend`, `probe`, `run`, `store`, `stats`, `claims`,
 //! `chart`, `report`, `cli`.
 
 pub mod backend;
 pub mod chart;
+pub mod claims;
 pub mod cli;
 pub mod container;
 pub mod errors;

@@ -63,9 +63,19 @@ fn start(engine: &Engine, random: &mut ChaCha8Rng) -> Victim {
     Victim { child, inside: None, runner }
 }
 
+/// A process that does not outlive a test that failed.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Something happens to it at some moment of its life.
 fn strike(victim: &mut Victim, random: &mut ChaCha8Rng) {
-    std::thread::sleep(Duration::from_micros(random.random_range(0..30_000)));
+    std::thread::sleep(Duration::from_micros(random.random_range(0..150_000)));
     victim.inside = first_process(victim.runner);
     let ended = |victim: &mut Victim| victim.child.try_wait().expect("asked").is_some();
     match random.random_range(0..6) {
@@ -119,7 +129,8 @@ fn five_hundred_random_sequences_leave_nothing() {
     let mut random = ChaCha8Rng::seed_from_u64(SEED);
     // The neighbour lives from before the first to after the last.
     let mut command = engine.sh(&["--pids", "50", "--readonly"], "exec sleep 1000");
-    let mut neighbour = command.spawn().expect("started");
+    let mut neighbour = Ended(command.spawn().expect("started"));
+    let neighbour = &mut neighbour.0;
     assert!(wait_until(PATIENCE, || first_process(neighbour.id()).is_some()));
     let mut runners = BTreeSet::new();
     let mut insides = BTreeSet::new();
@@ -151,7 +162,7 @@ fn five_hundred_random_sequences_leave_nothing() {
     let ours = |pid: &u32| {
         let root = std::fs::read_link(format!("/proc/{pid}/root"));
         state_of(*pid).is_some_and(|state| state != 'Z')
-            && root.is_ok_and(|root| root != PathBuf::from("/"))
+            && root.is_ok_and(|root| root != std::path::Path::new("/"))
     };
     assert!(wait_until(PATIENCE, || !insides.iter().any(ours)), "processes are left");
     let left: Vec<PathBuf> = runners.iter().flat_map(|runner| cgroups_of(*runner)).collect();

@@ -8,6 +8,7 @@
     clippy::expect_used,
     clippy::print_stderr,
     clippy::cast_precision_loss,
+    clippy::too_many_lines,
     reason = "a test says what went wrong by panicking"
 )]
 
@@ -309,10 +310,56 @@ fn the_network_is_its_own_unless_asked_otherwise() {
 }
 
 #[test]
+fn a_bridge_is_reached_by_the_host_and_leaves_nothing() {
+    if !is_root() {
+        return skip("bridges need root");
+    }
+    let engine = Engine::new();
+    let links = |runner: u32| {
+        let id = format!("unladen-run-{runner}-");
+        let folders = fs::read_dir("/sys/class/net").expect("folder").flatten();
+        let alias = |folder: fs::DirEntry| fs::read_to_string(folder.path().join("ifalias"));
+        folders
+            .filter_map(|folder| alias(folder).ok())
+            .filter(|alias| alias.starts_with(&id))
+            .count()
+    };
+    let script = "grep -c eth0 /proc/net/dev; read word";
+    let mut command = engine.sh(&["--net", "bridge"], script);
+    command.stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = Talking::start(&mut command);
+    assert_eq!(running.line(), "1");
+    assert_eq!(links(running.child.id()), 1);
+    drop(running.child.stdin.take());
+    let mut said = String::new();
+    running.child.stderr.take().expect("piped").read_to_string(&mut said).expect("text");
+    assert!(said.starts_with("unladen: the container's address is "), "{said}");
+    let runner = running.child.id();
+    assert_eq!(running.end().status.code(), Some(1));
+    assert_eq!(links(runner), 0);
+}
+
+#[test]
+fn system_calls_are_filtered_unless_asked_otherwise() {
+    let engine = Engine::new();
+    let mode = |flags: &[&str]| fine(engine.sh(flags, "grep Seccomp: /proc/self/status"));
+    assert_eq!(mode(&[]), "Seccomp:\t2\n");
+    assert_eq!(mode(&["--seccomp", "none"]), "Seccomp:\t0\n");
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("profile.json");
+    let profile = r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+        {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95}]}"#;
+    fs::write(&path, profile).expect("written");
+    let flags = ["--overlay", "--seccomp", &path.display().to_string()];
+    let output = run(engine.sh(&flags, "mkdir /tmp/x"));
+    assert!(stderr(&output).contains("Operation not supported"), "{}", stderr(&output));
+}
+
+#[test]
 fn streams_are_the_commands_own() {
     let engine = Engine::new();
     // Every byte, and more than a pipe holds.
-    let data: Vec<u8> = (0..3_000_000_u32).map(|number| (number * 7 % 256) as u8).collect();
+    let data: Vec<u8> = (0..=u8::MAX).cycle().take(3_000_001).collect();
     let mut command = engine.run(&[]);
     command.args(["--", "cat"]).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().expect("started");

@@ -288,12 +288,13 @@ fn the_runtime_works_on_pure_cgroup_v2() {
 
     let user = Part::of(&console, "user");
     assert_eq!(user.exit(), Some(0));
-    assert!(user.ok("container", "startup.gone") >= 2);
+    // Who may not see a network namespace end has no `gone`.
+    assert!(user.ok("container", "startup.removed") >= 2);
     assert!(user.ok("container", "memory.cgroup") >= 1, "the delegated part is used");
 
     let plain = Part::of(&console, "plain");
     assert_eq!(plain.exit(), Some(0), "without delegation it works too, without limits");
-    assert!(plain.ok("container", "startup.gone") >= 2);
+    assert!(plain.ok("container", "startup.removed") >= 2);
     assert_eq!(plain.ok("container", "memory.cgroup"), 0, "nothing is made up");
     assert!(
         plain.lines.iter().any(|line| line.starts_with("manifest") && line.contains("limit")),

@@ -155,6 +155,7 @@ fn compile_inspector(program: &Path) {
 fn limits() -> Limits {
     Limits {
         memory: Some(64 << 20),
+        cpu_weight: Some(50),
         pids: Some(40),
         cpu_quota: Some(CpuQuota { quota_us: 150_000, period_us: 100_000 }),
         ..Limits::default()
@@ -359,8 +360,12 @@ fn an_unprivileged_root_sees_the_same() {
 }
 
 #[test]
-fn usual_capabilities_limits_and_a_writable_root_look_the_same() {
+fn usual_capabilities_limits_a_filter_and_a_writable_root_look_the_same() {
     compare("usual", |spec| {
+        let filter = default_profile(&usual_capabilities(), Machine::native()).expect("resolved");
+        if let Some(linux) = spec.linux_mut() {
+            linux.set_seccomp(Some(filter));
+        }
         if let Some(root) = spec.root_mut() {
             root.set_readonly(Some(false));
         }

@@ -6,7 +6,8 @@
 //! It does what the suite's default cell does, in the order of
 //! [`Floor::launch`] and [`set_up`]: control groups with limits, namespaces,
 //! a private copy of the root, `pivot_root`, devices, masks, loopback, no
-//! capabilities, no way to gain any. It has no messages, no choice and no
+//! capabilities, no way to gain any, a system-call filter that was compiled
+//! beforehand. It has no messages, no choice and no
 //! safety net: it is for nothing else.
 
 use std::cell::UnsafeCell;
@@ -19,6 +20,7 @@ use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
 use nix::libc;
 use unladen::sys::pidfd::PidFd;
+use unladen::sys::spawn::Instruction;
 
 pub mod start;
 
@@ -82,6 +84,7 @@ pub struct Floor {
     environment: Vec<CString>,
     stack: Box<UnsafeCell<[u8; STACK]>>,
     last_capability: c_int,
+    filter: Vec<Instruction>,
     number: u64,
 }
 
@@ -105,7 +108,13 @@ struct Context<'a> {
 impl Floor {
     /// Prepares containers with a program of `rootfs` below the control
     /// groups of a run, one folder for each hierarchy.
-    pub fn new(folders: &[&Path], rootfs: &Path, program: &str, environment: &[&str]) -> Self {
+    pub fn new(
+        folders: &[&Path],
+        rootfs: &Path,
+        program: &str,
+        environment: &[&str],
+        filter: Vec<Instruction>,
+    ) -> Self {
         let c = |text: &[u8]| CString::new(text).expect("no NUL");
         let last = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap").expect("a number");
         Self {
@@ -115,6 +124,7 @@ impl Floor {
             environment: environment.iter().map(|text| c(text.as_bytes())).collect(),
             stack: Box::new(UnsafeCell::new([0; STACK])),
             last_capability: last.trim().parse().expect("a number"),
+            filter,
             number: 0,
         }
     }
@@ -479,6 +489,11 @@ unsafe fn set_up(context: &Context<'_>) -> Result<(), (c_int, c_int)> {
         steps.done(libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()))?;
         steps.done(prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL))?;
         steps.done(libc::syscall(libc::SYS_chdir, c"/".as_ptr()))?;
+        // `struct sock_fprog`; the instructions have the layout of `sock_filter`.
+        let filter = (floor.filter.len(), floor.filter.as_ptr());
+        let program = libc::sock_fprog { len: filter.0 as u16, filter: filter.1.cast_mut().cast() };
+        let load = libc::SECCOMP_SET_MODE_FILTER;
+        steps.done(libc::syscall(libc::SYS_seccomp, load, 0, std::ptr::from_ref(&program)))?;
         let unblocked = 0_u64;
         let mask = std::ptr::from_ref(&unblocked);
         steps.done(libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, mask, none, 8))?;

@@ -8,8 +8,10 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use oci_spec::runtime::Capabilities;
 use unladen::backend::Assets;
 use unladen::container::cgroup::{Controller, CpuQuota, Hierarchy, Limits, RunTree};
+use unladen::container::seccomp::{Machine, compile, default_profile};
 use unladen::container::{
     CellOptions, Container, PAYLOAD_PATH, Plan, default_cell_spec, minimal_rootfs,
 };
@@ -67,12 +69,14 @@ impl Starts {
             hierarchy.prepare(run_id, &Controller::STANDARD).map_err(|error| chain(&error))?;
         let channel = format!("{ENV_CHANNEL}=fd:3");
         let workload = format!("{ENV_WORKLOAD}=exit");
+        let profile = default_profile(&Capabilities::new(), Machine::native())
+            .map_err(|error| chain(&error))?;
+        let filter = compile(&profile).map_err(|error| chain(&error))?.instructions;
         let options = CellOptions {
             rootfs: &rootfs,
             arguments: vec![PAYLOAD_PATH.to_owned()],
             limits: limits(),
-            // The loop that it is compared with has none either.
-            seccomp: None,
+            seccomp: Some(profile),
             user_namespace: false,
         };
         let mut spec = default_cell_spec(&options);
@@ -81,7 +85,8 @@ impl Starts {
         }
         let plan = Plan::from_spec(&spec, &rootfs).map_err(|error| chain(&error))?;
         let null = File::open("/dev/null").map_err(|error| chain(&error))?;
-        let floor = Floor::new(&tree.folders(), &rootfs, PAYLOAD_PATH, &[&channel, &workload]);
+        let environment = [channel.as_str(), workload.as_str()];
+        let floor = Floor::new(&tree.folders(), &rootfs, PAYLOAD_PATH, &environment, filter);
         Ok(Self {
             floor,
             direct: Container::prepare_direct(&plan).map_err(|error| chain(&error))?,

@@ -6,6 +6,9 @@ use std::process::Command;
 
 use crate::bundle::{Bundles, Job};
 
+/// The descriptor on which bubblewrap gets the system-call filter.
+pub const FILTER: i32 = 3;
+
 /// How an arm runs one container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
@@ -74,11 +77,11 @@ const CANDIDATES: [Candidate; 5] = [
         ..candidate("youki", Way::Oci)
     },
     Candidate {
-        remark: "no cgroups and limits; mounts and namespaces by its own options, not by config.json",
+        remark: "no cgroups and limits, no capabilities; the same filter, but mounts and namespaces by its own options",
         ..candidate("bwrap", Way::Bwrap)
     },
     Candidate {
-        remark: "no cgroups and limits, all capabilities, the host's devices and /sys not hidden but absent",
+        remark: "no cgroups and limits, no filter, all capabilities; of the mounts only /proc",
         ..candidate("unshare", Way::Unshare)
     },
 ];
@@ -184,6 +187,8 @@ impl Arm {
                 "/tmp",
                 "--cap-drop",
                 "ALL",
+                "--seccomp",
+                &FILTER.to_string(),
             ]),
             Way::Unshare => words(&[
                 &program,
@@ -211,6 +216,11 @@ impl Arm {
             }
         }
         command
+    }
+
+    /// The filter that the command wants on [`FILTER`].
+    pub fn filter(&self, bundles: &Bundles) -> Option<PathBuf> {
+        (self.way == Way::Bwrap).then(|| bundles.filter())
     }
 
     /// What removes a container of this id that was killed half-way.

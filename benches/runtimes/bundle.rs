@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxSeccomp, Spec};
 use unladen::container::cgroup::{CpuQuota, Limits};
+use unladen::container::seccomp::{Machine, compile, default_profile};
 use unladen::container::{StandardOptions, standard_spec};
 
 use crate::program;
@@ -77,7 +78,15 @@ impl Bundles {
             let spec = spec(&rootfs, job.arguments());
             spec.save(bundle.join("config.json")).expect("config.json is written");
         }
+        let spec = spec(&rootfs, Job::True.arguments());
+        fs::write(bundles.filter(), program_of(&profile(&spec))).expect("the filter is written");
         bundles
+    }
+
+    /// The system-call filter of the bundles as the kernel takes it, for
+    /// those that do not read `config.json`.
+    pub fn filter(&self) -> PathBuf {
+        self.folder().join("filter.bpf")
     }
 
     pub fn folder(&self) -> &Path {
@@ -115,7 +124,7 @@ pub fn busybox() -> Option<PathBuf> {
 /// specification asks for, few capabilities, loopback; and limits on memory,
 /// processes and processor time.
 fn spec(rootfs: &Path, arguments: Vec<String>) -> Spec {
-    standard_spec(&StandardOptions {
+    let mut options = StandardOptions {
         rootfs: rootfs.to_owned(),
         readonly: true,
         arguments,
@@ -125,5 +134,27 @@ fn spec(rootfs: &Path, arguments: Vec<String>) -> Spec {
         no_new_privileges: true,
         limits: limits(),
         ..StandardOptions::default()
-    })
+    };
+    // The profile depends on the capabilities that the others give.
+    options.seccomp = Some(profile(&standard_spec(&options)));
+    standard_spec(&options)
+}
+
+/// A filter as an array of `struct sock_filter`.
+fn program_of(profile: &LinuxSeccomp) -> Vec<u8> {
+    let filter = compile(profile).expect("the default profile compiles");
+    let bytes = filter.instructions.iter().flat_map(|instruction| {
+        let [low, high] = instruction.code.to_ne_bytes();
+        let operand = instruction.k.to_ne_bytes();
+        [[low, high, instruction.jt, instruction.jf], operand].concat()
+    });
+    bytes.collect()
+}
+
+/// The default system-call filter for a spec's capabilities.
+fn profile(spec: &Spec) -> LinuxSeccomp {
+    let process = spec.process().as_ref();
+    let sets = process.and_then(|process| process.capabilities().as_ref());
+    let bounding = sets.and_then(|sets| sets.bounding().clone()).unwrap_or_default();
+    default_profile(&bounding, Machine::native()).expect("the kernel's version is understood")
 }

@@ -30,7 +30,7 @@ mod program;
 mod results;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
@@ -56,6 +56,9 @@ struct Options {
     /// What the containers run: `true`, three instructions without a C library, or `busybox`
     #[arg(long, default_value = "true", value_parser = ["true", "busybox"])]
     job: String,
+    /// Another build of this project's command to measure
+    #[arg(long, value_name = "FILE", default_value = env!("CARGO_BIN_EXE_unladen"))]
+    unladen: PathBuf,
     /// Only these runtimes (repeatable)
     #[arg(long = "only", value_name = "NAME")]
     only: Vec<String>,
@@ -91,7 +94,7 @@ fn main() -> ExitCode {
     let rounds = if options.test { 1 } else { options.rounds };
     let run_id = RunId::new(SystemTime::now()).expect("random bytes").to_string();
     let seed = options.seed.unwrap_or_else(|| unladen::host::random_u64().expect("random bytes"));
-    let (mut arms, missing) = arms::all(Path::new(env!("CARGO_BIN_EXE_unladen")));
+    let (mut arms, missing) = arms::all(&options.unladen);
     if !options.only.is_empty() {
         let always = [OURS, CONTROL, SPAWN, SPAWN_NAP];
         arms.retain(|arm| {
@@ -245,8 +248,7 @@ impl Comparison {
     /// One container of one arm.
     fn run(&self, arm: &Arm, round: u32) -> Taken {
         let id = format!("{}-{}-{round}", self.run_id, slug(arm.name));
-        let command = arm.command(&self.bundles, arm.job(self.job), &id);
-        let mut external = External::new(&command, arm.hide_unified);
+        let mut external = External::of(arm, &self.bundles, arm.job(self.job), &id);
         let taken = external.run(self.deadline);
         if taken.is_err()
             && let Some(command) = arm.clean_up(&self.bundles, &id)

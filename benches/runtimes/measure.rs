@@ -7,6 +7,8 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use crate::arms::{Arm, FILTER};
+use crate::bundle::{Bundles, Job};
 use crate::floor::start::chain;
 use nix::sched::CloneFlags;
 use nix::sys::signal::{Signal, killpg};
@@ -20,6 +22,8 @@ pub struct External {
     command: Command,
     null: File,
     output: File,
+    /// What the command reads from descriptor [`FILTER`].
+    filter: Option<File>,
 }
 
 /// How long it took, in nanoseconds, or why there is no such time.
@@ -63,7 +67,15 @@ impl External {
             command,
             null: File::open("/dev/null").expect("/dev/null"),
             output: tempfile::tempfile().expect("a temporary file"),
+            filter: None,
         }
+    }
+
+    /// The command of an arm for one container.
+    pub fn of(arm: &Arm, bundles: &Bundles, job: Job, id: &str) -> Self {
+        let filter = arm.filter(bundles).map(|path| File::open(path).expect("the filter"));
+        let command = arm.command(bundles, job, id);
+        Self { filter, ..Self::new(&command, arm.hide_unified) }
     }
 
     /// Starts the command without waiting for it.
@@ -71,7 +83,8 @@ impl External {
         self.output.set_len(0).expect("an empty file");
         self.output.seek(SeekFrom::Start(0)).expect("its beginning");
         let (null, output) = (self.null.as_fd(), self.output.as_fd());
-        let fds = [(null, 0), (output, 1), (output, 2)];
+        let mut fds = vec![(null, 0), (output, 1), (output, 2)];
+        fds.extend(self.filter.as_ref().map(|filter| (filter.as_fd(), FILTER)));
         self.command
             .spawn(&Launch { fds: &fds, ..Launch::default() })
             .map_err(|error| chain(&error))

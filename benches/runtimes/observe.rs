@@ -39,7 +39,7 @@ pub struct Seen {
 /// Starts a container that does nothing, looks at it, and ends it.
 pub fn look(arm: &Arm, bundles: &Bundles, id: &str, deadline: Duration) -> Result<Seen, String> {
     let job = Job::Pause;
-    let mut external = External::new(&arm.command(bundles, job, id), arm.hide_unified);
+    let mut external = External::of(arm, bundles, job, id);
     let before = descendants();
     let child = external.start()?;
     let program = bundles.rootfs().join(job.name());

@@ -57,6 +57,8 @@ impl Container {
         if let Some(process) = spec.process_mut() {
             process.set_env(Some(environment(cell.workload, &self.run_id)));
         }
+        // A bridge's namespace is made for the instance; that there is one
+        // stays in the spec.
         if param_value(cell, "net") == Some("none")
             && let Some(linux) = spec.linux_mut()
         {
@@ -103,7 +105,12 @@ impl Backend for Container {
         let spec = self.spec(cell)?;
         let command = command(&spec);
         let bundle = self.assets.cache().to_owned();
-        let recipe = Recipe::Container { spec: Box::new(spec), bundle };
+        let recipe = Recipe::Container {
+            spec: Box::new(spec),
+            bundle,
+            bridge: param_value(cell, "net") == Some("bridge"),
+            pooled: param_value(cell, "pool") == Some("yes"),
+        };
         let (template, remarks) = self.real.prepare(recipe)?;
         let deadline = self.real.deadline(DEADLINE);
         Ok(Prepared { template, command, remarks, accelerator: None, deadline })

@@ -126,6 +126,12 @@ pub trait Instance {
     /// Where its memory can be read.
     fn memory(&self) -> MemorySource;
 
+    /// Nanoseconds that it took to make, before the request, what the
+    /// instance took from a pool.
+    fn refill(&self) -> Option<u64> {
+        None
+    }
+
     /// Asks whether it lives, and waits for the answer.
     ///
     /// # Errors

@@ -226,6 +226,10 @@ impl Instance for RealInstance {
         MemorySource::Kernel { pid: self.launched.pid, cgroups }
     }
 
+    fn refill(&self) -> Option<u64> {
+        self.launched.refill
+    }
+
     fn ping(&mut self) -> Result<(), BackendError> {
         self.pings += 1;
         let nonce = self.pings ^ 0x5EED_0000_0000_0000;

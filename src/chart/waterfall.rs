@@ -199,7 +199,9 @@ fn colour(phase: &Phase) -> Colour {
         (_, Mark::Init) => RGBColor(0xe6, 0x9f, 0x00),
         (_, Mark::Ready) => RGBColor(0xcc, 0x79, 0xa7),
         (_, Mark::Exited) => RGBColor(0xd5, 0x5e, 0x00),
-        (_, Mark::Gone) => BLACK,
+        (_, Mark::Removed) => BLACK,
+        (Mark::Exited, Mark::Gone) => BLACK,
+        (_, Mark::Gone) => RGBColor(0x66, 0x66, 0x66),
         (_, Mark::Stop | Mark::Request) => GREY,
     }
 }

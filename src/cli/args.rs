@@ -26,6 +26,8 @@ pub struct Cli {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Check the instruments: work of known cost through the real pipeline
+    Selfcheck(SelfcheckArgs),
     /// Check this host: each fact, its effect, and the remedy
     Doctor(JsonArgs),
     /// List backends, profiles, experiments and workloads, and what cannot run here
@@ -63,6 +65,20 @@ pub enum Command {
 /// Output for programs.
 #[derive(Debug, Args)]
 pub struct JsonArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `selfcheck`.
+#[derive(Debug, Args)]
+pub struct SelfcheckArgs {
+    /// Only this backend (repeatable)
+    #[arg(long, value_enum)]
+    pub backend: Vec<BackendArg>,
+    /// Keep the measurements in this folder
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -111,6 +127,27 @@ pub struct RunArgs {
     /// Make no figures and no page
     #[arg(long)]
     pub no_report: bool,
+}
+
+impl RunArgs {
+    /// A run of a shipped spec without a report, into a folder.
+    pub(super) fn of(spec: &str, backend: Vec<BackendArg>, out: PathBuf) -> Self {
+        Self {
+            spec: spec.to_owned(),
+            experiment: Vec::new(),
+            backend,
+            workload: Vec::new(),
+            rounds: None,
+            precision: None,
+            max_rounds: 1,
+            budget: None,
+            deadline: None,
+            seed: None,
+            out: Some(out),
+            resume: None,
+            no_report: true,
+        }
+    }
 }
 
 /// Arguments of `report`.

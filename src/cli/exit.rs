@@ -7,7 +7,8 @@ use std::process::ExitCode;
 pub enum Exit {
     /// Everything asked for was done and measured.
     Ok,
-    /// Some trials failed; what was measured is stored.
+    /// Some trials failed, or an instrument is off; what was measured is
+    /// stored.
     TrialsFailed,
     /// Wrong use or bad input.
     Usage,
@@ -29,7 +30,7 @@ impl Exit {
     /// Each code with its meaning, for `--help` and the README.
     pub const TABLE: [(u8, &'static str); 8] = [
         (0, "everything was done and measured"),
-        (1, "some trials failed; everything else is stored"),
+        (1, "some trials failed, or an instrument is off; everything else is stored"),
         (2, "wrong use or bad input"),
         (3, "the host lacks something: some cells were skipped, each with its reason"),
         (4, "a comparison found a regression"),

@@ -52,7 +52,10 @@ pub(super) fn list(json: bool) -> Result<Exit, CliError> {
         workloads: vec![
             Entry::new("pause", "ready at once, then idle"),
             Entry::new("exit", "ready at once, then runs to completion"),
+            Entry::new("exit=CODE", "ready at once, then ends with this code"),
             Entry::new("touch=MIB", "touches this much memory, proves it, then idles"),
+            Entry::new("sleep=MS", "sleeps so long before it is ready, then idles"),
+            Entry::new("spin=MS", "uses so much CPU time before it is ready, then idles"),
             Entry::new("http", "answers an HTTP/1.1 request over its channel"),
         ],
     };

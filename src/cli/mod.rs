@@ -15,6 +15,7 @@ mod list;
 pub mod oci;
 mod progress;
 mod run;
+mod selfcheck;
 mod signals;
 
 use std::io::{self, Write};
@@ -68,6 +69,8 @@ enum CliError {
     Signals(#[source] io::Error),
     #[error("cannot find this program's own file")]
     Executable(#[source] io::Error),
+    #[error("cannot make a temporary folder")]
+    Temporary(#[source] io::Error),
     #[error("cannot write to standard output")]
     Output(#[source] io::Error),
 }
@@ -120,6 +123,7 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
         Command::Doctor(args) => doctor::doctor(args.json),
         Command::List(args) => list::list(args.json),
         Command::Run(args) => run::run(&args),
+        Command::Selfcheck(args) => selfcheck::selfcheck(args),
         Command::Report(args) => {
             show_report(&args.run, args.out.as_deref())?;
             Ok(Exit::Ok)

@@ -56,7 +56,7 @@ pub use self::bundle::{Bundle, BundleError, parse_config, read_config};
 pub use self::plan::{Plan, PlanError};
 pub use self::rootfs::{PAYLOAD_PATH, RootfsError, minimal_rootfs};
 pub use self::run::{InstanceId, RunError, Running, Stdio, Streams, run, start, start_on_bridge};
-pub use self::runtime::{Container, LaunchError, NetworkedContainer, PrepareError};
+pub use self::runtime::{Container, HeldContainer, LaunchError, NetworkedContainer, PrepareError};
 pub use self::spec::{
     CapabilityChange, CellOptions, DEFAULT_PATH, Identity, Network, StandardOptions, UserError,
     capabilities_of, capability, default_cell_spec, find_user, identify, resource_limit,

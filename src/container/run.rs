@@ -228,14 +228,11 @@ fn in_groups(
         return Ok((launch(&Group::none("no limit was asked for"))?, None));
     }
     let hierarchy = Hierarchy::detect(Path::new("/proc"), Path::new("/sys/fs/cgroup"))?;
-    let mut tree = hierarchy.prepare(id, &controllers)?;
-    let child =
-        tree.create_only(plan.limits()).map_err(RunError::from).and_then(|group| {
-            match group.remarks().first() {
-                Some(remark) => Err(RunError::Limit(remark.clone())),
-                None => launch(&group),
-            }
-        });
+    let (mut tree, group) = hierarchy.prepare_one(id, &controllers, plan.limits())?;
+    let child = match group.remarks().first() {
+        Some(remark) => Err(RunError::Limit(remark.clone())),
+        None => launch(&group),
+    };
     match child {
         Ok(child) => Ok((child, Some(tree))),
         Err(error) => {

@@ -5,11 +5,12 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use nix::sched::CloneFlags;
 
 use super::cgroup::{Group, Limits};
-use super::network::{Netns, NetworkError};
+use super::network::{Inside, Netns, NetworkError};
 use super::plan::{IdMaps, Joined, Plan};
 use crate::sys::executable::is_sealed;
 use crate::sys::namespace::kind;
@@ -49,6 +50,9 @@ pub enum PrepareError {
     /// Its steps cannot work.
     #[error("cannot prepare the container's process")]
     Command(#[from] CommandError),
+    /// The caller's own network namespace could not be opened.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// Its network namespace would belong to somebody else.
     #[error("a container with a user namespace of its own cannot be given a network namespace")]
     UserNamespace,
@@ -243,7 +247,7 @@ impl NetworkedContainer {
     /// [`Container::prepare`].
     pub fn prepare(plan: &Plan) -> Result<Self, PrepareError> {
         Self::refuse_user_namespace(plan)?;
-        Container::prepare(&plan.in_given_network()).map(Self)
+        Container::prepare(&plan.with_network_up()).map(Self)
     }
 
     /// As [`Container::prepare_direct`].
@@ -253,7 +257,7 @@ impl NetworkedContainer {
     /// As [`NetworkedContainer::prepare`].
     pub fn prepare_direct(plan: &Plan) -> Result<Self, PrepareError> {
         Self::refuse_user_namespace(plan)?;
-        Container::prepare_direct(&plan.in_given_network()).map(Self)
+        Container::prepare_direct(&plan.with_network_up()).map(Self)
     }
 
     fn refuse_user_namespace(plan: &Plan) -> Result<(), PrepareError> {
@@ -282,6 +286,55 @@ impl NetworkedContainer {
         let child = self.0.launch(group, fds);
         drop(away);
         Ok(child?)
+    }
+}
+
+/// A container whose instances get a network namespace of their own that the
+/// caller gets hold of: the launching thread makes it and is in it when the
+/// child is born, which costs what it costs with the child. Without that, the
+/// namespace of an instance that ends at once cannot be found any more.
+#[derive(Debug)]
+pub struct HeldContainer {
+    container: Container,
+    home: Arc<Netns>,
+}
+
+impl HeldContainer {
+    /// As [`Container::prepare`]. Only the thread that prepares may launch,
+    /// or one in the same network namespace.
+    ///
+    /// # Errors
+    ///
+    /// As [`NetworkedContainer::prepare`].
+    pub fn prepare(plan: &Plan) -> Result<Self, PrepareError> {
+        NetworkedContainer::refuse_user_namespace(plan)?;
+        let container = Container::prepare(&plan.in_given_network())?;
+        Ok(Self { container, home: Arc::new(Netns::own()?) })
+    }
+
+    /// Launches an instance in a group; gives its network namespace too.
+    ///
+    /// # Errors
+    ///
+    /// Naming the step that failed; no process is left then.
+    pub fn launch(
+        &mut self,
+        group: &Group,
+        fds: &[(BorrowedFd<'_>, RawFd)],
+    ) -> Result<(Child, Netns), LaunchError> {
+        let away = Inside::anew_from(Arc::clone(&self.home))?;
+        let child = self.container.launch(group, fds)?;
+        // The child is on its way to its program meanwhile.
+        let netns = Netns::own();
+        drop(away);
+        match netns {
+            Ok(netns) => Ok((child, netns)),
+            Err(error) => {
+                // Nobody else knows of it.
+                let _ = child.pidfd.kill_and_wait();
+                Err(error.into())
+            }
+        }
     }
 }
 

@@ -91,6 +91,12 @@ impl WorkResult {
     }
 }
 
+/// The proof of work that touches no memory: `count` units, and the code.
+#[must_use]
+pub fn one_unit(count: u32, code: u8) -> WorkResult {
+    WorkResult { count: count as u64, checksum: page_word(count as u64 - 1), code }
+}
+
 /// The header of a frame.
 #[must_use]
 pub fn header(kind: u8, len: u32) -> [u8; HEADER] {

@@ -101,9 +101,9 @@ pub fn expected_result(workload: Workload) -> WorkResult {
                 (0..pages).fold(0, |sum, page| protocol::fold(sum, protocol::page_word(page)));
             WorkResult { count: pages, checksum, code: 0 }
         }
-        Workload::Pause | Workload::Exit | Workload::Http => {
-            WorkResult { count: 1, checksum: protocol::page_word(0), code: 0 }
-        }
+        Workload::Pause | Workload::Exit | Workload::Http => protocol::one_unit(1, 0),
+        Workload::ExitWith(code) => protocol::one_unit(1, code),
+        Workload::Sleep(ms) | Workload::Spin(ms) => protocol::one_unit(ms, 0),
     }
 }
 

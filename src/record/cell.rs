@@ -75,22 +75,32 @@ impl fmt::Display for BackendName {
     }
 }
 
-/// What the payload does. Written `pause`, `exit`, `touch=64` or `http`.
+/// What the payload does. Written `pause`, `exit`, `exit=7`, `touch=64`,
+/// `sleep=100`, `spin=1000` or `http`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Workload {
     /// Ready at once, then idle.
     Pause,
     /// Ready at once, then runs to completion.
     Exit,
+    /// Ready at once, then ends with this code, from 1 on.
+    ExitWith(u8),
     /// Touches this many MiB before it is ready, then idles.
     Touch(u32),
+    /// Sleeps this many milliseconds before it is ready, then idles.
+    Sleep(u32),
+    /// Uses this many milliseconds of CPU time before it is ready, then idles.
+    Spin(u32),
     /// Answers HTTP/1.1 requests that arrive over its channel.
     Http,
 }
 
 /// A text that names no workload.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("unknown workload `{0}`: expected pause, exit, touch=MIB (1 to 65536) or http")]
+#[error(
+    "unknown workload `{0}`: expected pause, exit, exit=CODE (1 to 127), touch=MIB (1 to 65536), \
+     sleep=MS or spin=MS (1 to 600000), or http"
+)]
 pub struct WorkloadError(String);
 
 impl fmt::Display for Workload {
@@ -98,7 +108,10 @@ impl fmt::Display for Workload {
         match self {
             Self::Pause => f.write_str("pause"),
             Self::Exit => f.write_str("exit"),
+            Self::ExitWith(code) => write!(f, "exit={code}"),
             Self::Touch(mib) => write!(f, "touch={mib}"),
+            Self::Sleep(ms) => write!(f, "sleep={ms}"),
+            Self::Spin(ms) => write!(f, "spin={ms}"),
             Self::Http => f.write_str("http"),
         }
     }
@@ -108,19 +121,38 @@ impl FromStr for Workload {
     type Err = WorkloadError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let error = || WorkloadError(text.to_owned());
-        match text {
-            "pause" => Ok(Self::Pause),
-            "exit" => Ok(Self::Exit),
-            "http" => Ok(Self::Http),
-            _ => {
-                let mib = text.strip_prefix("touch=").ok_or_else(error)?;
-                match mib.parse() {
-                    Ok(mib) if (1..=65_536).contains(&mib) => Ok(Self::Touch(mib)),
-                    _ => Err(error()),
+        let parsed = match text.split_once('=') {
+            None => match text {
+                "pause" => Some(Self::Pause),
+                "exit" => Some(Self::Exit),
+                "http" => Some(Self::Http),
+                _ => None,
+            },
+            Some((name, number)) => {
+                let number = |limit: u32| {
+                    number.parse::<u32>().ok().filter(|number| (1..=limit).contains(number))
+                };
+                match name {
+                    // A guest's device for exit codes has seven bits.
+                    "exit" => {
+                        number(127).and_then(|code| u8::try_from(code).ok()).map(Self::ExitWith)
+                    }
+                    "touch" => number(65_536).map(Self::Touch),
+                    "sleep" => number(600_000).map(Self::Sleep),
+                    "spin" => number(600_000).map(Self::Spin),
+                    _ => None,
                 }
             }
-        }
+        };
+        parsed.ok_or_else(|| WorkloadError(text.to_owned()))
+    }
+}
+
+impl Workload {
+    /// Whether it ends by itself once it is ready.
+    #[must_use]
+    pub fn ends(self) -> bool {
+        matches!(self, Self::Exit | Self::ExitWith(_))
     }
 }
 
@@ -209,11 +241,15 @@ pub struct CellKey {
 
 impl CellKey {
     /// The backend with the parameters that tell its cells apart, for a
-    /// chart's legend or a table's first column: `vm microvm`, `container`.
+    /// chart's legend or a table's first column: `vm microvm`, `container`,
+    /// `container-pooled`.
     #[must_use]
     pub fn label(&self) -> String {
         let mut label = self.backend.as_str().to_owned();
-        for (name, value) in &self.params.0 {
+        if self.params.get("pool") == Some("yes") {
+            label.push_str("-pooled");
+        }
+        for (name, value) in self.params.0.iter().filter(|(name, _)| *name != "pool") {
             label.push(' ');
             match name.as_str() {
                 "machine" | "kernel" | "accel" => label.push_str(value),

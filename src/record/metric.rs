@@ -34,13 +34,16 @@ pub enum Mark {
     Stop,
     /// The last process of the instance was reaped.
     Exited,
-    /// Everything that the instance had on the host is removed.
+    /// Its cgroup is removed; its mounts went with its last process.
+    Removed,
+    /// Nothing of the instance is left on the host: the kernel has also
+    /// destroyed its network namespace and the interfaces in it.
     Gone,
 }
 
 impl Mark {
     /// All marks in the order of time.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Request,
         Self::Cgroup,
         Self::Cloned,
@@ -52,6 +55,7 @@ impl Mark {
         Self::Ready,
         Self::Stop,
         Self::Exited,
+        Self::Removed,
         Self::Gone,
     ];
 
@@ -70,6 +74,7 @@ impl Mark {
             Self::Ready => "ready",
             Self::Stop => "stop",
             Self::Exited => "exited",
+            Self::Removed => "removed",
             Self::Gone => "gone",
         }
     }
@@ -125,6 +130,9 @@ pub enum Metric {
     Startup(Mark),
     /// `stop.<mark>`: nanoseconds since `stop`.
     Stop(Mark),
+    /// `pool.refill`: nanoseconds that it took to make, beforehand, what an
+    /// instance took from the pool.
+    PoolRefill,
     /// `memory.<ledger>`: bytes of one idle instance (in a density ladder:
     /// bytes of all live instances together, see the sample's step).
     Memory(Ledger),
@@ -145,9 +153,11 @@ impl Metric {
     #[must_use]
     pub fn unit(self) -> Unit {
         match self {
-            Self::Startup(_) | Self::Stop(_) | Self::DensityStart | Self::HttpAnswer => {
-                Unit::Nanoseconds
-            }
+            Self::Startup(_)
+            | Self::Stop(_)
+            | Self::PoolRefill
+            | Self::DensityStart
+            | Self::HttpAnswer => Unit::Nanoseconds,
             Self::Memory(_) | Self::Marginal(_) => Unit::Bytes,
             Self::DensityInstances => Unit::Count,
         }
@@ -155,13 +165,16 @@ impl Metric {
 
     /// Every metric there is, in the order in which reports list them.
     pub fn all() -> impl Iterator<Item = Self> {
-        use Mark::{Cgroup, Cloned, Exited, Gone, Init, Kernel, Ready, SetUp, Spawned, VmmReady};
-        let startup = [Cgroup, Cloned, SetUp, Spawned, VmmReady, Kernel, Init, Ready, Exited, Gone];
+        use Mark::{
+            Cgroup, Cloned, Exited, Gone, Init, Kernel, Ready, Removed, SetUp, Spawned, VmmReady,
+        };
+        let startup =
+            [Cgroup, Cloned, SetUp, Spawned, VmmReady, Kernel, Init, Ready, Exited, Removed, Gone];
         startup
             .into_iter()
             .map(Self::Startup)
-            .chain([Exited, Gone].into_iter().map(Self::Stop))
-            .chain([Self::HttpAnswer])
+            .chain([Exited, Removed, Gone].into_iter().map(Self::Stop))
+            .chain([Self::PoolRefill, Self::HttpAnswer])
             .chain(Ledger::ALL.into_iter().map(Self::Memory))
             .chain(Ledger::ALL.into_iter().map(Self::Marginal))
             .chain([Self::DensityInstances, Self::DensityStart])
@@ -173,6 +186,7 @@ impl fmt::Display for Metric {
         match self {
             Self::Startup(mark) => write!(f, "startup.{mark}"),
             Self::Stop(mark) => write!(f, "stop.{mark}"),
+            Self::PoolRefill => f.write_str("pool.refill"),
             Self::Memory(ledger) => write!(f, "memory.{}", ledger.as_str()),
             Self::Marginal(ledger) => write!(f, "memory.marginal.{}", ledger.as_str()),
             Self::DensityInstances => f.write_str("density.instances"),

@@ -1,7 +1,7 @@
 //! Start-up: one instance from request to gone.
 
 use super::trial::Trial;
-use crate::backend::{Backend, BackendError, Until};
+use crate::backend::{Backend, BackendError, Instance, Timeline, Until};
 use crate::record::{Mark, Metric, Sample, Workload};
 
 /// Marks of a start, in the order of time.
@@ -17,25 +17,47 @@ const STARTING: [Mark; 8] = [
 ];
 
 /// Marks of an end.
-const ENDING: [Mark; 2] = [Mark::Exited, Mark::Gone];
+const ENDING: [Mark; 3] = [Mark::Exited, Mark::Removed, Mark::Gone];
+
+/// Why an instance that ended in order has no `gone`.
+const UNSEEN: &str = "the destruction of its network namespace could not be witnessed: that needs \
+                      root, and an instance that does not end at once";
 
 impl Trial<'_> {
     /// Runs a workload to completion, or until it is ready and then stops it.
     pub(super) fn startup(&self, backend: &mut dyn Backend) -> Result<Vec<Sample>, BackendError> {
-        if self.cell.key.workload == Workload::Exit {
+        if self.cell.key.workload.ends() {
             let instance = self.launch(backend, Until::Gone)?;
             let all = [STARTING.as_slice(), ENDING.as_slice()].concat();
-            return Ok(self.marks(instance.timeline(), Mark::Request, Metric::Startup, &all));
+            let timeline = instance.timeline();
+            let mut samples = self.marks(timeline, Mark::Request, Metric::Startup, &all);
+            samples.extend(self.unseen(timeline, Metric::Startup(Mark::Gone)));
+            samples.extend(self.refill(instance.as_ref()));
+            return Ok(samples);
         }
         let mut instance = self.launch(backend, Until::Ready)?;
         let answer = match self.cell.key.workload {
             Workload::Http => Some(instance.http()?),
             _ => None,
         };
+        let refill = self.refill(instance.as_ref());
         let timeline = instance.stop()?;
         let mut samples = self.marks(&timeline, Mark::Request, Metric::Startup, &STARTING);
         samples.extend(self.marks(&timeline, Mark::Stop, Metric::Stop, &ENDING));
+        samples.extend(self.unseen(&timeline, Metric::Stop(Mark::Gone)));
+        samples.extend(refill);
         samples.extend(answer.map(|took| self.ok(Metric::HttpAnswer, took as f64)));
         Ok(samples)
+    }
+
+    /// The reason for a `gone` that is missing.
+    fn unseen(&self, timeline: &Timeline, metric: Metric) -> Option<Sample> {
+        let unseen = timeline.at(Mark::Gone).is_none() && timeline.at(Mark::Removed).is_some();
+        unseen.then(|| self.missing(metric, UNSEEN.to_owned()))
+    }
+
+    /// What a place in the pool had cost.
+    fn refill(&self, instance: &dyn Instance) -> Option<Sample> {
+        instance.refill().map(|took| self.ok(Metric::PoolRefill, took as f64))
     }
 }

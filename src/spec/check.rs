@@ -152,9 +152,17 @@ fn workload(name: &Spanned<String>) -> Result<Workload, Located> {
                 value: text.clone(),
                 of: String::new(),
                 nearest: nearest(text, names),
-                known: ["pause", "exit", "touch=MIB (1 to 65536)", "http"]
-                    .map(str::to_owned)
-                    .to_vec(),
+                known: [
+                    "pause",
+                    "exit",
+                    "exit=CODE (1 to 127)",
+                    "touch=MIB (1 to 65536)",
+                    "sleep=MS",
+                    "spin=MS (1 to 600000)",
+                    "http",
+                ]
+                .map(str::to_owned)
+                .to_vec(),
             },
         }
     })
@@ -197,7 +205,7 @@ fn scalar(value: &toml::Value) -> Option<String> {
 
 /// Whether the experiment can be made with this workload at all.
 fn sensible(key: &CellKey) -> Result<(), Problem> {
-    if key.workload == Workload::Exit && key.experiment != Experiment::Startup {
+    if key.workload.ends() && key.experiment != Experiment::Startup {
         return Err(Problem::EndsTooEarly {
             experiment: key.experiment.as_str(),
             workload: key.workload.to_string(),

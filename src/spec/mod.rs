@@ -81,6 +81,13 @@ pub const PROFILES: &[Profile] = &[
     },
 ];
 
+/// The spec of `unladen selfcheck`: work whose cost is known.
+pub const SELFCHECK: Profile = Profile {
+    name: "selfcheck",
+    about: "work whose cost is known, to check the instruments by",
+    text: include_str!("../../benches/specs/selfcheck.toml"),
+};
+
 /// A cell that a spec asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpecCell {
@@ -112,7 +119,8 @@ impl Spec {
     ///
     /// When there is neither, the file cannot be read or is not a valid spec.
     pub fn load(name_or_path: &str) -> Result<Self, SpecError> {
-        if let Some(profile) = PROFILES.iter().find(|profile| profile.name == name_or_path) {
+        let shipped = || PROFILES.iter().chain([&SELFCHECK]);
+        if let Some(profile) = shipped().find(|profile| profile.name == name_or_path) {
             return Self::parse(profile.name, profile.text);
         }
         let path = Path::new(name_or_path);

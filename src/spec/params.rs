@@ -66,10 +66,18 @@ const CONTAINER: &[Param] = &[
     },
     Param {
         name: "net",
-        kind: Kind::OneOf(&["none", "loopback"]),
+        kind: Kind::OneOf(&["none", "loopback", "bridge"]),
         default: Some("loopback"),
         always: false,
-        about: "loopback: a network namespace of its own; none: no network namespace is made",
+        about: "loopback: a network namespace of its own; bridge: with an interface on the run's \
+                bridge too; none: no network namespace is made",
+    },
+    Param {
+        name: "pool",
+        kind: Kind::OneOf(&["yes", "no"]),
+        default: Some("no"),
+        always: false,
+        about: "network namespace and cgroup are made beforehand, outside the timed window",
     },
     Param {
         name: "memory",

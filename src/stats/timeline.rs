@@ -75,7 +75,7 @@ pub(crate) fn trials(cell: &CellData<'_>) -> BTreeMap<TrialId, Marks> {
             marks.total = *value;
         }
     }
-    for mark in [Mark::Exited, Mark::Gone] {
+    for mark in [Mark::Exited, Mark::Removed, Mark::Gone] {
         for (id, value) in cell.values(Metric::Stop(mark)) {
             if let Some(marks) = trials.get_mut(id) {
                 marks.stopped(mark, *value);
@@ -99,9 +99,10 @@ impl Marks {
         self.at.iter().zip(self.at.iter().skip(1)).map(|((from, a), (to, b))| (*from, *to, b - a))
     }
 
-    /// Whether the instance was followed to its end.
+    /// Whether the instance was followed to its end, as far as that can be
+    /// seen: without privileges `gone` cannot.
     fn is_complete(&self) -> bool {
-        self.at.contains_key(&Mark::Gone)
+        self.at.contains_key(&Mark::Gone) || self.at.contains_key(&Mark::Removed)
     }
 
     /// How far the sum of all phases is from the total.
@@ -197,7 +198,8 @@ fn phase_name(from: Mark, to: Mark) -> String {
         (Mark::Init, Mark::Ready) => "init to ready",
         (Mark::Ready, Mark::Exited) => "run + exit",
         (Mark::Stop, Mark::Exited) => "exit",
-        (Mark::Exited, Mark::Gone) => "cleanup",
+        (Mark::Exited, Mark::Removed | Mark::Gone) => "cleanup",
+        (Mark::Removed, Mark::Gone) => "network cleanup",
         _ => return format!("{from} to {to}"),
     };
     name.to_owned()

@@ -83,6 +83,13 @@ pub fn traces_of(run_id: &str) -> Vec<String> {
         }
     }
     cgroups(Path::new("/sys/fs/cgroup"), 4, &format!("unladen-{run_id}"), &mut found);
+    let alias = format!("unladen-{run_id}");
+    for link in std::fs::read_dir("/sys/class/net").into_iter().flatten().flatten() {
+        let own = std::fs::read_to_string(link.path().join("ifalias")).unwrap_or_default();
+        if own.trim_end() == alias {
+            found.push(link.path().display().to_string());
+        }
+    }
     let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
     found.extend(mounts.lines().filter(|line| line.contains(run_id)).map(str::to_owned));
     found

@@ -6,8 +6,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use super::order::{Failure, fd};
+use super::place::Network;
 use super::watch::{Goal, Source, Trouble, Watch};
 use crate::container::cgroup::Group;
+use crate::container::network::{Lease, Marked, Witness};
 use crate::errors::chain;
 use crate::payload::protocol::STOP;
 use crate::payload::request;
@@ -15,6 +17,7 @@ use crate::record::Mark;
 use crate::sys::clock::{Deadline, monotonic_ns};
 use crate::sys::fdpass::stream_pair;
 use crate::sys::pidfd::{Ended, Exit, PidFd};
+use nix::unistd::Pid;
 
 /// Time that the kernel may take to let go of an ended instance's cgroup.
 pub(super) const REMOVAL: Duration = Duration::from_secs(10);
@@ -90,6 +93,12 @@ pub(super) struct Live {
     pub(super) pidfd: PidFd,
     pub(super) group: Group,
     pub(super) watch: Watch,
+    pub(super) pid: Pid,
+    pub(super) network: Network,
+    /// Its network namespace, once its end can be witnessed.
+    pub(super) marked: Option<Marked>,
+    pub(super) lease: Option<Lease>,
+    pub(super) refill: Option<u64>,
 }
 
 impl Live {
@@ -133,15 +142,34 @@ impl Live {
         }
     }
 
-    /// Removes what the ended instance had on the host, and stamps that.
-    pub(super) fn gone(&mut self) -> Result<(), Failure> {
-        match self.group.remove(REMOVAL) {
-            Ok(()) => {
-                self.watch.timeline.stamp(Mark::Gone, monotonic_ns());
-                Ok(())
-            }
-            Err(error) => Err(self.failure(Mark::Gone, chain(&error))),
+    /// Sees to it that the end of its network namespace will be witnessed.
+    /// Where that cannot be, it will have no `gone`.
+    pub(super) fn mark(&mut self, witness: &mut Result<Witness, String>) {
+        if let (Ok(witness), None) = (witness, self.marked)
+            && self.network != Network::Host
+        {
+            self.marked = witness.mark(self.pid).ok().flatten();
         }
+    }
+
+    /// Removes what the ended instance had on the host, and stamps that; then
+    /// waits for what the kernel removes by itself.
+    pub(super) fn gone(&mut self, witness: &mut Result<Witness, String>) -> Result<(), Failure> {
+        if let Err(error) = self.group.remove(REMOVAL) {
+            return Err(self.failure(Mark::Removed, chain(&error)));
+        }
+        let removed = monotonic_ns();
+        self.watch.timeline.stamp(Mark::Removed, removed);
+        match (self.network, witness, self.marked) {
+            (Network::Host, ..) => self.watch.timeline.stamp(Mark::Gone, removed),
+            (_, Ok(witness), Some(marked)) => match witness.wait(marked, REMOVAL) {
+                Ok(()) => self.watch.timeline.stamp(Mark::Gone, monotonic_ns()),
+                Err(error) => return Err(self.failure(Mark::Gone, chain(&error))),
+            },
+            // Nobody saw it: no `gone` rather than a wrong one.
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Stamps `stop` and asks the payload to end with code 0.
@@ -165,7 +193,8 @@ impl Live {
 
     /// A failure of this instance with everything that is known about it.
     pub(super) fn failure(&self, due: Mark, reason: String) -> Failure {
-        let stage = if due == Mark::Exited || due == Mark::Gone { "end" } else { "start" };
+        let stage =
+            if matches!(due, Mark::Exited | Mark::Removed | Mark::Gone) { "end" } else { "start" };
         let reason = format!("{stage}, waiting for {due}: {reason}{}", self.watch.last_words());
         Failure { due, reason, timeline: self.watch.timeline.clone() }
     }

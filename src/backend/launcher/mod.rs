@@ -8,6 +8,7 @@
 
 mod live;
 pub mod order;
+mod place;
 mod server;
 mod template;
 mod watch;

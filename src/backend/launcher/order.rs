@@ -31,6 +31,10 @@ pub enum Recipe {
         spec: Box<Spec>,
         /// The folder that relative paths of the spec refer to.
         bundle: PathBuf,
+        /// Whether its network namespace has an interface on the run's bridge.
+        bridge: bool,
+        /// Whether network namespace and cgroup are made before the request.
+        pooled: bool,
     },
     /// A virtual machine monitor.
     Machine(Program),
@@ -126,6 +130,8 @@ pub struct Launched {
     pub cgroups: Vec<PathBuf>,
     /// Exit code of its workload, when it ran to completion.
     pub exit: Option<u8>,
+    /// Nanoseconds that it took to make what it took from the pool.
+    pub refill: Option<u64>,
 }
 
 /// A successful stop.

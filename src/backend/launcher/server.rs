@@ -11,10 +11,12 @@ use nix::sys::signal::Signal;
 
 use super::live::{Kind, Live, REMOVAL, Wires};
 use super::order::{Answer, Failure, Launched, Order, Recipe, Stopped, Until};
+use super::place::{Ground, Network, Place};
 use super::template::Template;
 use super::watch::{Goal, Watch};
 use crate::backend::Timeline;
-use crate::container::cgroup::{CgroupError, Controller, Group, Hierarchy, RunTree};
+use crate::container::cgroup::{CgroupError, Controller, Hierarchy};
+use crate::container::network::{Bridge, Witness};
 use crate::errors::chain;
 use crate::record::Mark;
 use crate::sys::clock::monotonic_ns;
@@ -47,22 +49,28 @@ pub fn serve(run_id: &str) -> Result<(), ServeError> {
     let tree = Hierarchy::detect(Path::new("/proc"), Path::new("/sys/fs/cgroup"))
         .and_then(|hierarchy| hierarchy.prepare(run_id, &Controller::STANDARD))
         .map_err(ServeError::Cgroups)?;
-    let mut server =
-        Server { control, null, tree, templates: HashMap::new(), live: HashMap::new() };
+    let witness = Witness::new().map_err(|error| chain(&error));
+    let ground = Ground { tree, bridge: None, witness };
+    let (templates, live) = (HashMap::new(), HashMap::new());
+    let mut server = Server { control, null, run_id: run_id.to_owned(), ground, templates, live };
     server.run();
     for live in server.live.values_mut() {
         live.destroy();
     }
     drop(server.live);
+    // With them the pools' network namespaces.
+    drop(server.templates);
     // What remains is found again by `unladen clean`.
-    let _ = server.tree.remove();
+    drop(server.ground.bridge.map(Bridge::remove));
+    let _ = server.ground.tree.remove();
     Ok(())
 }
 
 struct Server {
     control: OwnedFd,
     null: OwnedFd,
-    tree: RunTree,
+    run_id: String,
+    ground: Ground,
     templates: HashMap<u32, Template>,
     live: HashMap<String, Live>,
 }
@@ -79,6 +87,12 @@ impl Server {
             let fds: Vec<BorrowedFd<'_>> = channel.iter().map(AsFd::as_fd).collect();
             if fdpass::send(&self.control, &bytes, &fds).is_err() {
                 return;
+            }
+            // Only now, while the harness stores what it was told: nothing of
+            // this is in any timed window.
+            self.ground.renew_witness();
+            for (number, template) in &mut self.templates {
+                self.ground.refill(*number, template);
             }
         }
     }
@@ -99,7 +113,7 @@ impl Server {
             }
             Order::Kill { instance } => {
                 if let Some(mut live) = self.live.remove(&instance) {
-                    live.destroy();
+                    self.destroy(&mut live);
                 }
                 let timeline = Timeline::default();
                 (Answer::Stopped(Stopped { timeline, exit: None }), None)
@@ -108,9 +122,22 @@ impl Server {
     }
 
     fn prepare(&mut self, number: u32, recipe: Recipe) -> Answer {
-        match Template::new(recipe, &self.tree) {
+        match Template::new(recipe, &self.ground.tree, self.ground.witness.is_ok()) {
             Ok(template) => {
-                let remarks = template.remarks.clone();
+                if template.network == Network::Bridge && self.ground.bridge.is_none() {
+                    match Bridge::create(&self.run_id) {
+                        Ok(bridge) => self.ground.bridge = Some(bridge),
+                        Err(error) => return refused(chain(&error)),
+                    }
+                }
+                let mut remarks = template.remarks.clone();
+                if let (false, Err(reason)) =
+                    (template.network == Network::Host, &self.ground.witness)
+                {
+                    remarks.push(format!(
+                        "the destruction of its network namespace is not awaited: {reason}"
+                    ));
+                }
                 self.templates.insert(number, template);
                 Answer::Prepared { remarks }
             }
@@ -129,29 +156,35 @@ impl Server {
             return Err(Box::new(refused(format!("no template {template}"))));
         };
         let failed = |failure| Box::new(Answer::Failed(failure));
-        let (mut live, pid) =
-            start(template, &self.tree, &instance, self.null.as_fd()).map_err(failed)?;
+        let null = self.null.as_fd();
+        let mut live = start(template, &mut self.ground, &instance, null, until).map_err(failed)?;
         let control = self.control.as_fd();
-        let run = |live: &mut Live| -> Result<Option<u8>, Failure> {
+        let witness = &mut self.ground.witness;
+        let mut run = |live: &mut Live| -> Result<Option<u8>, Failure> {
             live.wait(Goal::Proved, control, deadline)?;
             if until == Until::Ready {
                 return Ok(None);
             }
             let code = live.exited(control, deadline)?;
             check_code(live, code)?;
-            live.gone()?;
+            live.gone(witness)?;
             Ok(code)
         };
-        let exit = run(&mut live).map_err(|failure| {
-            live.destroy();
+        let run = run(&mut live).and_then(|exit| match until {
+            Until::Ready => Ok(exit),
+            Until::Gone => give_back(&mut self.ground, &mut live).map(|()| exit),
+        });
+        let exit = run.map_err(|failure| {
+            self.destroy(&mut live);
             failed(failure)
         })?;
         let launched = Launched {
             timeline: live.watch.timeline.clone(),
             result: live.watch.result.map_or((0, 0, 0), |r| (r.count, r.checksum, r.code)),
-            pid,
+            pid: live.pid.as_raw(),
             cgroups: live.group.folders().into_iter().map(Path::to_owned).collect(),
             exit,
+            refill: live.refill,
         };
         if until == Until::Gone {
             return Ok((launched, None));
@@ -166,14 +199,17 @@ impl Server {
             return refused(format!("no instance {instance}"));
         };
         let control = self.control.as_fd();
-        let run = |live: &mut Live| -> Result<Option<u8>, Failure> {
+        let ground = &mut self.ground;
+        live.mark(&mut ground.witness);
+        let mut run = |live: &mut Live| -> Result<Option<u8>, Failure> {
             live.ask_to_stop()?;
             let code = live.exited(control, deadline)?;
             if code != Some(0) {
                 let reason = format!("it was asked to end with code 0 and ended with {code:?}");
                 return Err(live.failure(Mark::Exited, reason));
             }
-            live.gone()?;
+            live.gone(&mut ground.witness)?;
+            give_back(ground, live)?;
             Ok(code)
         };
         match run(&mut live) {
@@ -182,11 +218,24 @@ impl Server {
                 Answer::Stopped(Stopped { timeline, exit })
             }
             Err(failure) => {
-                live.destroy();
+                self.destroy(&mut live);
                 Answer::Failed(failure)
             }
         }
     }
+
+    /// Kills an instance and removes all of it.
+    fn destroy(&mut self, live: &mut Live) {
+        live.destroy();
+        // What this leaves is found again by `unladen clean`.
+        let _ = self.ground.release(live.lease.take(), true);
+    }
+}
+
+/// Takes back the address of an instance that is gone.
+fn give_back(ground: &mut Ground, live: &mut Live) -> Result<(), Failure> {
+    let lease = live.lease.take();
+    ground.release(lease, false).map_err(|reason| live.failure(Mark::Gone, reason))
 }
 
 fn refused(reason: String) -> Answer {
@@ -196,10 +245,11 @@ fn refused(reason: String) -> Answer {
 /// Makes an instance: the timed window begins here.
 fn start(
     template: &mut Template,
-    tree: &RunTree,
+    ground: &mut Ground,
     instance: &str,
     null: BorrowedFd<'_>,
-) -> Result<(Live, i32), Failure> {
+    until: Until,
+) -> Result<Live, Failure> {
     let early = |reason: String| Failure {
         due: Mark::Spawned,
         reason: format!("start: {reason}"),
@@ -207,36 +257,71 @@ fn start(
     };
     let wires = Wires::new(template.kind, null).map_err(|error| early(error.to_string()))?;
     let mut watch = Watch::new(wires.ears);
-    let group = || -> Result<Group, Failure> {
-        tree.create(instance, &template.limits).map_err(|error| early(chain(&error)))
-    };
-    // A container's cgroup is part of what makes it a container; everybody
-    // else's is only there for equal placement and equal reading.
-    let mut group = if template.kind == Kind::Container {
-        watch.timeline.stamp(Mark::Request, monotonic_ns());
-        let group = group()?;
-        watch.timeline.stamp(Mark::Cgroup, monotonic_ns());
-        group
-    } else {
-        let group = group()?;
-        watch.timeline.stamp(Mark::Request, monotonic_ns());
-        group
-    };
+    let mut place = settle(template, ground, instance, &mut watch.timeline).map_err(early)?;
     let fds: Vec<(BorrowedFd<'_>, i32)> =
         wires.child.iter().map(|(fd, number)| (fd.as_fd(), *number)).collect();
-    let child = match template.launch(&group, &fds) {
+    let (child, netns) = match template.launch(&place.group, &fds, place.net.as_ref()) {
         Ok(child) => child,
-        Err(error) => {
-            let _ = group.remove(REMOVAL);
-            return Err(early(chain(&error)));
+        Err(reason) => {
+            let _ = place.group.remove(REMOVAL);
+            let _ = ground.release(place.net.and_then(|net| net.lease), true);
+            return Err(early(reason));
         }
     };
     let spawned = monotonic_ns();
     watch.timeline.stamp(Mark::Cloned, child.begun);
     watch.timeline.stamp(Mark::SetUp, child.set_up);
     watch.timeline.stamp(Mark::Spawned, spawned);
-    let pid = child.pid.as_raw();
-    Ok((Live { kind: template.kind, pidfd: child.pidfd, group, watch }, pid))
+    // Whatever lives on is marked when it is to end.
+    let netns = netns.as_ref().or(place.net.as_ref().map(|net| &net.netns));
+    if let (Ok(witness), Some(netns), Until::Gone, None) =
+        (&mut ground.witness, netns, until, place.marked)
+    {
+        place.marked = witness.mark_namespace(netns).ok();
+    }
+    Ok(Live {
+        kind: template.kind,
+        pidfd: child.pidfd,
+        pid: child.pid,
+        group: place.group,
+        watch,
+        network: template.network,
+        marked: place.marked,
+        // The namespace itself is the instance's alone from here on.
+        lease: place.net.and_then(|net| net.lease),
+        refill: place.refill,
+    })
+}
+
+/// Finds an instance's place, stamping `request` and, where a container's
+/// cgroup is made now, `cgroup`.
+fn settle(
+    template: &mut Template,
+    ground: &mut Ground,
+    instance: &str,
+    timeline: &mut Timeline,
+) -> Result<Place, String> {
+    if let Some(pool) = &mut template.pool {
+        timeline.stamp(Mark::Request, monotonic_ns());
+        return pool.take();
+    }
+    // A container's cgroup is part of what makes it a container; everybody
+    // else's is only there for equal placement and equal reading.
+    let counts = template.kind == Kind::Container;
+    if counts {
+        timeline.stamp(Mark::Request, monotonic_ns());
+    }
+    let group = ground.tree.create(instance, &template.limits).map_err(|error| chain(&error))?;
+    let mut place = Place { group, net: None, marked: None, refill: None };
+    timeline.stamp(if counts { Mark::Cgroup } else { Mark::Request }, monotonic_ns());
+    match ground.network(template.network) {
+        Ok(net) => place.net = net,
+        Err(reason) => {
+            let _ = place.group.remove(REMOVAL);
+            return Err(reason);
+        }
+    }
+    Ok(place)
 }
 
 /// A workload that ran to completion must have ended as it said it would.

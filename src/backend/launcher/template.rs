@@ -10,9 +10,14 @@ use nix::sys::signal::Signal;
 
 use super::live::Kind;
 use super::order::{Program, Recipe};
+use super::place::{Net, Network, Pool};
 use crate::container::cgroup::{Group, Limits, RunTree};
-use crate::container::{Container, Plan, PlanError, PrepareError};
-use crate::sys::spawn::{self, Child, Command, CommandError, Launch, SpawnError, Step};
+use crate::container::network::Netns;
+use crate::container::{
+    Container, HeldContainer, LaunchError, NetworkedContainer, Plan, PlanError, PrepareError,
+};
+use crate::errors::chain;
+use crate::sys::spawn::{self, Child, Command, CommandError, Launch, Step};
 
 /// Why a recipe cannot be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +40,9 @@ pub enum TemplateError {
 pub(super) struct Template {
     pub(super) kind: Kind,
     pub(super) limits: Limits,
+    pub(super) network: Network,
+    /// Places made beforehand, for a pooled cell.
+    pub(super) pool: Option<Pool>,
     /// What this host cannot give.
     pub(super) remarks: Vec<String>,
     maker: Maker,
@@ -44,24 +52,49 @@ pub(super) struct Template {
 enum Maker {
     Plain(Box<Command>),
     Container(Box<Container>),
+    Held(Box<HeldContainer>),
+    Networked(Box<NetworkedContainer>),
 }
 
 impl Template {
-    /// Resolves a recipe.
-    pub(super) fn new(recipe: Recipe, tree: &RunTree) -> Result<Self, TemplateError> {
+    /// Resolves a recipe. `witnessed` says whether the end of network
+    /// namespaces can be seen here.
+    pub(super) fn new(
+        recipe: Recipe,
+        tree: &RunTree,
+        witnessed: bool,
+    ) -> Result<Self, TemplateError> {
         // A process or a machine has no limits, but a cgroup of the same
         // depth and controllers.
-        let plain = |program: &Program| {
-            Ok::<_, TemplateError>((Maker::Plain(Box::new(plain(program)?)), Limits::default()))
-        };
-        let (kind, (maker, limits)) = match recipe {
-            Recipe::Process(program) => (Kind::Process, plain(&program)?),
-            Recipe::Machine(program) => (Kind::Machine, plain(&program)?),
-            Recipe::Container { spec, bundle } => {
+        let (mut limits, mut network, mut pool) = (Limits::default(), Network::Host, None);
+        let (kind, maker) = match recipe {
+            Recipe::Process(program) => (Kind::Process, Maker::Plain(Box::new(plain(&program)?))),
+            Recipe::Machine(program) => (Kind::Machine, Maker::Plain(Box::new(plain(&program)?))),
+            Recipe::Container { spec, bundle, bridge, pooled } => {
                 let plan = Plan::from_spec(&spec, &bundle)?;
-                let limits = plan.limits().clone();
-                let container = Container::prepare(&plan)?;
-                (Kind::Container, (Maker::Container(Box::new(container)), limits))
+                limits = plan.limits().clone();
+                network = match (plan.has_network_namespace(), bridge, pooled) {
+                    (false, ..) => Network::Host,
+                    (true, true, _) => Network::Bridge,
+                    (true, false, true) => Network::Given,
+                    (true, false, false) => Network::Own,
+                };
+                pool = pooled.then(Pool::empty);
+                let maker = match network {
+                    // Whoever may not make a network namespace alone cannot
+                    // see one end either; and one that was made outside of a
+                    // user namespace would not belong to it.
+                    Network::Own if witnessed && !plan.has_user_namespace() => {
+                        Maker::Held(Box::new(HeldContainer::prepare(&plan)?))
+                    }
+                    Network::Host | Network::Own => {
+                        Maker::Container(Box::new(Container::prepare(&plan)?))
+                    }
+                    Network::Given | Network::Bridge => {
+                        Maker::Networked(Box::new(NetworkedContainer::prepare(&plan)?))
+                    }
+                };
+                (Kind::Container, maker)
             }
         };
         let missing = tree.missing().iter();
@@ -69,23 +102,37 @@ impl Template {
             .map(|(controller, reason)| format!("no {controller} limit or reading: {reason}"))
             .chain(tree.remarks().iter().cloned())
             .collect();
-        Ok(Self { kind, limits, remarks, maker })
+        Ok(Self { kind, limits, network, pool, remarks, maker })
     }
 
-    /// Makes an instance's first process in its group.
+    /// Makes an instance's first process in its group, and gives the network
+    /// namespace that was made with it.
     pub(super) fn launch(
         &mut self,
         group: &Group,
         fds: &[(BorrowedFd<'_>, i32)],
-    ) -> Result<Child, SpawnError> {
-        match &mut self.maker {
-            Maker::Plain(command) => {
+        net: Option<&Net>,
+    ) -> Result<(Child, Option<Netns>), String> {
+        let alone = |child| (child, None);
+        let child = match (&mut self.maker, net) {
+            (Maker::Plain(command), _) => {
                 let join = group.join_fds();
                 let into_cgroup = group.into_cgroup();
-                command.spawn(&Launch { fds, join: &join, into_cgroup, ..Launch::default() })
+                let launch = Launch { fds, join: &join, into_cgroup, ..Launch::default() };
+                command.spawn(&launch).map(alone).map_err(LaunchError::from)
             }
-            Maker::Container(container) => container.launch(group, fds),
-        }
+            (Maker::Container(container), _) => {
+                container.launch(group, fds).map(alone).map_err(LaunchError::from)
+            }
+            (Maker::Held(container), _) => {
+                container.launch(group, fds).map(|(child, netns)| (child, Some(netns)))
+            }
+            (Maker::Networked(container), Some(net)) => {
+                container.launch(group, fds, &net.netns).map(alone)
+            }
+            (Maker::Networked(_), None) => return Err("no network was made for it".to_owned()),
+        };
+        child.map_err(|error| chain(&error))
     }
 }
 

@@ -133,7 +133,7 @@ pub struct RunArgs {
     #[arg(long)]
     pub print_spec: bool,
     /// The command and its arguments (default for an image: its own)
-    #[arg(value_name = "CMD", trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(value_name = "CMD", trailing_var_arg = true)]
     pub command: Vec<String>,
 }
 

@@ -91,7 +91,7 @@ fn run(args: &RunArgs) -> Result<Exit, ContainerError> {
     let listener = Listener::new().map_err(ContainerError::Signals)?;
     let begin: Begin = if args.net == Net::Bridge { start_on_bridge } else { start };
     let running = if plan.has_terminal() {
-        with_terminal(&plan, &id, &listener, begin)?
+        with_terminal(&plan, &id, &listener, (begin, request.window()))?
     } else {
         plainly(&plan, &id, &listener, begin)?
     };
@@ -131,10 +131,10 @@ fn with_terminal(
     plan: &Plan,
     id: &InstanceId,
     listener: &Listener,
-    begin: Begin,
+    (begin, size): (Begin, Option<WindowSize>),
 ) -> Result<Running, ContainerError> {
     let (own, theirs) = fdpass::message_pair().map_err(ContainerError::Terminal)?;
-    let WindowSize { rows, columns } = caller_size();
+    let WindowSize { rows, columns } = size.unwrap_or_else(caller_size);
     let terminal = Terminal { socket: theirs.as_fd(), rows, columns };
     let running = begin(plan, id.as_str(), &Streams::Terminal(terminal))?;
     tell_address(&running);

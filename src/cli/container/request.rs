@@ -15,6 +15,7 @@ use crate::container::{
     identify, standard_spec,
 };
 use crate::image::{Image, Overlay, Store, Writable};
+use crate::sys::terminal::WindowSize;
 use crate::units::Bytes;
 
 /// What is to be run.
@@ -118,6 +119,13 @@ impl Request {
             set.sort_by(|one, other| one.as_str().cmp(&other.as_str()));
         }
         Ok(serde_json::to_string_pretty(&value)?)
+    }
+
+    /// The size that the configuration wants for the terminal.
+    pub(super) fn window(&self) -> Option<WindowSize> {
+        let size = self.spec.process().as_ref()?.console_size()?;
+        let number = |value: u64| u16::try_from(value).ok().filter(|value| *value > 0);
+        Some(WindowSize { rows: number(size.height())?, columns: number(size.width())? })
     }
 
     /// The steps that carry it out.

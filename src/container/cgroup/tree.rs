@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::unistd::Pid;
 
 use super::detect::{Hierarchy, Mounted, Version};
-use super::group::{Group, Part};
+use super::group::{Group, Part, rmdir};
 use super::location::{Ground, find_ground};
 use super::{CgroupError, Controller, Limits, files, sweep};
 
@@ -51,6 +51,15 @@ pub struct RunTree {
     remarks: Vec<String>,
 }
 
+/// How many instances a run has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Instances {
+    /// One, in the run's own folder.
+    One,
+    /// Any number, each in a folder below it.
+    Many,
+}
+
 impl Hierarchy {
     /// Makes the folder of a run for these controllers. A controller that
     /// cannot be used is remembered with its reason, and is not an error.
@@ -64,6 +73,43 @@ impl Hierarchy {
         run_id: &str,
         controllers: &[Controller],
     ) -> Result<RunTree, CgroupError> {
+        self.prepare_for(run_id, controllers, Instances::Many)
+    }
+
+    /// Makes the folder of a run that has one instance only, which is the
+    /// instance's group: half of the cgroups to make, and to remove, of
+    /// [`Hierarchy::prepare`] and [`RunTree::create`]. Limits are treated as
+    /// there.
+    ///
+    /// # Errors
+    ///
+    /// As both; nothing is left then.
+    pub fn prepare_one(
+        &self,
+        run_id: &str,
+        controllers: &[Controller],
+        limits: &Limits,
+    ) -> Result<(RunTree, Group), CgroupError> {
+        let mut tree = self.prepare_for(run_id, controllers, Instances::One)?;
+        let mut group = tree.new_group(limits);
+        for branch in &tree.branches {
+            let folder = branch.folder.clone();
+            let part = Part::new(branch.version, branch.controllers.clone(), folder);
+            if let Err(error) = group.enter(part, limits) {
+                // The first error is the one that says why.
+                let _ = tree.remove();
+                return Err(error);
+            }
+        }
+        Ok((tree, group))
+    }
+
+    fn prepare_for(
+        &self,
+        run_id: &str,
+        controllers: &[Controller],
+        instances: Instances,
+    ) -> Result<RunTree, CgroupError> {
         check_name(run_id)?;
         let mut tree = RunTree { branches: Vec::new(), missing: Vec::new(), remarks: Vec::new() };
         for (index, controller) in controllers.iter().enumerate() {
@@ -75,7 +121,7 @@ impl Hierarchy {
                 Ok(mounted) => match find_ground(self, mounted) {
                     Err(reason) => tree.missing.push((*controller, reason)),
                     Ok(ground) => {
-                        let added = tree.add(*controller, mounted, &ground, run_id);
+                        let added = tree.add(*controller, mounted, &ground, (run_id, instances));
                         if let Err(error) = added {
                             // The first error is the one that says why.
                             let _ = tree.remove();
@@ -96,7 +142,7 @@ impl RunTree {
         controller: Controller,
         mounted: &Mounted,
         ground: &Ground,
-        run_id: &str,
+        (run_id, instances): (&str, Instances),
     ) -> Result<(), CgroupError> {
         let (version, needs_cpuset) = (mounted.version, mounted.needs_cpuset());
         let folder = ground.folder.join(format!("{PREFIX}{run_id}"));
@@ -137,7 +183,10 @@ impl RunTree {
                 self.remarks.push(remark);
                 branch.handed_out.push(controller);
             }
-            hand_out(controller, &folder)?;
+            // A cgroup that hands out controllers cannot hold processes.
+            if instances == Instances::Many {
+                hand_out(controller, &folder)?;
+            }
         }
         branch.controllers.push(controller);
         Ok(())
@@ -153,7 +202,7 @@ impl RunTree {
     /// Naming controller, file and value; nothing is left then.
     pub fn create(&self, name: &str, limits: &Limits) -> Result<Group, CgroupError> {
         check_name(name)?;
-        let mut group = self.empty_group(limits);
+        let mut group = self.new_group(limits);
         for branch in &self.branches {
             let folder = branch.folder.join(name);
             let part = Part::new(branch.version, branch.controllers.clone(), folder);
@@ -166,27 +215,8 @@ impl RunTree {
         Ok(group)
     }
 
-    /// Makes the run's own folders the group of its only instance, which
-    /// saves half of the folders. [`RunTree::remove`] removes it.
-    ///
-    /// # Errors
-    ///
-    /// As [`RunTree::create`]; the folders stay.
-    pub fn create_only(&self, limits: &Limits) -> Result<Group, CgroupError> {
-        let mut group = self.empty_group(limits);
-        for branch in &self.branches {
-            if branch.version == Version::V2 {
-                // A cgroup that hands out controllers can have no processes.
-                take_from_children(&branch.folder)?;
-            }
-            let part = Part::new(branch.version, branch.controllers.clone(), branch.folder.clone());
-            group.enter(part, limits)?;
-        }
-        Ok(group)
-    }
-
-    /// A group without folders, with a remark for each limit that cannot be.
-    fn empty_group(&self, limits: &Limits) -> Group {
+    /// A group without folders yet, which says what cannot be limited.
+    fn new_group(&self, limits: &Limits) -> Group {
         let mut group = Group::new(self.missing.clone());
         for controller in limits.controllers() {
             let missing = self.missing.iter().find(|(missing, _)| *missing == controller);
@@ -225,7 +255,10 @@ impl RunTree {
     /// When a process survives or the kernel keeps a folder.
     pub fn remove(&mut self) -> Result<(), CgroupError> {
         while let Some(branch) = self.branches.last() {
-            sweep::remove_tree(&branch.folder)?;
+            // Usually empty: its one instance has ended, and nothing is below.
+            if rmdir(&branch.folder).is_err() {
+                sweep::remove_tree(&branch.folder)?;
+            }
             if let Some(Aside { from, leaf }) = &branch.stepped_aside {
                 sweep::step_back(from, leaf)?;
             }
@@ -276,19 +309,13 @@ pub(super) fn hand_out(
     Ok(Some(format!("wrote {value} to {}", path.display())))
 }
 
-/// Hands out nothing any more.
-fn take_from_children(folder: &Path) -> Result<(), CgroupError> {
-    let path = folder.join("cgroup.subtree_control");
-    for controller in files::read(&path)?.split_whitespace() {
-        files::set("making it a leaf", &path, &format!("-{controller}"))?;
-    }
-    Ok(())
-}
-
 /// Takes back what the parent hands out only since this run, unless another
 /// run has come to rely on it.
 fn take_back(branch: &Branch) {
     let Some(parent) = branch.folder.parent() else { return };
+    if branch.handed_out.is_empty() {
+        return;
+    }
     let name = |entry: fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
     let others = fs::read_dir(parent).into_iter().flatten().flatten().map(name);
     if others.into_iter().any(|name| name.starts_with(PREFIX)) {

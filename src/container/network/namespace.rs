@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkFlags, LinkMessage};
@@ -81,7 +82,7 @@ impl Netns {
             operation: "enter a network namespace",
             source: errno.into(),
         })?;
-        Ok(Inside::new(home))
+        Ok(Inside::new(Arc::new(home)))
     }
 }
 
@@ -95,19 +96,23 @@ impl AsFd for Netns {
 #[derive(Debug)]
 #[must_use = "dropping it is the way back"]
 pub struct Inside {
-    home: Netns,
+    home: Arc<Netns>,
     /// Namespaces belong to threads: it must be dropped where it was made.
     here: PhantomData<*const ()>,
 }
 
 impl Inside {
-    fn new(home: Netns) -> Self {
+    fn new(home: Arc<Netns>) -> Self {
         Self { home, here: PhantomData }
     }
 
     /// Moves the calling thread into a new network namespace.
     fn anew() -> Result<Self, NetworkError> {
-        let home = Netns::own()?;
+        Self::anew_from(Arc::new(Netns::own()?))
+    }
+
+    /// The same; `home` is the thread's own namespace, opened before.
+    pub(in crate::container) fn anew_from(home: Arc<Netns>) -> Result<Self, NetworkError> {
         unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| NetworkError::Namespace {
             operation: "make a network namespace",
             source: errno.into(),
@@ -118,7 +123,7 @@ impl Inside {
 
 impl Drop for Inside {
     fn drop(&mut self) {
-        if setns(&self.home, CloneFlags::CLONE_NEWNET).is_err() {
+        if setns(self.home.as_ref(), CloneFlags::CLONE_NEWNET).is_err() {
             // Only when the kernel has no memory for a small structure. To
             // go on in a stranger's network would be worse than to end.
             std::process::abort();

@@ -14,6 +14,7 @@
 //! nothing is certain: sockets hold a namespace until the end of a grace period
 //! after they were closed, so it may not even be in the worker's hands.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
@@ -39,10 +40,12 @@ pub struct Witness {
     asking: Connection,
     hearing: Connection,
     sentinel: Option<(Netns, Id)>,
+    /// What the worker has taken and nobody has waited for yet.
+    taken: BTreeSet<Id>,
 }
 
 /// The id by which the calling process's network namespace knows another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Id(i32);
 
 /// A network namespace whose end is to be witnessed.
@@ -57,7 +60,8 @@ impl Witness {
     /// Without the privileges.
     pub fn new() -> Result<Self, NetworkError> {
         let open = || Connection::open().map_err(failed("open a netlink socket"));
-        let mut witness = Self { asking: open()?, hearing: open()?, sentinel: None };
+        let mut witness =
+            Self { asking: open()?, hearing: open()?, sentinel: None, taken: BTreeSet::new() };
         witness.hearing.join(GROUP).map_err(failed("listen to namespace ids"))?;
         witness.renew()?;
         Ok(witness)
@@ -113,8 +117,7 @@ impl Witness {
     ///
     /// What the kernel refuses.
     pub fn renew(&mut self) -> Result<(), NetworkError> {
-        // What was heard so far speaks of ids that are free again.
-        while self.hearing.heard().map_err(failed("hear of namespace ids"))?.is_none() {}
+        self.listen()?;
         if self.sentinel.is_none() {
             let netns = Netns::empty()?;
             let Marked(id) = self.mark_namespace(&netns)?;
@@ -123,23 +126,16 @@ impl Witness {
         Ok(())
     }
 
-    /// Waits until the worker has taken a namespace.
+    /// Waits until the worker has taken a namespace. That its id is unknown
+    /// says less: it is so from the moment when nothing holds the namespace.
     fn wait_for(
         &mut self,
         id: Id,
         deadline: Deadline,
         limit: Duration,
     ) -> Result<(), NetworkError> {
-        loop {
-            let heard = self.hearing.heard().map_err(failed("hear of namespace ids"))?;
-            let taken = match heard {
-                Some(messages) => messages.iter().any(|message| tells_the_end(message, id)),
-                // Some were lost, perhaps this one.
-                None => !self.is_known(id)?,
-            };
-            if taken {
-                return Ok(());
-            }
+        self.listen()?;
+        while !self.taken.remove(&id) {
             if deadline.passed() {
                 let what = "the network namespace".to_owned();
                 return Err(NetworkError::Remains { what, seconds: limit.as_secs_f64() });
@@ -149,7 +145,29 @@ impl Witness {
                 Ok(_) | Err(nix::errno::Errno::EINTR) => {}
                 Err(error) => return Err(failed("wait for namespace ids")(error.into())),
             }
+            self.listen()?;
         }
+        Ok(())
+    }
+
+    /// Takes in what was told since the last time. Announcements are lost
+    /// only when thousands come at once; who waits for one then waits to its
+    /// limit, which is an error and not a wrong time.
+    fn listen(&mut self) -> Result<(), NetworkError> {
+        let heard = self.hearing.heard().map_err(failed("hear of namespace ids"))?;
+        for message in heard.unwrap_or_default() {
+            match (&message, id_of(&message)) {
+                // An id that is given anew speaks of another namespace.
+                (RouteNetlinkMessage::NewNsId(_), Some(id)) => {
+                    self.taken.remove(&id);
+                }
+                (RouteNetlinkMessage::DelNsId(_), Some(id)) => {
+                    self.taken.insert(id);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Gives a namespace an id unless it has one.
@@ -164,16 +182,6 @@ impl Witness {
         let answer = self.asking.query(RouteNetlinkMessage::GetNsId(ask))?;
         // A process that ended in between has an id that nobody knows.
         id_of(&answer).ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))
-    }
-
-    /// Whether a namespace with this id exists.
-    fn is_known(&mut self, id: Id) -> Result<bool, NetworkError> {
-        let ask = message(vec![NsidAttribute::Id(id.0)]);
-        match self.asking.query(RouteNetlinkMessage::GetNsId(ask)) {
-            Ok(_) => Ok(true),
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
-            Err(error) => Err(failed("ask for a namespace id")(error)),
-        }
     }
 }
 
@@ -197,8 +205,4 @@ fn id_of(message: &RouteNetlinkMessage) -> Option<Id> {
         NsidAttribute::Id(id) if *id >= 0 => Some(Id(*id)),
         _ => None,
     })
-}
-
-fn tells_the_end(message: &RouteNetlinkMessage, id: Id) -> bool {
-    matches!(message, RouteNetlinkMessage::DelNsId(_)) && id_of(message) == Some(id)
 }

@@ -138,7 +138,10 @@ fn credentials(
         if uid != 0 && permitted != 0 {
             steps.push(Step::KeepCapabilities);
         }
-        steps.push(Step::SetGroups(groups));
+        // A user namespace that exists may forbid it; see `Plan::arrival_steps`.
+        if maps != Some(&IdMaps::Joined) || !groups.is_empty() {
+            steps.push(Step::SetGroups(groups));
+        }
     }
     // The change of user and the sets after it may take away CAP_SYS_ADMIN.
     // What they need must be allowed by the filter, as under runc.

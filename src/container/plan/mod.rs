@@ -236,11 +236,17 @@ impl Plan {
         self.namespaces.new.contains(CloneFlags::CLONE_NEWNET)
     }
 
-    /// The same plan for instances whose network namespace is made for them,
-    /// with the loopback interface up.
+    /// The same plan for instances whose network namespace is made for them.
     pub(super) fn in_given_network(&self) -> Self {
         let mut plan = self.clone();
         plan.namespaces.new -= CloneFlags::CLONE_NEWNET;
+        plan.namespaces.joined.retain(|other| other.kind != CloneFlags::CLONE_NEWNET);
+        plan
+    }
+
+    /// The same plan for instances that find their network set up.
+    pub(super) fn with_network_up(&self) -> Self {
+        let mut plan = self.in_given_network();
         plan.features.retain(|step| *step != Step::LoopbackUp);
         plan
     }
@@ -410,11 +416,14 @@ impl Plan {
             let data = value.to_string().into_bytes();
             steps.push(Step::WriteFile { path: c"/proc/self/oom_score_adj".into(), data });
         }
-        let watched = self.namespaces.joins(CloneFlags::CLONE_NEWPID);
-        if watched {
+        if self.namespaces.joins(CloneFlags::CLONE_NEWPID) {
             // Who is there already could reach this process's program and
             // descriptors (the CVE-2019-5736 class).
             steps.push(Step::Hide);
+        }
+        if self.id_maps == Some(IdMaps::Joined) && nix::unistd::geteuid().is_root() {
+            // Inside it may be forbidden to give up the host's groups.
+            steps.push(Step::SetGroups(Vec::new()));
         }
         let joined = self.namespaces.joined.iter().enumerate();
         steps.extend(joined.map(|(index, joined)| Step::EnterNamespace {
@@ -431,11 +440,9 @@ impl Plan {
             steps.push(Step::NewSession);
         }
         steps.extend(self.settings.iter().cloned());
-        if !watched {
-            // Before it is where others could look at it, and after the last
-            // file of its own in /proc, which this takes away from it.
-            steps.push(Step::Hide);
-        }
+        // Before it is where others could look at it, and after the last file
+        // of its own in /proc, which this takes away from it.
+        steps.push(Step::Hide);
         steps
     }
 

@@ -8,8 +8,10 @@ mod number {
     pub const WRITE: usize = 1;
     pub const MMAP: usize = 9;
     pub const IOCTL: usize = 16;
+    pub const NANOSLEEP: usize = 35;
     pub const REBOOT: usize = 169;
     pub const IOPERM: usize = 173;
+    pub const CLOCK_GETTIME: usize = 228;
     pub const EXIT_GROUP: usize = 231;
     pub const OPENAT: usize = 257;
 }
@@ -20,6 +22,8 @@ mod number {
     pub const WRITE: usize = 64;
     pub const MMAP: usize = 222;
     pub const IOCTL: usize = 29;
+    pub const NANOSLEEP: usize = 101;
+    pub const CLOCK_GETTIME: usize = 113;
     pub const REBOOT: usize = 142;
     pub const EXIT_GROUP: usize = 94;
     pub const OPENAT: usize = 56;
@@ -139,6 +143,41 @@ pub fn map(len: usize) -> Option<*mut u8> {
     let at = unsafe { call(number::MMAP, [0, len, READ_WRITE, PRIVATE_ANONYMOUS, usize::MAX, 0]) };
     // Addresses of user space are positive; an error is -1 to -4095.
     (at > 0).then_some(at as *mut u8)
+}
+
+/// A clock of the kernel.
+#[derive(Clone, Copy)]
+pub enum Clock {
+    /// Time that goes on while the payload sleeps.
+    Monotonic = 1,
+    /// CPU time that the payload has used.
+    OwnCpu = 2,
+}
+
+/// The kernel's `struct timespec`.
+#[repr(C)]
+struct Timespec {
+    seconds: i64,
+    nanoseconds: i64,
+}
+
+/// What a clock shows, in nanoseconds; 0 when it cannot be read, which no
+/// kernel that runs this refuses.
+pub fn now(clock: Clock) -> u64 {
+    let mut now = Timespec { seconds: 0, nanoseconds: 0 };
+    // SAFETY: the kernel writes one `struct timespec`.
+    unsafe { call(number::CLOCK_GETTIME, [clock as usize, &raw mut now as usize, 0, 0, 0, 0]) };
+    now.seconds as u64 * 1_000_000_000 + now.nanoseconds as u64
+}
+
+/// Sleeps for so many nanoseconds, or until a signal.
+pub fn sleep(nanoseconds: u64) {
+    let time = Timespec {
+        seconds: (nanoseconds / 1_000_000_000) as i64,
+        nanoseconds: (nanoseconds % 1_000_000_000) as i64,
+    };
+    // SAFETY: the kernel reads one `struct timespec`.
+    unsafe { call(number::NANOSLEEP, [&raw const time as usize, 0, 0, 0, 0, 0]) };
 }
 
 /// Ends the process.

@@ -5,7 +5,8 @@ use crate::End;
 use crate::channel::{Channel, parse};
 use crate::http;
 use crate::protocol::{
-    DATA, MAX_BODY, PAGE, PING, PONG, READY, REPLY, RESULT, STOP, WorkResult, fold, page_word,
+    DATA, MAX_BODY, PAGE, PING, PONG, READY, REPLY, RESULT, STOP, WorkResult, fold, one_unit,
+    page_word,
 };
 use crate::syscall;
 
@@ -20,7 +21,7 @@ pub fn run(name: &[u8], channel: &mut Channel, end: End) -> ! {
     };
     channel.mark(READY);
     channel.send(RESULT, &result.encode());
-    if name == b"exit" {
+    if name == b"exit" || name.starts_with(b"exit=") {
         end.now(result.code);
     }
     serve(channel, end, name == b"http")
@@ -29,13 +30,39 @@ pub fn run(name: &[u8], channel: &mut Channel, end: End) -> ! {
 /// Does the work that stands before `ready`.
 fn work(name: &[u8]) -> Result<WorkResult, &'static str> {
     match name {
-        b"pause" | b"exit" | b"http" => {
-            Ok(WorkResult { count: 1, checksum: page_word(0), code: 0 })
+        b"pause" | b"exit" | b"http" => Ok(one_unit(1, 0)),
+        _ => measured(name),
+    }
+}
+
+/// Work of a stated amount.
+fn measured(name: &[u8]) -> Result<WorkResult, &'static str> {
+    let amount = |kind: &[u8]| name.strip_prefix(kind).and_then(parse).filter(|n| *n > 0);
+    if let Some(mib) = amount(b"touch=") {
+        touch(mib as usize)
+    } else if let Some(code) = amount(b"exit=") {
+        Ok(one_unit(1, u8::try_from(code).map_err(|_| "no such exit code")?))
+    } else if let Some(ms) = amount(b"sleep=") {
+        until(syscall::Clock::Monotonic, ms, |left| syscall::sleep(left));
+        Ok(one_unit(ms, 0))
+    } else if let Some(ms) = amount(b"spin=") {
+        until(syscall::Clock::OwnCpu, ms, |_| core::hint::spin_loop());
+        Ok(one_unit(ms, 0))
+    } else {
+        Err("unknown workload")
+    }
+}
+
+/// Does `wait` until a clock has gone on by so many milliseconds; it is told
+/// how many nanoseconds are left.
+fn until(clock: syscall::Clock, ms: u32, wait: impl Fn(u64)) {
+    let goal = syscall::now(clock) + u64::from(ms) * 1_000_000;
+    loop {
+        let left = goal.saturating_sub(syscall::now(clock));
+        if left == 0 {
+            return;
         }
-        _ => {
-            let mib = name.strip_prefix(b"touch=").and_then(parse).ok_or("unknown workload")?;
-            touch(mib as usize)
-        }
+        wait(left);
     }
 }
 

@@ -449,6 +449,51 @@ impl Step {
     }
 }
 
+impl Step {
+    /// As `fmt`, for steps that are about the process rather than its files.
+    fn fmt_identity(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::HostName(name) => write!(f, "set the host name `{}`", text(name)),
+            Self::DomainName(name) => write!(f, "set the domain name `{}`", text(name)),
+            Self::LoopbackUp => f.write_str("bring up the loopback interface"),
+            Self::ResourceLimit { resource, soft, hard } => {
+                write!(
+                    f,
+                    "set resource limit {} to {soft} (hard {hard}; to raise that limit needs \
+                     CAP_SYS_RESOURCE)",
+                    limit_name(*resource)
+                )
+            }
+            Self::LimitBoundingSet { keep, .. } => write!(f, "limit the bounding set to {keep:#x}"),
+            Self::KeepCapabilities => f.write_str("keep capabilities over the change of user"),
+            Self::SetGroups(groups) => write!(f, "set the supplementary groups {groups:?}"),
+            Self::SetUser { uid, gid } => write!(f, "become user {uid} and group {gid}"),
+            Self::SetCapabilities(sets) => write!(f, "set the capabilities {:#x}", sets.effective),
+            Self::SetAmbient(set) => write!(f, "set the ambient set to {set:#x}"),
+            Self::NoNewPrivileges => f.write_str("set no_new_privs"),
+            Self::Personality(domain) => write!(f, "set the personality {domain:#x}"),
+            Self::IoPriority(value) => write!(f, "set the I/O priority {value:#x}"),
+            Self::Scheduler(how) => write!(f, "set the scheduling policy {}", how.policy),
+            Self::Seccomp(filter) => {
+                write!(f, "load the seccomp filter ({} instructions)", filter.instructions.len())
+            }
+            Self::Umask(mask) => write!(f, "set the umask {mask:04o}"),
+            Self::WorkingDirectory(path) => write!(f, "change to the directory {}", text(path)),
+            Self::ParentDeathSignal(signal) => write!(f, "set the parent-death signal {signal}"),
+            Self::MapDescriptors => f.write_str("arrange the descriptors"),
+            Self::CheckParent => f.write_str("find the launching process alive"),
+            Self::Terminal { .. } => f.write_str("make a terminal in /dev/pts"),
+            Self::Hide => f.write_str("hide from other processes"),
+            Self::SessionKeyring(name) => write!(f, "join the session keyring {}", text(name)),
+            Self::Pause(number) => write!(f, "wait for the launching process at point {number}"),
+            Self::FindProgram => f.write_str("find the program"),
+            Self::AwaitStart => f.write_str("wait to be started"),
+            // Every step is in one of the two functions.
+            _ => Ok(()),
+        }
+    }
+}
+
 /// What the step does, with its object, to stand in an error message after
 /// `cannot`.
 impl fmt::Display for Step {
@@ -486,52 +531,7 @@ impl fmt::Display for Step {
             }
             Self::Mask { place, .. } => write!(f, "mask {place}"),
             Self::ProtectPath { place } => write!(f, "make {place} read-only"),
-            _ => self.fmt_process(f),
-        }
-    }
-}
-
-impl Step {
-    /// As above, for what is about the process rather than its files.
-    fn fmt_process(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::HostName(name) => write!(f, "set the host name `{}`", text(name)),
-            Self::DomainName(name) => write!(f, "set the domain name `{}`", text(name)),
-            Self::LoopbackUp => f.write_str("bring up the loopback interface"),
-            Self::ResourceLimit { resource, soft, hard } => {
-                write!(
-                    f,
-                    "set resource limit {} to {soft} (hard {hard}; to raise that limit needs \
-                     CAP_SYS_RESOURCE)",
-                    limit_name(*resource)
-                )
-            }
-            Self::LimitBoundingSet { keep, .. } => write!(f, "limit the bounding set to {keep:#x}"),
-            Self::KeepCapabilities => f.write_str("keep capabilities over the change of user"),
-            Self::SetGroups(groups) => write!(f, "set the supplementary groups {groups:?}"),
-            Self::SetUser { uid, gid } => write!(f, "become user {uid} and group {gid}"),
-            Self::SetCapabilities(sets) => write!(f, "set the capabilities {:#x}", sets.effective),
-            Self::SetAmbient(set) => write!(f, "set the ambient set to {set:#x}"),
-            Self::NoNewPrivileges => f.write_str("set no_new_privs"),
-            Self::Seccomp(filter) => {
-                write!(f, "load the seccomp filter ({} instructions)", filter.instructions.len())
-            }
-            Self::Personality(domain) => write!(f, "set the personality {domain:#x}"),
-            Self::IoPriority(value) => write!(f, "set the I/O priority {value:#x}"),
-            Self::Scheduler(how) => write!(f, "set the scheduling policy {}", how.policy),
-            Self::Umask(mask) => write!(f, "set the umask {mask:04o}"),
-            Self::WorkingDirectory(path) => write!(f, "change to the directory {}", text(path)),
-            Self::ParentDeathSignal(signal) => write!(f, "set the parent-death signal {signal}"),
-            Self::MapDescriptors => f.write_str("arrange the descriptors"),
-            Self::CheckParent => f.write_str("find the launching process alive"),
-            Self::Terminal { .. } => f.write_str("make a terminal in /dev/pts"),
-            Self::Hide => f.write_str("hide from other processes"),
-            Self::SessionKeyring(name) => write!(f, "join the session keyring {}", text(name)),
-            Self::Pause(number) => write!(f, "wait for the launching process at point {number}"),
-            Self::FindProgram => f.write_str("find the program"),
-            Self::AwaitStart => f.write_str("wait to be started"),
-            // Every step is in one of the two functions.
-            _ => write!(f, "{self:?}"),
+            _ => self.fmt_identity(f),
         }
     }
 }
