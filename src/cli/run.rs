@@ -24,6 +24,7 @@ use crate::store::RunWriter;
 
 /// Runs, and says how it went.
 pub(super) fn run(args: &RunArgs) -> Result<Exit, CliError> {
+    super::scope::enter_if_needed();
     let signals = Signals::catch().map_err(CliError::Signals)?;
     let begun = match &args.resume {
         Some(dir) => Session::resume(dir, args, &signals),
