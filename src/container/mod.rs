@@ -24,8 +24,9 @@
 //! # }
 //! ```
 //!
-//! [`run()`] does all of that once. Hooks are not here (yet); a spec that asks
-//! for them is refused.
+//! [`run()`] does all of that once; it refuses a spec with hooks.
+//! [`lifecycle`] divides it into the commands of an OCI runtime, which runs
+//! them.
 
 mod bundle;
 pub mod cgroup;

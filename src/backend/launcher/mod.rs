@@ -9,7 +9,9 @@
 mod live;
 pub mod order;
 mod place;
+mod qmp;
 mod server;
+mod snapshot;
 mod template;
 mod watch;
 
