@@ -101,8 +101,13 @@ impl Real {
             counters.templates += 1;
             counters.templates
         };
+        let patience = match &recipe {
+            // A guest is started and saved, each within its deadline.
+            Recipe::Restored { snapshot, .. } => Duration::from_millis(snapshot.deadline_ms) * 2,
+            _ => Duration::ZERO,
+        };
         let order = Order::Prepare { template, recipe };
-        match self.order(&order, Duration::ZERO)?.0 {
+        match self.order(&order, patience)?.0 {
             Answer::Prepared { remarks } => Ok((template, remarks)),
             answer => Err(unexpected(&order, &answer)),
         }

@@ -255,7 +255,7 @@ impl CellKey {
 
     /// The backend with the parameters that tell its cells apart, for a
     /// chart's legend or a table's first column: `vm microvm`, `container`,
-    /// `container-pooled`.
+    /// `container-pooled`, `vm-clone microvm`.
     #[must_use]
     pub fn label(&self) -> String {
         let stub = self.params.get("kernel") == Some("stub");
@@ -263,7 +263,12 @@ impl CellKey {
         if self.params.get("pool") == Some("yes") {
             label.push_str("-pooled");
         }
-        for (name, value) in self.params.0.iter().filter(|(name, _)| *name != "pool") {
+        if let Some(start) = self.params.get("start") {
+            label.push('-');
+            label.push_str(start);
+        }
+        let named = |name: &str| name == "pool" || name == "start";
+        for (name, value) in self.params.0.iter().filter(|(name, _)| !named(name)) {
             label.push(' ');
             match name.as_str() {
                 "kernel" if stub => {

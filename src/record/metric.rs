@@ -34,6 +34,8 @@ pub enum Mark {
     /// The virtual machine monitor answers on its control socket; without
     /// one, the machine is about to run.
     VmmReady,
+    /// A guest that was saved before goes on; its kernel started long ago.
+    Resumed,
     /// First sign of life of the guest kernel on its console; of a machine of
     /// bare KVM its guest's first exit.
     Kernel,
@@ -54,7 +56,7 @@ pub enum Mark {
 
 impl Mark {
     /// All marks in the order of time.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Request,
         Self::Cgroup,
         Self::Cloned,
@@ -65,6 +67,7 @@ impl Mark {
         Self::VmMemory,
         Self::VcpuCreated,
         Self::VmmReady,
+        Self::Resumed,
         Self::Kernel,
         Self::Init,
         Self::Ready,
@@ -88,6 +91,7 @@ impl Mark {
             Self::VmMemory => "vm_memory",
             Self::VcpuCreated => "vcpu_created",
             Self::VmmReady => "vmm_ready",
+            Self::Resumed => "resumed",
             Self::Kernel => "kernel",
             Self::Init => "init",
             Self::Ready => "ready",

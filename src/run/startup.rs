@@ -5,7 +5,7 @@ use crate::backend::{Backend, BackendError, Instance, Timeline, Until};
 use crate::record::{Mark, Metric, Sample, Workload};
 
 /// Marks of a start, in the order of time.
-const STARTING: [Mark; 12] = [
+const STARTING: [Mark; 13] = [
     Mark::Cgroup,
     Mark::Cloned,
     Mark::SetUp,
@@ -15,6 +15,7 @@ const STARTING: [Mark; 12] = [
     Mark::VmMemory,
     Mark::VcpuCreated,
     Mark::VmmReady,
+    Mark::Resumed,
     Mark::Kernel,
     Mark::Init,
     Mark::Ready,

@@ -146,6 +146,14 @@ const VM: &[Param] = &[
         always: false,
         about: "accelerator: the best that boots a real kernel here, or this one",
     },
+    Param {
+        name: "start",
+        kind: Kind::OneOf(&["cold", "clone", "restore"]),
+        default: Some("cold"),
+        always: false,
+        about: "cold: boots; clone: goes on from a snapshot whose memory all such guests map \
+                privately; restore: reads a whole snapshot",
+    },
 ];
 
 /// The parameters of a backend, in the order in which they are documented.

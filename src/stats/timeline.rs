@@ -196,6 +196,8 @@ fn phase_name(from: Mark, to: Mark) -> String {
         (Mark::VmCreated, Mark::VmMemory) => "memory",
         (Mark::VmMemory, Mark::VcpuCreated) => "vCPU",
         (Mark::VcpuCreated, Mark::VmmReady) => "registers",
+        (Mark::VmmReady, Mark::Resumed) => "restore",
+        (Mark::Resumed, Mark::Ready) => "first answer",
         (Mark::VmmReady, Mark::Kernel) => "firmware + load",
         (Mark::Spawned, Mark::Kernel) => "VMM + firmware",
         (Mark::VmmReady, Mark::Init) => "firmware + kernel",

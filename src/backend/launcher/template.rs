@@ -13,6 +13,7 @@ use super::bare::{Bare, BareError, Stamps};
 use super::live::Kind;
 use super::order::{Program, Recipe};
 use super::place::{Net, Network, Pool};
+use super::snapshot::Restore;
 use crate::container::cgroup::{Group, Limits, RunTree};
 use crate::container::network::Netns;
 use crate::container::{
@@ -48,6 +49,8 @@ pub(super) struct Template {
     pub(super) network: Network,
     /// Places made beforehand, for a pooled cell.
     pub(super) pool: Option<Pool>,
+    /// What its machines go on from, once that is made.
+    pub(super) restore: Option<Restore>,
     /// What this host cannot give.
     pub(super) remarks: Vec<String>,
     maker: Maker,
@@ -77,6 +80,9 @@ impl Template {
             Recipe::Process(program) => (Kind::Process, Maker::Plain(Box::new(plain(&program)?))),
             Recipe::Machine(program) => (Kind::Machine, Maker::Plain(Box::new(plain(&program)?))),
             Recipe::Bare { memory } => (Kind::Bare, Maker::Bare(Bare::prepare(memory)?)),
+            Recipe::Restored { program, .. } => {
+                (Kind::Restored, Maker::Plain(Box::new(plain(&program)?)))
+            }
             Recipe::Container { spec, bundle, bridge, pooled } => {
                 let plan = Plan::from_spec(&spec, &bundle)?;
                 limits = plan.limits().clone();
@@ -109,7 +115,7 @@ impl Template {
             .map(|(controller, reason)| format!("no {controller} limit or reading: {reason}"))
             .chain(tree.remarks().iter().cloned())
             .collect();
-        Ok(Self { kind, limits, network, pool, remarks, maker })
+        Ok(Self { kind, limits, network, pool, restore: None, remarks, maker })
     }
 
     /// Where the newest instance's own process stamps, if it does.

@@ -53,7 +53,8 @@ pub(super) struct Machine {
     memory: String,
     cpus: String,
     purpose: &'static str,
-    workload: Workload,
+    /// What its payload does.
+    pub(super) workload: Workload,
     tsc_khz: Option<String>,
 }
 
@@ -102,12 +103,20 @@ impl Machine {
         Self { workload: Workload::Exit, purpose: "start", ..self.clone() }
     }
 
-    /// What the launcher executes.
+    /// The same machine with a payload that waits for requests: one that
+    /// ended at once could not be saved.
+    pub(super) fn waiting(&self) -> Self {
+        let workload = if self.workload.ends() { Workload::Pause } else { self.workload };
+        Self { workload, ..self.clone() }
+    }
+
+    /// What the launcher executes; `more` flags are given to the script.
     pub(super) fn program(
         &self,
         assets: &Assets,
         accelerator: Accelerator,
         run_id: &str,
+        more: &[&str],
     ) -> Result<Program, VmError> {
         let append = format!(
             "{ENV_CHANNEL}={GUEST_CHANNEL} {ENV_END}=debug-exit {ENV_WORKLOAD}={}",
@@ -138,6 +147,7 @@ impl Machine {
         if let Some(khz) = &self.tsc_khz {
             arguments.extend(["--tsc-khz", khz]);
         }
+        arguments.extend(more);
         let arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
         let script = format!("vm/{}.sh", self.kind);
         let printed = assets.script(&script, &arguments)?;

@@ -5,6 +5,7 @@
 mod accelerator;
 mod inventory;
 mod machine;
+pub(super) mod snapshot;
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -13,6 +14,7 @@ use std::time::Duration;
 pub use accelerator::{Accelerator, VmError};
 pub use inventory::inventory;
 use machine::Machine;
+use snapshot::{Guests, Start};
 
 use super::kvm_bare::only_exit;
 use super::launcher::order::Recipe;
@@ -42,13 +44,15 @@ pub struct Vm {
     qemu: Option<machine::Qemu>,
     accelerators: HashMap<String, accelerator::Probe>,
     artefacts: Vec<ArtefactFact>,
+    /// Cells prepared so far.
+    prepared: u32,
 }
 
 impl Vm {
     pub(super) fn new(real: Real, assets: Rc<Assets>, run_id: &str) -> Self {
         let run_id = run_id.to_owned();
         let (accelerators, artefacts) = (HashMap::new(), Vec::new());
-        Self { real, assets, run_id, qemu: None, accelerators, artefacts }
+        Self { real, assets, run_id, qemu: None, accelerators, artefacts, prepared: 0 }
     }
 
     /// QEMU's path and version, asked for once.
@@ -108,7 +112,7 @@ impl Vm {
         deadline: Duration,
     ) -> Result<Duration, BackendError> {
         let program =
-            machine.program(&self.assets, accelerator, &self.run_id).map_err(unavailable)?;
+            machine.program(&self.assets, accelerator, &self.run_id, &[]).map_err(unavailable)?;
         let (template, remarks) = self.real.prepare(Recipe::Machine(program))?;
         let accelerator = Some(accelerator);
         let prepared = Prepared { template, command: Vec::new(), remarks, accelerator, deadline };
@@ -163,12 +167,20 @@ impl Backend for Vm {
                 self.artefacts.push(fact);
             }
         }
-        let program =
-            machine.program(&self.assets, accelerator, &self.run_id).map_err(unavailable)?;
-        let command = program.argv.clone();
-        let (template, remarks) = self.real.prepare(Recipe::Machine(program))?;
-        let accelerator = Some(accelerator);
+        self.prepared += 1;
         let deadline = self.real.deadline(DEADLINE);
+        let guests = Guests {
+            machine: &machine,
+            qemu: &qemu,
+            assets: &self.assets,
+            accelerator,
+            run_id: &self.run_id,
+            deadline,
+        };
+        let (recipe, command) =
+            guests.recipe(Start::of(cell), self.prepared).map_err(unavailable)?;
+        let (template, remarks) = self.real.prepare(recipe)?;
+        let accelerator = Some(accelerator);
         Ok(Prepared { template, command, remarks, accelerator, deadline })
     }
 
