@@ -169,6 +169,9 @@ pub enum Metric {
     DensityStart,
     /// `http.answer`: nanoseconds from sending a request to its whole answer.
     HttpAnswer,
+    /// `settle.wait`: nanoseconds from the end of a trial until the kernel
+    /// had freed its control groups, or until nobody waited any longer.
+    SettleWait,
 }
 
 impl Metric {
@@ -180,7 +183,8 @@ impl Metric {
             | Self::Stop(_)
             | Self::PoolRefill
             | Self::DensityStart
-            | Self::HttpAnswer => Unit::Nanoseconds,
+            | Self::HttpAnswer
+            | Self::SettleWait => Unit::Nanoseconds,
             Self::Memory(_) | Self::Marginal(_) => Unit::Bytes,
             Self::DensityInstances => Unit::Count,
         }
@@ -197,7 +201,7 @@ impl Metric {
             .chain([Self::PoolRefill, Self::HttpAnswer])
             .chain(Ledger::ALL.into_iter().map(Self::Memory))
             .chain(Ledger::ALL.into_iter().map(Self::Marginal))
-            .chain([Self::DensityInstances, Self::DensityStart])
+            .chain([Self::DensityInstances, Self::DensityStart, Self::SettleWait])
     }
 }
 
@@ -212,6 +216,7 @@ impl fmt::Display for Metric {
             Self::DensityInstances => f.write_str("density.instances"),
             Self::DensityStart => f.write_str("density.start"),
             Self::HttpAnswer => f.write_str("http.answer"),
+            Self::SettleWait => f.write_str("settle.wait"),
         }
     }
 }
