@@ -11,12 +11,12 @@ readonly debug_exit_port=0x501
 vm_help() {
 	local script=${0##*/}
 	cat <<EOT
-$script --kernel FILE --initrd FILE [options]
+$script --kernel FILE [--initrd FILE] [options]
 
 Starts a guest on QEMU's machine type ${script%.sh}; with --print only says how.
 
   --kernel FILE      $(machine_kernel)
-  --initrd FILE      initial file system whose /init is the payload
+  --initrd FILE      initial file system whose /init is the payload (default: none, for a guest that needs none)
   --memory SIZE      like 128M or 1G (default 128M)
   --cpus N           virtual processors, 1 to 255 (default 1)
   --accel NAME       tcg (default) or kvm
@@ -146,12 +146,11 @@ parse_options() {
 		shift 2
 	done
 	[[ -n $kernel ]] || wrong_use "--kernel is missing"
-	[[ -n $initrd ]] || wrong_use "--initrd is missing"
 	readable_file --kernel "$kernel"
-	readable_file --initrd "$initrd"
+	[[ -z $initrd ]] || readable_file --initrd "$initrd"
 	# Whoever executes a printed vector may stand in another folder.
 	[[ $kernel == /* ]] || kernel=$PWD/$kernel
-	[[ $initrd == /* ]] || initrd=$PWD/$initrd
+	[[ -z $initrd || $initrd == /* ]] || initrd=$PWD/$initrd
 	[[ $incoming == no || -n $qmp_fd ]] || wrong_use "--incoming needs --qmp-fd: only a QMP client can say what to load"
 	[[ $memory_share == off || -n $memory_file ]] || wrong_use "--memory-share on needs --memory-file"
 }
@@ -216,7 +215,8 @@ argument_vector() {
 	# Without this KVM warns about features of QEMU's default model which the host lacks.
 	[[ $accel == tcg ]] || vector+=(-cpu host)
 	vector+=(-m "$memory" -smp "$cpus")
-	vector+=(-kernel "$kernel" -initrd "$initrd" -append "$(kernel_words)")
+	vector+=(-kernel "$kernel" -append "$(kernel_words)")
+	[[ -z $initrd ]] || vector+=(-initrd "$initrd")
 	if [[ -n $console_fd ]]; then
 		# append=on: QEMU would otherwise cut the file to length zero, which a pipe refuses.
 		vector+=(-add-fd "fd=$console_fd,set=1")

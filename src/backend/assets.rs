@@ -33,6 +33,9 @@ pub enum AssetsError {
         #[source]
         source: io::Error,
     },
+    /// There is no stub guest for this architecture.
+    #[error("the stub guest is for x86-64 only")]
+    NoStub,
     /// A script could not be started.
     #[error("cannot run `{script}` (the scripts need bash)")]
     Run {
@@ -87,6 +90,9 @@ impl Assets {
             write_file(&fresh.path().join(payload::FILE_NAME), payload::EXECUTABLE, 0o755)?;
             fs::set_permissions(fresh.path(), fs::Permissions::from_mode(0o755))
                 .map_err(failed("set the mode of", fresh.path()))?;
+            if let Some(stub) = payload::stub::EXECUTABLE {
+                write_file(&fresh.path().join(payload::stub::FILE_NAME), stub, 0o644)?;
+            }
             match fs::rename(fresh.path(), &assets.folder) {
                 // Somebody else was faster with the same files.
                 Err(_) if assets.folder.is_dir() => {}
@@ -106,6 +112,18 @@ impl Assets {
     #[must_use]
     pub fn payload(&self) -> PathBuf {
         self.folder.join(payload::FILE_NAME)
+    }
+
+    /// The stub guest's file.
+    ///
+    /// # Errors
+    /// Where there is none for this architecture.
+    pub fn stub(&self) -> Result<PathBuf, AssetsError> {
+        let path = self.folder.join(payload::stub::FILE_NAME);
+        match payload::stub::EXECUTABLE {
+            Some(_) => Ok(path),
+            None => Err(AssetsError::NoStub),
+        }
     }
 
     /// Where a script, such as `vm/microvm.sh`, is unpacked.
@@ -171,6 +189,7 @@ pub fn artefact(role: &str, path: &Path) -> Result<ArtefactFact, AssetsError> {
 fn fingerprint() -> String {
     let mut hasher = Sha256::new();
     hasher.update(payload::EXECUTABLE);
+    hasher.update(payload::stub::EXECUTABLE.unwrap_or_default());
     hash_scripts(&SCRIPTS, &mut hasher);
     hex(&hasher.finalize())
 }

@@ -198,12 +198,28 @@ impl Session {
         };
         self.manifest.ended = Some(host::utc(SystemTime::now()));
         self.manifest.host_after = host::facts();
+        self.note_disturbances();
         self.writer.write_manifest(&self.manifest)?;
         let samples = crate::store::read_run(self.writer.dir())?.samples;
         Ok(match ending {
             Ending::Interrupted => signals.exit(),
             Ending::Complete | Ending::Precise | Ending::Budget => outcome(&samples),
         })
+    }
+}
+
+impl Session {
+    /// What changed on the host while it was measured, said three times: on
+    /// the terminal, as a warning, and as a label of every chart.
+    fn note_disturbances(&mut self) {
+        let manifest = &mut self.manifest;
+        for found in host::disturbances(&manifest.host_before, &manifest.host_after) {
+            say(&found.detail);
+            if !manifest.labels.contains(&found.label) {
+                manifest.labels.push(found.label);
+            }
+            manifest.warnings.push(found.detail);
+        }
     }
 }
 

@@ -119,10 +119,11 @@ const VM: &[Param] = &[
     },
     Param {
         name: "kernel",
-        kind: Kind::OneOf(&["tuned", "distro"]),
+        kind: Kind::OneOf(&["tuned", "distro", "stub"]),
         default: Some("tuned"),
         always: true,
-        about: "guest kernel: our small one, or the distribution's as it is",
+        about: "guest kernel: our small one, or the distribution's as it is; stub: a guest of a few \
+                instructions without an operating system, for the workload exit",
     },
     Param {
         name: "memory",
@@ -160,7 +161,7 @@ const VM: &[Param] = &[
 #[must_use]
 pub fn known_params(backend: BackendName) -> &'static [Param] {
     match backend {
-        BackendName::Process | BackendName::Mock => PROCESS,
+        BackendName::Process | BackendName::KvmBare | BackendName::Mock => PROCESS,
         BackendName::Container => CONTAINER,
         BackendName::Vm => VM,
     }

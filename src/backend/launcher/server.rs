@@ -313,9 +313,12 @@ pub(super) fn start(
         }
     };
     let spawned = monotonic_ns();
-    watch.timeline.stamp(Mark::Cloned, child.begun);
-    watch.timeline.stamp(Mark::SetUp, child.set_up);
-    watch.timeline.stamp(Mark::Spawned, spawned);
+    // A copy of this process stamps for itself, and executes nothing.
+    if template.kind != Kind::Bare {
+        watch.timeline.stamp(Mark::Cloned, child.begun);
+        watch.timeline.stamp(Mark::SetUp, child.set_up);
+        watch.timeline.stamp(Mark::Spawned, spawned);
+    }
     // Whatever lives on is marked when it is to end.
     let netns = netns.as_ref().or(place.net.as_ref().map(|net| &net.netns));
     if let (Ok(witness), Some(netns), Until::Gone, None) =
@@ -334,6 +337,7 @@ pub(super) fn start(
         // The namespace itself is the instance's alone from here on.
         lease: place.net.and_then(|net| net.lease),
         refill: place.refill,
+        stamps: template.stamps(),
     })
 }
 

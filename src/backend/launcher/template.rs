@@ -4,10 +4,12 @@
 use std::ffi::{CString, NulError};
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::rc::Rc;
 
 use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
 
+use super::bare::{Bare, BareError, Stamps};
 use super::live::Kind;
 use super::order::{Program, Recipe};
 use super::place::{Net, Network, Pool};
@@ -35,6 +37,9 @@ pub enum TemplateError {
     /// The container cannot be made.
     #[error("cannot prepare the container")]
     Container(#[from] PrepareError),
+    /// A machine of bare KVM cannot be had.
+    #[error("cannot prepare a machine of bare KVM")]
+    Bare(#[from] BareError),
 }
 
 /// A resolved recipe.
@@ -57,6 +62,7 @@ enum Maker {
     Container(Box<Container>),
     Held(Box<HeldContainer>),
     Networked(Box<NetworkedContainer>),
+    Bare(Bare),
 }
 
 impl Template {
@@ -73,6 +79,7 @@ impl Template {
         let (kind, maker) = match recipe {
             Recipe::Process(program) => (Kind::Process, Maker::Plain(Box::new(plain(&program)?))),
             Recipe::Machine(program) => (Kind::Machine, Maker::Plain(Box::new(plain(&program)?))),
+            Recipe::Bare { memory } => (Kind::Bare, Maker::Bare(Bare::prepare(memory)?)),
             Recipe::Restored { program, .. } => {
                 (Kind::Restored, Maker::Plain(Box::new(plain(&program)?)))
             }
@@ -111,6 +118,14 @@ impl Template {
         Ok(Self { kind, limits, network, pool, restore: None, remarks, maker })
     }
 
+    /// Where the newest instance's own process stamps, if it does.
+    pub(super) fn stamps(&self) -> Option<Rc<Stamps>> {
+        match &self.maker {
+            Maker::Bare(bare) => bare.stamps(),
+            _ => None,
+        }
+    }
+
     /// Makes an instance's first process in its group, and gives the network
     /// namespace that was made with it.
     pub(super) fn launch(
@@ -136,6 +151,7 @@ impl Template {
             (Maker::Networked(container), Some(net)) => {
                 container.launch(group, fds, &net.netns).map(alone)
             }
+            (Maker::Bare(bare), _) => return bare.launch(group, fds).map(alone),
             (Maker::Networked(_), None) => return Err("no network was made for it".to_owned()),
         };
         child.map_err(|error| chain(&error))

@@ -11,6 +11,9 @@ use crate::payload::protocol::{ENV_CHANNEL, ENV_END, ENV_RUN, ENV_WORKLOAD};
 use crate::record::{ArtefactFact, CellKey, Experiment, Workload};
 use crate::spec::param_value;
 
+/// The value of the parameter `kernel` for a guest without an operating system.
+pub(super) const STUB: &str = "stub";
+
 /// The serial port that is the payload's channel in every machine.
 const GUEST_CHANNEL: &str = "/dev/ttyS1";
 
@@ -42,11 +45,11 @@ impl Qemu {
 pub(super) struct Machine {
     /// `microvm` or `q35`.
     pub(super) kind: String,
-    /// `tuned` or `distro`.
+    /// `tuned`, `distro` or `stub`.
     pub(super) kernel_kind: String,
     /// The kernel's file.
     pub(super) kernel: PathBuf,
-    initrd: PathBuf,
+    initrd: Option<PathBuf>,
     memory: String,
     cpus: String,
     purpose: &'static str,
@@ -64,16 +67,22 @@ impl Machine {
         if kernel_kind == "distro" {
             arguments.push("--distro".to_owned());
         }
-        let kernel = assets.script("guest/kernel.sh", &arguments).map_err(|source| {
-            let flags = if kernel_kind == "distro" { " --distro" } else { "" };
-            let script = format!("{}{flags}", assets.script_path("guest/kernel.sh").display());
-            VmError::NoKernel { script, source }
-        })?;
+        let kernel = || {
+            assets.script("guest/kernel.sh", &arguments).map_err(|source| {
+                let flags = if kernel_kind == "distro" { " --distro" } else { "" };
+                let script = format!("{}{flags}", assets.script_path("guest/kernel.sh").display());
+                VmError::NoKernel { script, source }
+            })
+        };
+        let (kernel, initrd) = match kernel_kind.as_str() {
+            STUB => (assets.stub()?, None),
+            _ => (kernel()?.trim().into(), Some(assets.initramfs()?)),
+        };
         Ok(Self {
             kind: value("machine"),
             kernel_kind,
-            kernel: kernel.trim().into(),
-            initrd: assets.initramfs()?,
+            kernel,
+            initrd,
             memory: value("memory"),
             cpus: value("cpus"),
             purpose: match cell.experiment {
@@ -116,12 +125,11 @@ impl Machine {
         let (channel, console, qmp) =
             (fd::CHANNEL.to_string(), fd::CONSOLE.to_string(), fd::QMP.to_string());
         let kernel = self.kernel.display().to_string();
-        let initrd = self.initrd.display().to_string();
+        let initrd = self.initrd.as_ref().map(|path| path.display().to_string());
         let name = format!("unladen-{run_id}");
         let mut arguments = vec!["--print"];
         for (flag, value) in [
             ("--kernel", &kernel),
-            ("--initrd", &initrd),
             ("--memory", &self.memory),
             ("--cpus", &self.cpus),
             ("--name", &name),
@@ -133,6 +141,9 @@ impl Machine {
             arguments.extend([flag, value.as_str()]);
         }
         arguments.extend(["--accel", accelerator.as_str(), "--for", self.purpose]);
+        if let Some(initrd) = &initrd {
+            arguments.extend(["--initrd", initrd]);
+        }
         if let Some(khz) = &self.tsc_khz {
             arguments.extend(["--tsc-khz", khz]);
         }
@@ -148,10 +159,13 @@ impl Machine {
 
     /// The files that take part.
     pub(super) fn artefacts(&self, qemu: &Qemu) -> Result<Vec<ArtefactFact>, AssetsError> {
-        Ok(vec![
+        let mut facts = vec![
             artefact("qemu", &qemu.path)?,
             artefact(&format!("guest kernel {}", self.kernel_kind), &self.kernel)?,
-            artefact("initramfs", &self.initrd)?,
-        ])
+        ];
+        if let Some(initrd) = &self.initrd {
+            facts.push(artefact("initramfs", initrd)?);
+        }
+        Ok(facts)
     }
 }
