@@ -9,6 +9,7 @@ pub mod clock;
 pub mod executable;
 pub mod fdpass;
 pub mod file;
+pub mod keyring;
 pub mod namespace;
 pub mod pidfd;
 mod raw;
