@@ -12,6 +12,7 @@ pub mod file;
 pub mod fork;
 #[cfg(target_arch = "x86_64")]
 pub mod kvm;
+pub mod keyring;
 pub mod namespace;
 pub mod pidfd;
 mod raw;

@@ -349,7 +349,7 @@ fn the_default_profile_says_what_its_readers_know() {
         ("init_module", 0, eperm),
         ("userfaultfd", 0, eperm),
         ("perf_event_open", 0, eperm),
-        ("keyctl", 0, allow),
+        ("keyctl", 0, enosys),
         ("add_key", 0, enosys),
         ("io_uring_setup", 0, enosys),
         ("personality", 0, allow),
