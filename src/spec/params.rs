@@ -140,6 +140,20 @@ const VM: &[Param] = &[
         about: "virtual processors",
     },
     Param {
+        name: "balloon",
+        kind: Kind::OneOf(&["off", "on", "reporting"]),
+        default: Some("off"),
+        always: false,
+        about: "a virtio balloon; reporting: through which the guest gives back what it freed",
+    },
+    Param {
+        name: "thp",
+        kind: Kind::OneOf(&["on", "off"]),
+        default: Some("on"),
+        always: false,
+        about: "transparent huge pages: as the host has them, or not for this machine",
+    },
+    Param {
         name: "accel",
         kind: Kind::OneOf(&["auto", "kvm", "tcg"]),
         default: Some("auto"),
