@@ -35,21 +35,7 @@ fn measure(spec_text: &str) -> Vec<Row> {
     rows
 }
 
-/// The one value of a metric of a cell.
-fn value(rows: &[Row], backend: &str, params: &str, workload: &str, metric: &str) -> f64 {
-    let cell = |row: &&Row| {
-        row["backend"] == backend && row["params"] == params && row["workload"] == workload
-    };
-    let rows: Vec<&Row> = rows.iter().filter(cell).collect();
-    let found = rows.iter().find(|row| row["metric"] == metric && row["outcome"] == "ok");
-    let found = found.unwrap_or_else(|| panic!("no {metric} of {backend} {params}: {rows:#?}"));
-    found["value"].parse().expect("a number")
-}
-
-#[test]
-fn memory_splits_into_parts_and_freed_memory_comes_back_with_reporting() {
-    let rows = measure(
-        r#"
+const WORK: &str = r#"
 [rounds]
 memory = 1
 [[cells]]
@@ -71,9 +57,22 @@ memory = ["churn=128"]
 [[cells]]
 backend = "container"
 params = { memory = "256M" }
-memory = ["churn=128"]
-"#,
-    );
+memory = ["churn=128"]"#;
+
+/// The one value of a metric of a cell.
+fn value(rows: &[Row], backend: &str, params: &str, workload: &str, metric: &str) -> f64 {
+    let cell = |row: &&Row| {
+        row["backend"] == backend && row["params"] == params && row["workload"] == workload
+    };
+    let rows: Vec<&Row> = rows.iter().filter(cell).collect();
+    let found = rows.iter().find(|row| row["metric"] == metric && row["outcome"] == "ok");
+    let found = found.unwrap_or_else(|| panic!("no {metric} of {backend} {params}: {rows:#?}"));
+    found["value"].parse().expect("a number")
+}
+
+#[test]
+fn memory_splits_into_parts_and_freed_memory_comes_back_with_reporting() {
+    let rows = measure(WORK);
     let plain = "accel=tcg;kernel=tuned;machine=microvm";
     let part = |name: &str, ledger: &str| {
         value(&rows, "vm", plain, "pause", &format!("memory.part.{name}.{ledger}"))

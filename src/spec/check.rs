@@ -217,6 +217,9 @@ fn sensible(key: &CellKey) -> Result<(), Problem> {
         BackendName::Container | BackendName::Vm => param_value(key, "memory"),
         BackendName::Process | BackendName::KvmBare | BackendName::Mock => None,
     };
+    if memory.is_none() && key.experiment == Experiment::Minimum {
+        return Err(Problem::NoMemory { backend: key.backend.as_str() });
+    }
     if let (Workload::Touch(mib) | Workload::Churn(mib), Some(memory)) = (key.workload, memory) {
         let fits = memory.parse().is_ok_and(|Bytes(bytes)| u64::from(mib) * MIB < bytes);
         if !fits {

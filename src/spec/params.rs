@@ -127,7 +127,7 @@ const VM: &[Param] = &[
     },
     Param {
         name: "memory",
-        kind: Kind::Size { min: 32 * MIB, max: 1024 * 1024 * MIB },
+        kind: Kind::Size { min: 16 * MIB, max: 1024 * 1024 * MIB },
         default: Some("128M"),
         always: false,
         about: "guest memory",
