@@ -213,6 +213,9 @@ pub enum Metric {
     DensityStart,
     /// `http.answer`: nanoseconds from sending a request to its whole answer.
     HttpAnswer,
+    /// `settle.wait`: nanoseconds from the end of a trial until the kernel
+    /// had freed its control groups, or until nobody waited any longer.
+    SettleWait,
 }
 
 impl Metric {
@@ -224,7 +227,8 @@ impl Metric {
             | Self::Stop(_)
             | Self::PoolRefill
             | Self::DensityStart
-            | Self::HttpAnswer => Unit::Nanoseconds,
+            | Self::HttpAnswer
+            | Self::SettleWait => Unit::Nanoseconds,
             Self::Memory(_)
             | Self::Marginal(_)
             | Self::Part(..)
@@ -252,7 +256,7 @@ impl Metric {
             )
             .chain(Ledger::ALL.into_iter().map(Self::Touched))
             .chain([Self::Minimum])
-            .chain([Self::DensityInstances, Self::DensityStart])
+            .chain([Self::DensityInstances, Self::DensityStart, Self::SettleWait])
     }
 }
 
@@ -272,6 +276,7 @@ impl fmt::Display for Metric {
             Self::DensityInstances => f.write_str("density.instances"),
             Self::DensityStart => f.write_str("density.start"),
             Self::HttpAnswer => f.write_str("http.answer"),
+            Self::SettleWait => f.write_str("settle.wait"),
         }
     }
 }

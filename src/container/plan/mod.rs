@@ -33,6 +33,7 @@ pub(super) use self::limits::limits as limits_of;
 use self::mounts::{Mounts, Request};
 use self::namespaces::Namespaces;
 pub(super) use self::namespaces::{IdMaps, Joined};
+use self::options::NO_DEVICES;
 pub(super) use self::options::names as mount_options;
 use self::scratch::Scratch;
 pub(super) use self::supported::check as check_fields;
@@ -125,6 +126,8 @@ pub struct Plan {
     mounts: Mounts,
     /// Whether the root receives what the host mounts in it later.
     root_receives: bool,
+    /// Whether device nodes in the root, if it is a folder, are of use.
+    root_has_devices: bool,
     /// Names, loopback, masks: after all mounts.
     features: Vec<Step>,
     /// From the arrangement of descriptors to the end.
@@ -208,6 +211,7 @@ impl Plan {
             hooks: held::has_hooks(spec),
             mounts,
             root_receives: matches!(propagation, Some("slave" | "rslave")),
+            root_has_devices: true,
         })
     }
 
@@ -261,6 +265,15 @@ impl Plan {
         let mut plan = self.in_given_network();
         plan.features.retain(|step| *step != Step::LoopbackUp);
         plan
+    }
+
+    /// The same plan without the use of device nodes that may be in the root
+    /// filesystem: it is mounted `nodev`, as that of an image always is, see
+    /// [`Plan::with_overlay`]. (A spec has no field for this.)
+    #[must_use]
+    pub fn without_devices_in_root(mut self) -> Self {
+        self.root_has_devices = false;
+        self
     }
 
     /// Namespaces that exist and that an instance enters: their handles come
@@ -348,7 +361,8 @@ impl Plan {
         // The new namespace's mounts still belong to the host's peer groups:
         // first of all nothing may propagate there.
         let all = flow(self.root_receives || self.mounts.receive());
-        let root = flow(self.root_receives);
+        let mut root = flow(self.root_receives);
+        root.set |= if self.root_has_devices { 0 } else { NO_DEVICES };
         let mut steps =
             vec![Step::SetMount { path: c"/".into(), recursive: true, attributes: all }];
         match (&self.overlay, &self.scratch) {
@@ -370,7 +384,7 @@ impl Plan {
     fn enter_steps(&self) -> Vec<Step> {
         let mut steps = match (&self.overlay, &self.scratch) {
             (Some(layers), _) => layers.enter(),
-            (None, Some(scratch)) => scratch.enter(&self.rootfs),
+            (None, Some(scratch)) => scratch.enter(&self.rootfs, self.root_has_devices),
             (None, None) => vec![
                 Step::AttachTree { slot: ROOT, target: self.rootfs.clone() },
                 Step::EnterTree(ROOT),
