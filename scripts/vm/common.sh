@@ -23,6 +23,8 @@ Starts a guest on QEMU's machine type ${script%.sh}; with --print only says how.
   --name NAME        a name for the guest: letters, digits, and . _ -
   --append 'WORDS'   more words for the kernel's command line; an unknown k=v becomes a variable of /init
   --for PURPOSE      start (default): the shortest boot; density: an idle guest costs the least processor time
+  --balloon NAME     off (default): none; on: a balloon device; reporting: one through which the guest gives back
+                     what is free
   --tsc-khz N        the host's true TSC frequency (see tsc-khz.sh): the guest skips its calibration
   --console-fd N     pipe or file open for writing only that receives ttyS0, the kernel's console (default: standard
                      input and output)
@@ -60,7 +62,7 @@ file_descriptor() { # FLAG VALUE
 }
 
 parse_options() {
-	kernel='' initrd='' memory=128M cpus=1 accel=tcg name='' append='' purpose=start tsc_khz=''
+	kernel='' initrd='' memory=128M cpus=1 accel=tcg name='' append='' purpose=start tsc_khz='' balloon=off
 	console_fd='' channel_fd='' qmp_fd='' verbose=no print=no
 	incoming=no memory_file='' memory_share=off generation_id=no
 	while (($#)); do
@@ -89,7 +91,7 @@ parse_options() {
 			shift
 			continue
 			;;
-		--kernel | --initrd | --memory | --cpus | --accel | --name | --append | --for | --tsc-khz | --console-fd | --channel-fd | --qmp-fd | --memory-file | --memory-share)
+		--kernel | --initrd | --memory | --cpus | --accel | --name | --append | --for | --tsc-khz | --balloon | --console-fd | --channel-fd | --qmp-fd | --memory-file | --memory-share)
 			need_value "$1" "$@"
 			;;
 		*) unknown_flag "$1" ;;
@@ -121,6 +123,10 @@ parse_options() {
 		--for)
 			one_of "$1" "$2" start density
 			purpose=$2
+			;;
+		--balloon)
+			one_of "$1" "$2" off on reporting
+			balloon=$2
 			;;
 		--tsc-khz)
 			whole_number "$1" "$2" 100000 20000000
@@ -233,6 +239,13 @@ argument_vector() {
 	# The second line of a PC, at its usual place: every kernel finds it without a driver of its own.
 	vector+=(-chardev "$channel" -device "isa-serial,index=1,iobase=0x2f8,irq=3,chardev=channel")
 	vector+=(-device "isa-debug-exit,iobase=$debug_exit_port,iosize=0x2")
+	if [[ $balloon != off ]]; then
+		# A machine without PCI has its virtio devices in memory.
+		local bus=pci reporting=off
+		[[ $(machine_options) != microvm* ]] || bus=device
+		[[ $balloon != reporting ]] || reporting=on
+		vector+=(-device "virtio-balloon-$bus,free-page-reporting=$reporting")
+	fi
 	if [[ -n $qmp_fd ]]; then
 		vector+=(-chardev "socket,id=qmp,fd=$qmp_fd" -mon "chardev=qmp,mode=control")
 	fi

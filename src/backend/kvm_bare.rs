@@ -93,6 +93,6 @@ impl Backend for KvmBare {
 pub(super) fn only_exit() -> BackendError {
     let workload = stub::WORKLOAD;
     BackendError::Unavailable(format!(
-        "a guest without an operating system has no workload but {workload}"
+        "a guest without an operating system has no workload but {workload}, and no snapshot"
     ))
 }

@@ -146,6 +146,12 @@ pub trait Instance {
     /// [`BackendError::Failed`] when the answer is late or wrong.
     fn http(&mut self) -> Result<u64, BackendError>;
 
+    /// Has it give back the memory of its work.
+    ///
+    /// # Errors
+    /// [`BackendError::Failed`] when it holds none or does not answer.
+    fn release(&mut self) -> Result<(), BackendError>;
+
     /// Ends it and waits until it is gone; the marks from `stop` on are
     /// added to its timeline.
     ///

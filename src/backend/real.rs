@@ -267,6 +267,15 @@ impl Instance for RealInstance {
         }
     }
 
+    fn release(&mut self) -> Result<(), BackendError> {
+        match self.exchange(protocol::RELEASE, &[])? {
+            (Event::Reply(bytes), _) if bytes.is_empty() => Ok(()),
+            (event, _) => {
+                Err(self.failure(format!("gave its memory back with the answer {event:?}")))
+            }
+        }
+    }
+
     fn stop(mut self: Box<Self>) -> Result<Timeline, BackendError> {
         self.alive = false;
         let order = Order::Stop { instance: self.name.clone(), deadline_ms: 10_000 };

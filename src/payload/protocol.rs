@@ -25,6 +25,9 @@ pub const ERROR: u8 = 4;
 pub const PING: u8 = 0x12;
 /// Harness to payload: bytes for the workload (an HTTP request).
 pub const DATA: u8 = 0x13;
+/// Harness to payload: give back the memory of the work, and answer with an
+/// empty [`REPLY`] when that is done.
+pub const RELEASE: u8 = 0x15;
 /// Harness to payload: end with this exit code, 1 byte.
 pub const STOP: u8 = 0x14;
 

@@ -16,11 +16,13 @@ pub enum Experiment {
     Memory,
     /// A ladder of live instances.
     Density,
+    /// The smallest memory with which an instance still becomes ready.
+    Minimum,
 }
 
 impl Experiment {
     /// All experiments.
-    pub const ALL: [Self; 3] = [Self::Startup, Self::Memory, Self::Density];
+    pub const ALL: [Self; 4] = [Self::Startup, Self::Memory, Self::Density, Self::Minimum];
 
     /// The name used in files and flags.
     #[must_use]
@@ -29,6 +31,7 @@ impl Experiment {
             Self::Startup => "startup",
             Self::Memory => "memory",
             Self::Density => "density",
+            Self::Minimum => "minimum",
         }
     }
 }
@@ -82,7 +85,7 @@ impl fmt::Display for BackendName {
 }
 
 /// What the payload does. Written `pause`, `exit`, `exit=7`, `touch=64`,
-/// `sleep=100`, `spin=1000` or `http`.
+/// `churn=64`, `sleep=100`, `spin=1000` or `http`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Workload {
     /// Ready at once, then idle.
@@ -93,6 +96,9 @@ pub enum Workload {
     ExitWith(u8),
     /// Touches this many MiB before it is ready, then idles.
     Touch(u32),
+    /// Touches this many MiB before it is ready, and gives them back when it is
+    /// told to.
+    Churn(u32),
     /// Sleeps this many milliseconds before it is ready, then idles.
     Sleep(u32),
     /// Uses this many milliseconds of CPU time before it is ready, then idles.
@@ -104,8 +110,8 @@ pub enum Workload {
 /// A text that names no workload.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
-    "unknown workload `{0}`: expected pause, exit, exit=CODE (1 to 127), touch=MIB (1 to 65536), \
-     sleep=MS or spin=MS (1 to 600000), or http"
+    "unknown workload `{0}`: expected pause, exit, exit=CODE (1 to 127), touch=MIB or churn=MIB (1 to \
+     65536), sleep=MS or spin=MS (1 to 600000), or http"
 )]
 pub struct WorkloadError(String);
 
@@ -116,6 +122,7 @@ impl fmt::Display for Workload {
             Self::Exit => f.write_str("exit"),
             Self::ExitWith(code) => write!(f, "exit={code}"),
             Self::Touch(mib) => write!(f, "touch={mib}"),
+            Self::Churn(mib) => write!(f, "churn={mib}"),
             Self::Sleep(ms) => write!(f, "sleep={ms}"),
             Self::Spin(ms) => write!(f, "spin={ms}"),
             Self::Http => f.write_str("http"),
@@ -144,6 +151,7 @@ impl FromStr for Workload {
                         number(127).and_then(|code| u8::try_from(code).ok()).map(Self::ExitWith)
                     }
                     "touch" => number(65_536).map(Self::Touch),
+                    "churn" => number(65_536).map(Self::Churn),
                     "sleep" => number(600_000).map(Self::Sleep),
                     "spin" => number(600_000).map(Self::Spin),
                     _ => None,

@@ -146,6 +146,41 @@ impl Ledger {
     }
 }
 
+/// A part of the memory of a virtual machine monitor's processes. The parts
+/// are disjoint and together all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// The guest's memory, as far as it was ever touched and not given back.
+    GuestRam,
+    /// Buffers of translated code: memory that is both written and executed.
+    Translation,
+    /// Heap, stacks and other memory of its own.
+    Vmm,
+    /// Its program and libraries, which other instances share.
+    Text,
+    /// Files that the guest is made from: kernel, initial file system.
+    Image,
+}
+
+impl Part {
+    /// All parts.
+    pub const ALL: [Self; 5] =
+        [Self::GuestRam, Self::Translation, Self::Vmm, Self::Text, Self::Image];
+
+    /// The name used in metric names and files.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::GuestRam => "guest_ram",
+            Self::Translation => "translation",
+            Self::Vmm => "vmm",
+            Self::Text => "text",
+            Self::Image => "image",
+        }
+    }
+}
+
 /// What a sample is a value of. [`fmt::Display`] gives the name in files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Metric {
@@ -162,6 +197,15 @@ pub enum Metric {
     /// `memory.marginal.<ledger>`: bytes that one more instance costs, the
     /// slope over a ladder.
     Marginal(Ledger),
+    /// `memory.part.<part>.<ledger>`: bytes of one part of an idle virtual
+    /// machine, by PSS or RSS.
+    Part(Part, Ledger),
+    /// `memory.touched.<ledger>`: bytes of an instance that holds the memory
+    /// of its work, before it gives it back.
+    Touched(Ledger),
+    /// `memory.minimum`: the smallest memory, in bytes, with which an instance
+    /// became ready: a machine's memory, or the limit of a container's cgroup.
+    Minimum,
     /// `density.instances`: the highest number alive at once, all of them
     /// answering.
     DensityInstances,
@@ -185,7 +229,11 @@ impl Metric {
             | Self::DensityStart
             | Self::HttpAnswer
             | Self::SettleWait => Unit::Nanoseconds,
-            Self::Memory(_) | Self::Marginal(_) => Unit::Bytes,
+            Self::Memory(_)
+            | Self::Marginal(_)
+            | Self::Part(..)
+            | Self::Touched(_)
+            | Self::Minimum => Unit::Bytes,
             Self::DensityInstances => Unit::Count,
         }
     }
@@ -201,6 +249,13 @@ impl Metric {
             .chain([Self::PoolRefill, Self::HttpAnswer])
             .chain(Ledger::ALL.into_iter().map(Self::Memory))
             .chain(Ledger::ALL.into_iter().map(Self::Marginal))
+            .chain(
+                Part::ALL.into_iter().flat_map(|part| {
+                    [Ledger::Pss, Ledger::Rss].map(|ledger| Self::Part(part, ledger))
+                }),
+            )
+            .chain(Ledger::ALL.into_iter().map(Self::Touched))
+            .chain([Self::Minimum])
             .chain([Self::DensityInstances, Self::DensityStart, Self::SettleWait])
     }
 }
@@ -213,6 +268,11 @@ impl fmt::Display for Metric {
             Self::PoolRefill => f.write_str("pool.refill"),
             Self::Memory(ledger) => write!(f, "memory.{}", ledger.as_str()),
             Self::Marginal(ledger) => write!(f, "memory.marginal.{}", ledger.as_str()),
+            Self::Part(part, ledger) => {
+                write!(f, "memory.part.{}.{}", part.as_str(), ledger.as_str())
+            }
+            Self::Touched(ledger) => write!(f, "memory.touched.{}", ledger.as_str()),
+            Self::Minimum => f.write_str("memory.minimum"),
             Self::DensityInstances => f.write_str("density.instances"),
             Self::DensityStart => f.write_str("density.start"),
             Self::HttpAnswer => f.write_str("http.answer"),

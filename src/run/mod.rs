@@ -6,6 +6,7 @@
 
 mod density;
 mod memory;
+mod minimum;
 mod settle;
 mod startup;
 mod trial;

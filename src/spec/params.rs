@@ -127,7 +127,7 @@ const VM: &[Param] = &[
     },
     Param {
         name: "memory",
-        kind: Kind::Size { min: 32 * MIB, max: 1024 * 1024 * MIB },
+        kind: Kind::Size { min: 16 * MIB, max: 1024 * 1024 * MIB },
         default: Some("128M"),
         always: false,
         about: "guest memory",
@@ -138,6 +138,20 @@ const VM: &[Param] = &[
         default: Some("1"),
         always: false,
         about: "virtual processors",
+    },
+    Param {
+        name: "balloon",
+        kind: Kind::OneOf(&["off", "on", "reporting"]),
+        default: Some("off"),
+        always: false,
+        about: "a virtio balloon; reporting: through which the guest gives back what it freed",
+    },
+    Param {
+        name: "thp",
+        kind: Kind::OneOf(&["on", "off"]),
+        default: Some("on"),
+        always: false,
+        about: "transparent huge pages: as the host has them, or not for this machine",
     },
     Param {
         name: "accel",

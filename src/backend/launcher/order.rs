@@ -100,6 +100,8 @@ pub struct Program {
     pub argv: Vec<String>,
     /// Its whole environment as `NAME=value`.
     pub env: Vec<String>,
+    /// Whether it may have transparent huge pages, where the host gives them.
+    pub huge_pages: bool,
 }
 
 /// Up to which mark a launch runs before it is answered.

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
 
 use nix::sched::CloneFlags;
+use nix::sys::prctl::set_thp_disable;
 use nix::sys::signal::Signal;
 
 use super::bare::{Bare, BareError, Stamps};
@@ -58,7 +59,8 @@ pub(super) struct Template {
 
 /// What makes the instances.
 enum Maker {
-    Plain(Box<Command>),
+    /// A program, and whether it may have huge pages.
+    Plain(Box<Command>, bool),
     Container(Box<Container>),
     Held(Box<HeldContainer>),
     Networked(Box<NetworkedContainer>),
@@ -77,12 +79,10 @@ impl Template {
         // depth and controllers.
         let (mut limits, mut network, mut pool) = (Limits::default(), Network::Host, None);
         let (kind, maker) = match recipe {
-            Recipe::Process(program) => (Kind::Process, Maker::Plain(Box::new(plain(&program)?))),
-            Recipe::Machine(program) => (Kind::Machine, Maker::Plain(Box::new(plain(&program)?))),
+            Recipe::Process(program) => (Kind::Process, maker(&program)?),
+            Recipe::Machine(program) => (Kind::Machine, maker(&program)?),
             Recipe::Bare { memory } => (Kind::Bare, Maker::Bare(Bare::prepare(memory)?)),
-            Recipe::Restored { program, .. } => {
-                (Kind::Restored, Maker::Plain(Box::new(plain(&program)?)))
-            }
+            Recipe::Restored { program, .. } => (Kind::Restored, maker(&program)?),
             Recipe::Container { spec, bundle, bridge, pooled } => {
                 let plan = Plan::from_spec(&spec, &bundle)?;
                 limits = plan.limits().clone();
@@ -136,7 +136,10 @@ impl Template {
     ) -> Result<(Child, Option<Netns>), String> {
         let alone = |child| (child, None);
         let child = match (&mut self.maker, net) {
-            (Maker::Plain(command), _) => {
+            (Maker::Plain(command, huge_pages), _) => {
+                // The child inherits it with the memory that it shares with
+                // us until it executes its program (prctl(2)).
+                let _without = (!*huge_pages).then(WithoutHugePages::new).transpose()?;
                 let join = group.join_fds();
                 let into_cgroup = group.into_cgroup();
                 let launch = Launch { fds, join: &join, into_cgroup, ..Launch::default() };
@@ -156,6 +159,29 @@ impl Template {
         };
         child.map_err(|error| chain(&error))
     }
+}
+
+/// While it lives, new programs get no transparent huge pages.
+struct WithoutHugePages;
+
+impl WithoutHugePages {
+    fn new() -> Result<Self, String> {
+        set_thp_disable(true)
+            .map(|()| Self)
+            .map_err(|error| format!("cannot switch transparent huge pages off: {error}"))
+    }
+}
+
+impl Drop for WithoutHugePages {
+    fn drop(&mut self) {
+        // Undoing what was done a moment ago cannot fail.
+        let _ = set_thp_disable(false);
+    }
+}
+
+/// What makes plain children.
+fn maker(program: &Program) -> Result<Maker, TemplateError> {
+    Ok(Maker::Plain(Box::new(plain(program)?), program.huge_pages))
 }
 
 /// A child without isolation, executed by its path: a machine monitor may be

@@ -56,6 +56,8 @@ pub(super) struct Machine {
     /// What its payload does.
     pub(super) workload: Workload,
     tsc_khz: Option<String>,
+    balloon: String,
+    huge_pages: bool,
 }
 
 impl Machine {
@@ -86,12 +88,14 @@ impl Machine {
             memory: value("memory"),
             cpus: value("cpus"),
             purpose: match cell.experiment {
-                Experiment::Startup => "start",
+                Experiment::Startup | Experiment::Minimum => "start",
                 // An idle guest must not tick: what an instance costs while
                 // nothing happens is the question.
                 Experiment::Memory | Experiment::Density => "density",
             },
             workload: cell.workload,
+            balloon: value("balloon"),
+            huge_pages: value("thp") != "off",
             // Without the frequency the guest calibrates for itself, which
             // only takes longer.
             tsc_khz: assets.script("vm/tsc-khz.sh", &[]).ok().map(|khz| khz.trim().to_owned()),
@@ -137,6 +141,7 @@ impl Machine {
             ("--channel-fd", &channel),
             ("--console-fd", &console),
             ("--qmp-fd", &qmp),
+            ("--balloon", &self.balloon),
         ] {
             arguments.extend([flag, value.as_str()]);
         }
@@ -154,7 +159,8 @@ impl Machine {
         let argv: Vec<String> = printed.lines().map(str::to_owned).collect();
         let path = argv.first().ok_or(VmError::NoArguments { script })?.into();
         let env = vec![format!("{ENV_RUN}={run_id}"), "PATH=/usr/bin:/bin".to_owned()];
-        Ok(Program { path, argv, env })
+        let huge_pages = self.huge_pages;
+        Ok(Program { path, argv, env, huge_pages })
     }
 
     /// The files that take part.

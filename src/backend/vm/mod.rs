@@ -147,7 +147,7 @@ impl Backend for Vm {
         let qemu = self.qemu()?;
         let machine = Machine::of(cell, &self.assets).map_err(unavailable)?;
         let is_stub = machine.kernel_kind == machine::STUB;
-        if is_stub && cell.workload != stub::WORKLOAD {
+        if is_stub && (cell.workload != stub::WORKLOAD || Start::of(cell) != Start::Cold) {
             return Err(only_exit());
         }
         let accelerator = match param_value(cell, "accel") {
