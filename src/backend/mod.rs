@@ -7,6 +7,7 @@
 
 mod assets;
 mod container;
+mod kvm_bare;
 pub mod launcher;
 pub mod leftovers;
 mod mock;

@@ -1,7 +1,7 @@
 //! `unladen clean`: removes what killed runs left behind, and nothing else.
 
 use super::args::CleanArgs;
-use super::{CliError, Exit, print_line, say};
+use super::{CliError, Exit, print_line, say, tune};
 use crate::backend::leftovers::{Leftover, leftovers, remove};
 use crate::image::{ImageError, Store};
 
@@ -36,6 +36,9 @@ pub(super) fn clean(args: &CleanArgs) -> Result<Exit, CliError> {
             removed += 1;
         }
     }
+    if args.run_id.is_none() {
+        removed += tune::clean(args.dry_run)?;
+    }
     if removed == 0 {
         say("nothing is left behind");
     }
@@ -51,6 +54,7 @@ fn describe(id: &str, leftover: &Leftover) -> String {
         parts.push(format!("{} processes", leftover.processes.len()));
     }
     parts.extend(leftover.links.iter().map(|link| format!("the interface {link}")));
+    parts.extend(leftover.snapshots.iter().map(|folder| folder.display().to_string()));
     parts.extend(leftover.cgroups.iter().map(|folder| folder.display().to_string()));
     format!("run {id}: {}", parts.join(", "))
 }

@@ -15,8 +15,10 @@ mod list;
 pub mod oci;
 mod progress;
 mod run;
+mod scope;
 mod selfcheck;
 mod signals;
+mod tune;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -49,6 +51,8 @@ enum CliError {
     Report(#[from] ReportError),
     #[error(transparent)]
     Host(#[from] crate::host::HostError),
+    #[error(transparent)]
+    Settings(#[from] crate::host::SettingsError),
     #[error(transparent)]
     Assets(#[from] AssetsError),
     #[error(transparent)]
@@ -95,6 +99,7 @@ pub fn main() -> Exit {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
+    tune::recover(&cli.command);
     match dispatch(cli.command) {
         Ok(exit) => exit,
         // A reader that has seen enough, such as `head`, is not an error.
@@ -121,6 +126,7 @@ fn refuse(error: &clap::Error) -> Exit {
 fn dispatch(command: Command) -> Result<Exit, CliError> {
     match command {
         Command::Doctor(args) => doctor::doctor(args.json),
+        Command::Tune(args) => tune::tune(&args),
         Command::List(args) => list::list(args.json),
         Command::Run(args) => run::run(&args),
         Command::Selfcheck(args) => selfcheck::selfcheck(args),
@@ -143,8 +149,10 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
             manual.render(&mut page).map_err(CliError::Output)?;
             print_bytes(&page)
         }
-        Command::Launcher { run_id, harness: _ } => {
-            crate::backend::launcher::serve(&run_id)?;
+        Command::Launcher { run_id, harness } => {
+            let served = crate::backend::launcher::serve(&run_id);
+            tune::after_harness(harness);
+            served?;
             Ok(Exit::Ok)
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::settle::Waited;
 use crate::backend::{Backend, BackendError, Failure, Instance, Prepared, Timeline, Until};
 use crate::errors::chain;
 use crate::host::Guard;
@@ -83,6 +84,15 @@ impl Trial<'_> {
             _ => Clock::None,
         };
         self.sample(metric, clock, Some(value), Outcome::Ok, String::new())
+    }
+
+    /// How long the kernel took to free what the trial left.
+    pub(super) fn settled_after(&self, waited: Waited) -> Sample {
+        let mut sample = self.ok(Metric::SettleWait, waited.took as f64);
+        if waited.left > 0 {
+            sample.detail = format!("not waited for any longer: {} groups are left", waited.left);
+        }
+        sample
     }
 
     /// A value that could not be had although the trial went well.

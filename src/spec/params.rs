@@ -119,10 +119,11 @@ const VM: &[Param] = &[
     },
     Param {
         name: "kernel",
-        kind: Kind::OneOf(&["tuned", "distro"]),
+        kind: Kind::OneOf(&["tuned", "distro", "stub"]),
         default: Some("tuned"),
         always: true,
-        about: "guest kernel: our small one, or the distribution's as it is",
+        about: "guest kernel: our small one, or the distribution's as it is; stub: a guest of a few \
+                instructions without an operating system, for the workload exit",
     },
     Param {
         name: "memory",
@@ -145,6 +146,14 @@ const VM: &[Param] = &[
         always: false,
         about: "accelerator: the best that boots a real kernel here, or this one",
     },
+    Param {
+        name: "start",
+        kind: Kind::OneOf(&["cold", "clone", "restore"]),
+        default: Some("cold"),
+        always: false,
+        about: "cold: boots; clone: goes on from a snapshot whose memory all such guests map \
+                privately; restore: reads a whole snapshot",
+    },
 ];
 
 /// The parameters of a backend, in the order in which they are documented.
@@ -152,7 +161,7 @@ const VM: &[Param] = &[
 #[must_use]
 pub fn known_params(backend: BackendName) -> &'static [Param] {
     match backend {
-        BackendName::Process | BackendName::Mock => PROCESS,
+        BackendName::Process | BackendName::KvmBare | BackendName::Mock => PROCESS,
         BackendName::Container => CONTAINER,
         BackendName::Vm => VM,
     }

@@ -9,6 +9,9 @@ pub mod clock;
 pub mod executable;
 pub mod fdpass;
 pub mod file;
+pub mod fork;
+#[cfg(target_arch = "x86_64")]
+pub mod kvm;
 pub mod keyring;
 pub mod namespace;
 pub mod pidfd;
