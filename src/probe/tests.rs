@@ -266,5 +266,5 @@ fn parts_that_cannot_be_read_are_missing() {
     assert_eq!(error, "cannot read the memory of process 10: smaps has no field Pss");
     let root = tempdir().expect("folder");
     assert!(parts::read(root.path(), 10, &[], &shape()).is_err());
-    assert!(crate::probe::parts(&MemorySource::Exact(Vec::new()), &shape()).is_err());
+    assert!(parts(&MemorySource::Exact(Vec::new()), &shape()).is_err());
 }
