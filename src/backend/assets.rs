@@ -71,8 +71,7 @@ impl Assets {
     /// # Errors
     /// When there is no cache folder or it cannot be written.
     pub fn unpack() -> Result<Self, AssetsError> {
-        let base = etcetera::choose_base_strategy().map_err(|_| AssetsError::NoCache)?;
-        Self::unpack_into(&base.cache_dir().join("unladen"))
+        Self::unpack_into(&user_cache()?)
     }
 
     /// Unpacks into this cache folder.
@@ -169,6 +168,12 @@ impl Assets {
         }
         Ok(path)
     }
+}
+
+/// The user's cache: `$XDG_CACHE_HOME/unladen` or `~/.cache/unladen`.
+pub(super) fn user_cache() -> Result<PathBuf, AssetsError> {
+    let base = etcetera::choose_base_strategy().map_err(|_| AssetsError::NoCache)?;
+    Ok(base.cache_dir().join("unladen"))
 }
 
 /// A file's name, size and SHA-256.

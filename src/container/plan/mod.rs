@@ -121,6 +121,8 @@ pub struct Plan {
     /// Whose terminal is made, if one is.
     terminal: Option<u32>,
     hooks: bool,
+    /// Whether each instance leaves the session keyring of its maker.
+    own_keyring: bool,
     /// Files of `/proc` that are written from inside the namespaces.
     settings: Vec<Step>,
     mounts: Mounts,
@@ -209,6 +211,7 @@ impl Plan {
             id_maps,
             terminal: process.terminal().unwrap_or(false).then(|| process.user().uid()),
             hooks: held::has_hooks(spec),
+            own_keyring: false,
             mounts,
             root_receives: matches!(propagation, Some("slave" | "rslave")),
             root_has_devices: true,
@@ -250,6 +253,16 @@ impl Plan {
     #[must_use]
     pub fn has_network_namespace(&self) -> bool {
         self.namespaces.new.contains(CloneFlags::CLONE_NEWNET)
+    }
+
+    /// The same plan for instances that each get a session keyring of their
+    /// own instead of their maker's. That counts against the maker's quota of
+    /// keys, which is 200 for an ordinary user (`/proc/sys/kernel/keys`): who
+    /// starts many better leaves the keyring once, see
+    /// [`leave_session`](crate::sys::keyring::leave_session).
+    #[must_use]
+    pub fn with_own_keyring(&self) -> Self {
+        Self { own_keyring: true, ..self.clone() }
     }
 
     /// The same plan for instances whose network namespace is made for them.
@@ -456,6 +469,9 @@ impl Plan {
         steps.push(Step::JoinCgroups);
         if !again {
             steps.push(Step::NewSession);
+        }
+        if self.own_keyring {
+            steps.push(Step::OwnSessionKeyring);
         }
         if let Some(value) = self.oom_score_adj {
             // The host's /proc is still there, the instance's not yet.
