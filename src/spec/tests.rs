@@ -77,7 +77,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "[[cells]]\nbackend = \"docker\"",
-        "specs/my.toml:2: unknown backend \"docker\", expected process, container, vm",
+        "specs/my.toml:2: unknown backend \"docker\", expected process, container, kvm-bare, vm",
     ),
     (
         "{cell}startup = [\n\"exit\",\n\"pasue\"]",
