@@ -71,7 +71,9 @@ fn part_of(map: &MemoryMap, shape: &Shape) -> Part {
         _ if writable && !executable && len == shape.memory => Part::GuestRam,
         // QEMU keeps its translated code in a file of memory when it may not
         // be written and executed at one address.
-        MMapPath::Path(path) if path.starts_with("/memfd:tcg-jit") => Part::Translation,
+        MMapPath::Path(path) if path.to_string_lossy().starts_with("/memfd:tcg-jit") => {
+            Part::Translation
+        }
         MMapPath::Path(_) => Part::Text,
         // The kernel's own code for everybody.
         MMapPath::Vdso | MMapPath::Vsyscall => Part::Text,
