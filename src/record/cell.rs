@@ -242,17 +242,24 @@ pub struct CellKey {
 impl CellKey {
     /// The backend with the parameters that tell its cells apart, for a
     /// chart's legend or a table's first column: `vm microvm`, `container`,
-    /// `container-pooled`.
+    /// `container-pooled`, `vm-untuned q35`.
     #[must_use]
     pub fn label(&self) -> String {
         let mut label = self.backend.as_str().to_owned();
         if self.params.get("pool") == Some("yes") {
             label.push_str("-pooled");
         }
-        for (name, value) in self.params.0.iter().filter(|(name, _)| *name != "pool") {
+        if self.params.get("untuned") == Some("yes") {
+            label.push_str("-untuned");
+        }
+        let suffixes = ["pool", "untuned"];
+        for (name, value) in self.params.0.iter().filter(|(name, _)| !suffixes.contains(&name.as_str()))
+        {
             label.push(' ');
             match name.as_str() {
-                "machine" | "kernel" | "accel" => label.push_str(value),
+                "machine" | "kernel" | "accel" | "boot" | "firmware" | "rootfs" => {
+                    label.push_str(value);
+                }
                 "control" => label.push_str("(control)"),
                 _ => {
                     label.push_str(name);

@@ -17,6 +17,8 @@ pub mod fd {
     pub const CONSOLE: i32 = 4;
     /// A machine monitor's control socket.
     pub const QMP: i32 = 5;
+    /// A machine monitor's connection to its virtiofsd.
+    pub const VIRTIOFS: i32 = 6;
 }
 
 /// How to make the instances of one cell.

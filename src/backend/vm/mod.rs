@@ -3,6 +3,7 @@
 //! which the launcher then executes itself.
 
 mod accelerator;
+mod files;
 mod inventory;
 mod machine;
 
@@ -53,7 +54,7 @@ impl Vm {
     /// The accelerator that a cell gets: the one it names, or the best one
     /// that boots its kernel here.
     fn accelerator(&mut self, machine: &Machine) -> Result<accelerator::Probe, BackendError> {
-        let key = format!("{}-{}", machine.kernel_kind, machine.kind);
+        let key = machine.family();
         if let Some(known) = self.accelerators.get(&key) {
             return Ok(known.clone());
         }

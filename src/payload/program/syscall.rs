@@ -35,7 +35,7 @@ mod number {
 /// The arguments must be right for the call: pointers valid for what the
 /// kernel does with them.
 #[cfg(target_arch = "x86_64")]
-unsafe fn call(n: usize, args: [usize; 6]) -> isize {
+pub unsafe fn call(n: usize, args: [usize; 6]) -> isize {
     let result;
     // SAFETY: the x86-64 Linux convention; rcx and r11 are clobbered.
     unsafe {
@@ -53,7 +53,7 @@ unsafe fn call(n: usize, args: [usize; 6]) -> isize {
 /// The arguments must be right for the call: pointers valid for what the
 /// kernel does with them.
 #[cfg(target_arch = "aarch64")]
-unsafe fn call(n: usize, args: [usize; 6]) -> isize {
+pub unsafe fn call(n: usize, args: [usize; 6]) -> isize {
     let result;
     // SAFETY: the AArch64 Linux convention.
     unsafe {
