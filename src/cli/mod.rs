@@ -121,7 +121,7 @@ fn refuse(error: &clap::Error) -> Exit {
 fn dispatch(command: Command) -> Result<Exit, CliError> {
     match command {
         Command::Doctor(args) => doctor::doctor(args.json),
-        Command::List(args) => list::list(args.json),
+        Command::List(args) => list::list(&args),
         Command::Run(args) => run::run(&args),
         Command::Selfcheck(args) => selfcheck::selfcheck(args),
         Command::Report(args) => {

@@ -15,3 +15,4 @@ mod raw;
 pub mod signals;
 pub mod spawn;
 pub mod terminal;
+pub mod tsc;

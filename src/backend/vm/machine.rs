@@ -62,7 +62,11 @@ pub(super) struct Machine {
 
 impl Machine {
     /// The machine of a cell.
-    pub(super) fn of(cell: &CellKey, assets: &Assets) -> Result<Self, VmError> {
+    pub(super) fn of(
+        cell: &CellKey,
+        assets: &Assets,
+        tsc_khz: Option<String>,
+    ) -> Result<Self, VmError> {
         let value = |name: &str| param_value(cell, name).unwrap_or_default().to_owned();
         Ok(Self {
             kind: value("machine"),
@@ -83,7 +87,7 @@ impl Machine {
             workload: cell.workload,
             // Without the frequency the guest calibrates for itself, which
             // only takes longer.
-            tsc_khz: assets.script("vm/tsc-khz.sh", &[]).ok().map(|khz| khz.trim().to_owned()),
+            tsc_khz,
             verbose: false,
         })
     }

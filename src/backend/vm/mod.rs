@@ -3,6 +3,7 @@
 //! which the launcher then executes itself.
 
 mod accelerator;
+mod clock;
 mod files;
 mod inventory;
 mod machine;
@@ -17,13 +18,16 @@ use machine::Machine;
 
 use super::launcher::order::Recipe;
 use super::process::own_version;
-use super::{Assets, Backend, BackendError, Instance, Prepared, Real, Until};
-use crate::record::{ArtefactFact, BackendName, CellKey, Version};
+use super::{Assets, Backend, BackendError, Failure, Instance, Prepared, Real, Until};
+use crate::record::{ArtefactFact, BackendName, CellKey, Experiment, Mark, Version};
 use crate::spec::param_value;
 
 /// Time that a guest may take until its workload is ready. A software
 /// emulated distribution kernel takes some two seconds on an idle host.
 const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Most characters of what a repeated boot said.
+const MESSAGE: usize = 1000;
 
 /// QEMU as a backend.
 #[derive(Debug)]
@@ -33,14 +37,25 @@ pub struct Vm {
     run_id: String,
     qemu: Option<machine::Qemu>,
     accelerators: HashMap<String, accelerator::Probe>,
+    /// What every cell gets that names none.
+    wanted: Option<Accelerator>,
+    /// The host's clock, once it was asked for.
+    tsc_khz: Option<Option<String>>,
     artefacts: Vec<ArtefactFact>,
+    /// By template: what a failed boot is repeated from, once.
+    repeats: HashMap<u32, (Machine, Accelerator)>,
 }
 
 impl Vm {
-    pub(super) fn new(real: Real, assets: Rc<Assets>, run_id: &str) -> Self {
+    pub(super) fn new(
+        real: Real,
+        assets: Rc<Assets>,
+        run_id: &str,
+        wanted: Option<Accelerator>,
+    ) -> Self {
         let run_id = run_id.to_owned();
-        let (accelerators, artefacts) = (HashMap::new(), Vec::new());
-        Self { real, assets, run_id, qemu: None, accelerators, artefacts }
+        let (accelerators, artefacts, repeats) = (HashMap::new(), Vec::new(), HashMap::new());
+        Self { real, assets, run_id, qemu: None, accelerators, wanted, tsc_khz: None, artefacts, repeats }
     }
 
     /// QEMU's path and version, asked for once.
@@ -49,6 +64,12 @@ impl Vm {
             self.qemu = Some(machine::Qemu::find(&self.assets).map_err(unavailable)?);
         }
         self.qemu.clone().ok_or_else(|| BackendError::Unavailable("no QEMU".to_owned()))
+    }
+
+    /// The machine of a cell.
+    fn machine(&mut self, cell: &CellKey) -> Result<Machine, BackendError> {
+        let khz = self.tsc_khz.get_or_insert_with(|| clock::tsc_khz(&self.assets)).clone();
+        Machine::of(cell, &self.assets, khz).map_err(unavailable)
     }
 
     /// The accelerator that a cell gets: the one it names, or the best one
@@ -73,6 +94,23 @@ impl Vm {
         Ok(probe)
     }
 
+    /// The accelerator of a cell: its own word, the user's, or the best.
+    fn chosen(
+        &mut self,
+        cell: &CellKey,
+        machine: &Machine,
+    ) -> Result<accelerator::Probe, BackendError> {
+        match (param_value(cell, "accel"), self.wanted) {
+            (Some("kvm"), _) | (Some("auto"), Some(Accelerator::Kvm)) => {
+                Ok(accelerator::Probe::kvm())
+            }
+            (Some("tcg"), _) | (Some("auto"), Some(Accelerator::Tcg)) => {
+                Ok(accelerator::Probe::tcg("it was asked for".to_owned()))
+            }
+            _ => self.accelerator(&machine.probing()),
+        }
+    }
+
     /// Boots the cell's own kernel under each accelerator, with a deadline.
     fn probe(&mut self, machine: &Machine) -> Result<accelerator::Probe, BackendError> {
         let tcg = self.trial_boot(machine, Accelerator::Tcg, self.real.deadline(DEADLINE))?;
@@ -91,6 +129,29 @@ impl Vm {
         }
     }
 
+    /// A failed boot with what the same boot says when its kernel may say
+    /// everything. Done once for each cell, outside the measurement.
+    fn explained(
+        &mut self,
+        prepared: &Prepared,
+        mut failure: Failure,
+    ) -> Result<BackendError, BackendError> {
+        let Some((machine, accelerator)) = self.repeats.remove(&prepared.template) else {
+            return Ok(failure.into());
+        };
+        let program = machine.verbose().program(&self.assets, accelerator, &self.run_id);
+        let (template, _) = self.real.prepare(Recipe::Machine(program.map_err(unavailable)?))?;
+        let again = Prepared { template, ..prepared.clone() };
+        let said = match self.real.launch(&again, Until::Ready) {
+            Ok(_) => "this time it started".to_owned(),
+            Err(BackendError::Failed(again)) => again.reason,
+            Err(other) => return Err(other),
+        };
+        failure.reason.push_str("; repeated with all messages of its kernel: ");
+        failure.reason.push_str(&cut(&said, MESSAGE));
+        Ok(failure.into())
+    }
+
     /// One boot to the end of the `exit` workload; gives the time it took.
     fn trial_boot(
         &mut self,
@@ -106,7 +167,7 @@ impl Vm {
         let instance = self.real.launch(&prepared, Until::Gone)?;
         let taken = instance
             .timeline()
-            .between(crate::record::Mark::Request, crate::record::Mark::Gone)
+            .between(Mark::Request, Mark::Gone)
             .unwrap_or_default();
         Ok(Duration::from_nanos(taken))
     }
@@ -132,12 +193,9 @@ impl Backend for Vm {
 
     fn prepare(&mut self, cell: &CellKey) -> Result<Prepared, BackendError> {
         let qemu = self.qemu()?;
-        let machine = Machine::of(cell, &self.assets).map_err(unavailable)?;
-        let accelerator = match param_value(cell, "accel") {
-            Some("kvm") => Accelerator::Kvm,
-            Some("tcg") => Accelerator::Tcg,
-            _ => self.accelerator(&machine.probing())?.best,
-        };
+        let machine = self.machine(cell)?;
+        let probe = self.chosen(cell, &machine)?;
+        let accelerator = probe.best;
         for fact in machine.artefacts(&qemu).map_err(unavailable)? {
             if !self.artefacts.contains(&fact) {
                 self.artefacts.push(fact);
@@ -146,7 +204,12 @@ impl Backend for Vm {
         let program =
             machine.program(&self.assets, accelerator, &self.run_id).map_err(unavailable)?;
         let command = program.argv.clone();
-        let (template, remarks) = self.real.prepare(Recipe::Machine(program))?;
+        let (template, mut remarks) = self.real.prepare(Recipe::Machine(program))?;
+        remarks.extend(probe.reason.map(|reason| format!("software emulation: {reason}")));
+        // At the end of a ladder a failure is a result, and no time to repeat.
+        if cell.experiment != Experiment::Density {
+            self.repeats.insert(template, (machine, accelerator));
+        }
         let accelerator = Some(accelerator);
         let deadline = self.real.deadline(DEADLINE);
         Ok(Prepared { template, command, remarks, accelerator, deadline })
@@ -157,6 +220,19 @@ impl Backend for Vm {
         prepared: &Prepared,
         until: Until,
     ) -> Result<Box<dyn Instance>, BackendError> {
-        self.real.launch(prepared, until)
+        match self.real.launch(prepared, until) {
+            Err(BackendError::Failed(failure)) if failure.timeline.at(Mark::Ready).is_none() => {
+                Err(self.explained(prepared, failure)?)
+            }
+            other => other,
+        }
+    }
+}
+
+/// Cuts a text to so many characters.
+fn cut(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((at, _)) => format!("{}...", &text[..at]),
+        None => text.to_owned(),
     }
 }

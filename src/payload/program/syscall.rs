@@ -135,6 +135,13 @@ pub fn set_raw(fd: i32) {
     }
 }
 
+/// Waits until a terminal has sent all that was written to it.
+pub fn drain(fd: i32) {
+    const TCSBRK: usize = 0x5409;
+    // SAFETY: with 1 as its argument (tcdrain) TCSBRK takes no memory.
+    unsafe { call(number::IOCTL, [fd as usize, TCSBRK, 1, 0, 0, 0]) };
+}
+
 /// Fresh anonymous memory of `len` bytes, or `None` when there is none.
 pub fn map(len: usize) -> Option<*mut u8> {
     const READ_WRITE: usize = 1 | 2;
