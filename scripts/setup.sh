@@ -59,10 +59,11 @@ packages_for() { # FAMILY PURPOSE
 		;;
 	# The browser opens the report page. Ubuntu has it as a snap only, which a script should not force on a host.
 	# busybox and setpriv (of util-linux) go into the guest that tests boot.
-	debian/test) echo shellcheck chromium busybox-static util-linux binutils libc-bin ;;
-	ubuntu/test) echo shellcheck busybox-static util-linux binutils libc-bin ;;
-	fedora/test) echo ShellCheck chromium busybox util-linux binutils glibc-common ;;
-	arch/test) echo shellcheck chromium busybox util-linux binutils ;;
+	# The engines are what tests run `unladen-oci` under; dockerd wants runc to be there as well.
+	debian/test) echo shellcheck chromium busybox-static util-linux binutils libc-bin podman conmon docker.io containerd runc ;;
+	ubuntu/test) echo shellcheck busybox-static util-linux binutils libc-bin podman conmon docker.io containerd runc ;;
+	fedora/test) echo ShellCheck chromium busybox util-linux binutils glibc-common podman conmon moby-engine containerd runc ;;
+	arch/test) echo shellcheck chromium busybox util-linux binutils podman conmon docker containerd runc ;;
 	esac
 }
 

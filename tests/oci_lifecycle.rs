@@ -33,7 +33,7 @@ macro_rules! bundle {
 #[test]
 fn a_container_goes_through_its_life_and_leaves_nothing() {
     let lab = bundle!("echo begun; read line; echo $line; trap 'exit 3' TERM; sleep 60 & wait");
-    lab.must(&["create", "--bundle", &lab.path(), "--pid-file", &lab.file("pid"), "c"]);
+    lab.create_with(&["--pid-file", &lab.file("pid")], "c");
     let state = lab.state("c");
     assert_eq!(state["status"], "created");
     assert_eq!(state["id"], "c");
@@ -355,7 +355,9 @@ fn a_terminal_is_the_containers_own_and_sent_to_who_asks_for_it() {
 
 #[test]
 fn only_descriptors_that_were_asked_for_are_handed_on() {
-    let lab = bundle!("echo to-three >&3; ls -l /proc/$$/fd | grep -c ' -> '");
+    let lab = bundle!(
+        "echo to-three >&3; for n in 0 1 2 3 4 5 6 7 8 9; do test -e /proc/$$/fd/$n && echo $n; done"
+    );
     // The shell opens number 3 for the runtime, and 4, which is not asked for.
     let mut command = lab.command(&["run", "--preserve-fds", "1", "--bundle", &lab.path(), "c"]);
     let script = format!("exec 3>{} 4</dev/null; exec \"$@\"", lab.file("three"));
@@ -364,7 +366,7 @@ fn only_descriptors_that_were_asked_for_are_handed_on() {
     command = std::process::Command::new("sh");
     command.args(["-c", &script, "sh"]).arg(program).args(arguments).stdin(Stdio::null());
     let output = command.output().expect("ran");
-    assert_eq!(common::stdout(&output).trim(), "4", "{}", common::stderr(&output));
+    assert_eq!(common::stdout(&output), "0\n1\n2\n3\n", "{}", common::stderr(&output));
     assert_eq!(fs::read_to_string(lab.file("three")).expect("written"), "to-three\n");
     let error = lab.fails(&["create", "--preserve-fds", "700", "--bundle", &lab.path(), "c"]);
     assert!(error.contains("cannot hand on descriptor"), "{error}");
@@ -552,7 +554,6 @@ fn the_runtime_describes_itself() {
     fs::create_dir_all(format!("{made}/rootfs")).expect("made");
     lab.must(&["spec", "--bundle", &made]);
     assert!(lab.fails(&["spec", "--bundle", &made]).contains("cannot make"));
-    let spec = unladen::container::read_config(&Path::new(&made).join("config.json"));
-    unladen::container::Plan::from_spec(&spec.expect("a spec"), Path::new(&made)).expect("a plan");
+    unladen::container::read_config(&Path::new(&made).join("config.json")).expect("a spec");
     assert!(lab.fails(&["create", "--no-pivot", "c"]).contains("--no-pivot is not supported"));
 }

@@ -36,6 +36,12 @@ Starts a guest on QEMU's machine type ${script%.sh}; with --print only says how.
                      input and output)
   --channel-fd N     connected stream socket that becomes ttyS1, the payload's channel (default: ttyS1 leads nowhere)
   --qmp-fd N         connected stream socket that speaks QMP (default: none)
+  --incoming         do not start, but wait for a saved state, which a QMP client asks for with migrate-incoming; all
+                     other options must be those of the guest that was saved
+  --memory-file FILE the guest's memory is this file, which is made if it does not exist
+  --memory-share on|off
+                     on: what the guest writes goes to the file; off (default): it stays private to this guest
+  --generation-id    a device that tells the guest when it is a copy (vmgenid; q35 and pc only)
   --verbose-kernel   the kernel says on its console all it has to say
   --print            print the argument vector, one element a line, and exit
   --help             this text
@@ -65,6 +71,7 @@ parse_options() {
 	kernel='' initrd='' memory=128M cpus=1 accel=tcg name='' append='' purpose=start tsc_khz=''
 	console_fd='' channel_fd='' qmp_fd='' verbose=no print=no
 	rootfs=initramfs root='' virtiofs_fd='' firmware=$(own_firmware) devices='' untuned=no
+	incoming=no memory_file='' memory_share=off generation_id=no
 	while (($#)); do
 		case $1 in
 		--help | -h)
@@ -86,8 +93,18 @@ parse_options() {
 			shift
 			continue
 			;;
+		--incoming)
+			incoming=yes
+			shift
+			continue
+			;;
+		--generation-id)
+			generation_id=yes
+			shift
+			continue
+			;;
 		--kernel | --initrd | --memory | --cpus | --accel | --name | --append | --for | --tsc-khz | --console-fd | --channel-fd | --qmp-fd | \
-			--rootfs | --root | --virtiofs-fd | --firmware | --devices)
+			--rootfs | --root | --virtiofs-fd | --firmware | --devices | --memory-file | --memory-share)
 			need_value "$1" "$@"
 			;;
 		*) unknown_flag "$1" ;;
@@ -137,6 +154,14 @@ parse_options() {
 			whole_number "$1" "$2" 100000 20000000
 			tsc_khz=$2
 			;;
+		--memory-file)
+			memory_file=$2
+			[[ $memory_file == /* ]] || memory_file=$PWD/$memory_file
+			;;
+		--memory-share)
+			one_of "$1" "$2" on off
+			memory_share=$2
+			;;
 		--console-fd | --channel-fd | --qmp-fd | --virtiofs-fd)
 			file_descriptor "$1" "$2"
 			case $1 in
@@ -163,9 +188,13 @@ parse_options() {
 	[[ -z $initrd || $initrd == /* ]] || initrd=$PWD/$initrd
 	[[ -z $root || $root == /* ]] || root=$PWD/$root
 	[[ "$root$initrd$kernel" != *,* ]] || wrong_use "QEMU takes a comma in a path for the end of an option"
+	[[ $incoming == no || -n $qmp_fd ]] || wrong_use "--incoming needs --qmp-fd: only a QMP client can say what to load"
+	[[ $memory_share == off || -n $memory_file ]] || wrong_use "--memory-share on needs --memory-file"
 }
 
 check_kernel() {
+	[[ $generation_id == no || $(virtio_bus) == pci ]] ||
+		wrong_use "--generation-id: this machine has no ACPI, by which a guest would find it"
 	if is_elf "$kernel"; then
 		[[ $firmware != ovmf ]] || wrong_use "--firmware ovmf starts a bzImage only, not '$kernel'"
 		[[ $untuned == no ]] || wrong_use "--untuned starts a bzImage, not '$kernel'"
@@ -283,6 +312,11 @@ machine_part() {
 		vector+=(-object "memory-backend-memfd,id=memory,size=$memory,share=on")
 		machine+=,memory-backend=memory
 	fi
+	# A comma within an option's value is written twice.
+	if [[ -n $memory_file ]]; then
+		vector+=(-object "memory-backend-file,id=ram,size=$memory,mem-path=${memory_file//,/,,},share=$memory_share")
+		machine+=,memory-backend=ram
+	fi
 	vector+=(-M "$machine" -accel "$accel_options")
 	# Without this KVM warns about features of QEMU's default model which the host lacks.
 	[[ $accel == tcg || $untuned == yes ]] || vector+=(-cpu host)
@@ -344,6 +378,8 @@ argument_vector() {
 	if [[ -n $qmp_fd ]]; then
 		vector+=(-chardev "socket,id=qmp,fd=$qmp_fd" -mon "chardev=qmp,mode=control")
 	fi
+	[[ $generation_id == no ]] || vector+=(-device "vmgenid,guid=auto")
+	[[ $incoming == no ]] || vector+=(-incoming defer)
 }
 
 vm_main() {

@@ -167,7 +167,8 @@ impl Assets {
     pub fn initramfs_with(&self, kernel: &Path, modules: &[&str]) -> Result<PathBuf, AssetsError> {
         let mut hasher = Sha256::new();
         hasher.update(kernel.as_os_str().as_encoded_bytes());
-        let name = format!("initramfs-{}-{}.cpio", modules.join("-"), &hex(&hasher.finalize())[..8]);
+        let name =
+            format!("initramfs-{}-{}.cpio", modules.join("-"), &hex(&hasher.finalize())[..8]);
         let text = |path: PathBuf| path.display().to_string();
         let loader = text(self.folder.join(payload::LOADER_NAME));
         let kernel = kernel.display().to_string();

@@ -11,8 +11,8 @@ use std::time::Duration;
 use super::launcher::Launcher;
 use super::launcher::order::{Answer, Failure, Launched, Order, Recipe};
 use super::{
-    Accelerator, Assets, Backend, BackendError, Instance, LauncherError, MemorySource, Prepared, Timeline,
-    Until, container::Container, process::Process, vm::Vm,
+    Accelerator, Assets, Backend, BackendError, Instance, LauncherError, MemorySource, Prepared,
+    Timeline, Until, container::Container, process::Process, vm::Vm,
 };
 use crate::payload::protocol::{self, HTTP_BODY, WorkResult};
 use crate::payload::{Decoder, Event, request};
@@ -96,8 +96,13 @@ impl Real {
             counters.templates += 1;
             counters.templates
         };
+        let patience = match &recipe {
+            // A guest is started and saved, each within its deadline.
+            Recipe::Restored { snapshot, .. } => Duration::from_millis(snapshot.deadline_ms) * 2,
+            _ => Duration::ZERO,
+        };
         let order = Order::Prepare { template, recipe };
-        match self.order(&order, Duration::ZERO)?.0 {
+        match self.order(&order, patience)?.0 {
             Answer::Prepared { remarks } => Ok((template, remarks)),
             answer => Err(unexpected(&order, &answer)),
         }

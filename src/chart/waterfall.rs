@@ -194,6 +194,7 @@ fn colour(phase: &Phase) -> Colour {
         (_, Mark::SetUp) => RGBColor(0x44, 0xaa, 0x99),
         (_, Mark::Spawned) => RGBColor(0x88, 0xcc, 0xee),
         (_, Mark::VmmReady) => RGBColor(0x56, 0xb4, 0xe9),
+        (_, Mark::Resumed) => RGBColor(0xdd, 0xcc, 0x77),
         (_, Mark::Kernel) => RGBColor(0xf0, 0xe4, 0x42),
         (Mark::Spawned | Mark::Request, Mark::Init) => RGBColor(0x00, 0x9e, 0x73),
         (_, Mark::Init) => RGBColor(0xe6, 0x9f, 0x00),

@@ -8,7 +8,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::container::ContainerArgs;
 use super::exit::Exit;
 use super::image::ImageArgs;
+use super::vm::VmArgs;
 use crate::backend::Accelerator;
+use crate::host::Setting;
 use crate::record::{BackendName, Experiment, Workload};
 
 /// What do a virtual machine and a container really cost on this machine?
@@ -31,6 +33,8 @@ pub enum Command {
     Selfcheck(SelfcheckArgs),
     /// Check this host: each fact, its effect, and the remedy
     Doctor(JsonArgs),
+    /// Change host settings so that measurements are steadier, or put them back
+    Tune(TuneArgs),
     /// List backends, profiles, experiments and workloads, and what cannot run here
     List(ListArgs),
     /// Measure: a profile or a spec file
@@ -39,6 +43,8 @@ pub enum Command {
     Report(ReportArgs),
     /// Run commands in containers of this program's own runtime
     Container(ContainerArgs),
+    /// Boot a virtual machine by hand
+    Vm(VmArgs),
     /// Compare two runs, two sets of runs, or two arms of one run
     Compare(CompareArgs),
     /// Keep images for containers: import, list, remove
@@ -80,6 +86,56 @@ pub struct ListArgs {
     /// Ask for machines with this accelerator
     #[arg(long, value_enum, default_value_t)]
     pub accel: AccelArg,
+}
+
+/// Arguments of `tune`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Without --apply or --restore, says what would be changed and why.
+What the settings were is kept on disk before the first one changes. A run with
+`unladen run --tune` changes them for its own time only.")]
+pub struct TuneArgs {
+    /// Change the settings until --restore or the next start of the host
+    #[arg(long, conflicts_with = "restore")]
+    pub apply: bool,
+    /// Put everything back as it was
+    #[arg(long)]
+    pub restore: bool,
+    /// Only this setting (repeatable; default: all but smt)
+    #[arg(long, value_enum, value_name = "NAME", conflicts_with = "restore")]
+    pub only: Vec<SettingArg>,
+    /// Only say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Another place for /proc and /sys, for tests
+    #[arg(long, value_name = "DIR", hide = true, default_value = "/")]
+    pub root: PathBuf,
+}
+
+/// A host setting on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum SettingArg {
+    /// How the clock follows the load: performance.
+    Governor,
+    /// Clocks above the nominal one: off.
+    Turbo,
+    /// Transparent huge pages: madvise.
+    Thp,
+    /// Kernel samepage merging: stopped.
+    Ksm,
+    /// Several threads per core: off.
+    Smt,
+}
+
+impl From<SettingArg> for Setting {
+    fn from(arg: SettingArg) -> Self {
+        match arg {
+            SettingArg::Governor => Self::Governor,
+            SettingArg::Turbo => Self::Turbo,
+            SettingArg::Thp => Self::Thp,
+            SettingArg::Ksm => Self::Ksm,
+            SettingArg::Smt => Self::Smt,
+        }
+    }
 }
 
 /// Arguments of `selfcheck`.
@@ -143,6 +199,9 @@ pub struct RunArgs {
     /// Make no figures and no page
     #[arg(long)]
     pub no_report: bool,
+    /// Change host settings for the time of the run, as `unladen tune` would
+    #[arg(long)]
+    pub tune: bool,
 }
 
 impl RunArgs {
@@ -163,6 +222,7 @@ impl RunArgs {
             out: Some(out),
             resume: None,
             no_report: true,
+            tune: false,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `unladen clean`: removes what killed runs left behind, and nothing else.
 
 use super::args::CleanArgs;
-use super::{CliError, Exit, print_line, say};
+use super::{CliError, Exit, print_line, say, tune};
 use crate::backend::leftovers::{Leftover, leftovers, remove};
 use crate::image::{ImageError, Store};
 
@@ -35,6 +35,9 @@ pub(super) fn clean(args: &CleanArgs) -> Result<Exit, CliError> {
             print_line(&format!("image store: {drafts} drafts of killed imports"))?;
             removed += 1;
         }
+    }
+    if args.run_id.is_none() {
+        removed += tune::clean(args.dry_run)?;
     }
     if removed == 0 {
         say("nothing is left behind");

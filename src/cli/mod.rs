@@ -15,8 +15,11 @@ mod list;
 pub mod oci;
 mod progress;
 mod run;
+mod scope;
 mod selfcheck;
 mod signals;
+mod tune;
+mod vm;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -50,6 +53,8 @@ enum CliError {
     #[error(transparent)]
     Host(#[from] crate::host::HostError),
     #[error(transparent)]
+    Settings(#[from] crate::host::SettingsError),
+    #[error(transparent)]
     Assets(#[from] AssetsError),
     #[error(transparent)]
     Launcher(#[from] LauncherError),
@@ -63,6 +68,8 @@ enum CliError {
     Compare(#[from] compare::CompareError),
     #[error(transparent)]
     Image(#[from] crate::image::ImageError),
+    #[error(transparent)]
+    Foreground(Box<crate::backend::ForegroundError>),
     #[error("interrupted by a signal")]
     Interrupted,
     #[error("cannot catch signals")]
@@ -95,6 +102,7 @@ pub fn main() -> Exit {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
+    tune::recover(&cli.command);
     match dispatch(cli.command) {
         Ok(exit) => exit,
         // A reader that has seen enough, such as `head`, is not an error.
@@ -113,7 +121,9 @@ fn refuse(error: &clap::Error) -> Exit {
     match (error.use_stderr(), std::env::args_os().nth(1)) {
         (false, _) => Exit::Ok,
         // Here 2 could be the command's own.
-        (true, Some(command)) if command == "container" => Exit::Container(Exit::CONTAINER_FAILED),
+        (true, Some(command)) if command == "container" || command == "vm" => {
+            Exit::Container(Exit::CONTAINER_FAILED)
+        }
         (true, _) => Exit::Usage,
     }
 }
@@ -121,6 +131,7 @@ fn refuse(error: &clap::Error) -> Exit {
 fn dispatch(command: Command) -> Result<Exit, CliError> {
     match command {
         Command::Doctor(args) => doctor::doctor(args.json),
+        Command::Tune(args) => tune::tune(&args),
         Command::List(args) => list::list(&args),
         Command::Run(args) => run::run(&args),
         Command::Selfcheck(args) => selfcheck::selfcheck(args),
@@ -129,6 +140,7 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
             Ok(Exit::Ok)
         }
         Command::Container(args) => Ok(container::container(&args)),
+        Command::Vm(args) => Ok(vm::vm(&args)),
         Command::Compare(args) => compare::compare(&args),
         Command::Image(args) => image::image(&args.command),
         Command::Clean(args) => clean::clean(&args),
@@ -143,8 +155,10 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
             manual.render(&mut page).map_err(CliError::Output)?;
             print_bytes(&page)
         }
-        Command::Launcher { run_id, harness: _ } => {
-            crate::backend::launcher::serve(&run_id)?;
+        Command::Launcher { run_id, harness } => {
+            let served = crate::backend::launcher::serve(&run_id);
+            tune::after_harness(harness);
+            served?;
             Ok(Exit::Ok)
         }
     }

@@ -10,6 +10,7 @@ use super::args::RunArgs;
 use super::exit::Exit;
 use super::progress::Progress;
 use super::signals::Signals;
+use super::tune::{self, Tuned};
 use super::{CliError, say, show_report};
 use crate::backend::{Assets, Backend, Launcher, Mock, RealBackends};
 use crate::host::{self, Guard, RunId};
@@ -24,11 +25,18 @@ use crate::store::RunWriter;
 
 /// Runs, and says how it went.
 pub(super) fn run(args: &RunArgs) -> Result<Exit, CliError> {
+    super::scope::enter_if_needed();
     let signals = Signals::catch().map_err(CliError::Signals)?;
+    // Before anything is read from the host: its facts are those measured under.
+    let tuned = if args.tune { Some(Tuned::begin()?) } else { None };
     let begun = match &args.resume {
         Some(dir) => Session::resume(dir, args, &signals),
         None => Session::begin(args, &signals),
     };
+    let begun = begun.and_then(|mut session| {
+        session.note(tuned.as_ref())?;
+        Ok(session)
+    });
     let mut session = match begun {
         Err(CliError::Interrupted) => {
             say("interrupted before the first trial; nothing was measured");
@@ -40,6 +48,7 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, CliError> {
     let exit = session.finish(ending, &signals)?;
     let dir = session.writer.dir().to_owned();
     drop(session);
+    drop(tuned);
     if !args.no_report {
         show_report(&dir, None)?;
     }
@@ -127,6 +136,21 @@ impl Session {
         resumed.writer.write_manifest(&manifest)?;
         let writer = resumed.writer;
         Ok(Self { plan, campaign, manifest, writer, done: resumed.done })
+    }
+
+    /// Writes down which host settings are not as they were found.
+    fn note(&mut self, tuned: Option<&Tuned>) -> Result<(), CliError> {
+        let changed = tuned.map_or_else(tune::standing, |tuned| tuned.changed.clone());
+        for fact in changed {
+            if !self.manifest.settings_changed.contains(&fact) {
+                self.manifest.settings_changed.push(fact);
+            }
+        }
+        for warning in tuned.iter().flat_map(|tuned| &tuned.refused) {
+            say(warning);
+            self.manifest.warnings.push(warning.clone());
+        }
+        Ok(self.writer.write_manifest(&self.manifest)?)
     }
 
     /// Runs what is still to be done.

@@ -24,8 +24,9 @@
 //! # }
 //! ```
 //!
-//! [`run()`] does all of that once. Hooks are not here (yet); a spec that asks
-//! for them is refused.
+//! [`run()`] does all of that once; it refuses a spec with hooks.
+//! [`lifecycle`] divides it into the commands of an OCI runtime, which runs
+//! them.
 
 mod bundle;
 pub mod cgroup;
@@ -54,7 +55,9 @@ pub fn mount_options() -> Vec<String> {
 pub use self::bundle::{Bundle, BundleError, parse_config, read_config};
 pub use self::plan::{Plan, PlanError};
 pub use self::rootfs::{PAYLOAD_PATH, RootfsError, minimal_rootfs};
-pub use self::run::{InstanceId, RunError, Running, Stdio, Streams, run, start, start_on_bridge};
+pub use self::run::{
+    Ended, InstanceId, RunError, Running, Stdio, Streams, run, start, start_on_bridge,
+};
 pub use self::runtime::{Container, HeldContainer, LaunchError, NetworkedContainer, PrepareError};
 pub use self::spec::{
     CapabilityChange, CellOptions, DEFAULT_PATH, Identity, Network, StandardOptions, UserError,

@@ -288,7 +288,7 @@ fn memory(facts: &mut Facts, root: Root<'_>) {
 }
 
 /// Of `always [madvise] never`, the word in brackets.
-fn chosen(text: String) -> String {
+pub(super) fn chosen(text: String) -> String {
     let inner = text.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
     inner.map(|(word, _)| word.to_owned()).unwrap_or(text)
 }

@@ -4,7 +4,8 @@
 //!
 //! Everything is read from the kernel's file trees under a root folder, which
 //! tests replace. A fact that cannot be read is recorded as `unavailable`
-//! with its reason. Nothing here changes a setting or launches anything.
+//! with its reason. Only `settings` changes anything, on request, and puts it
+//! back; nothing here launches anything.
 
 mod cgroups;
 mod doctor;
@@ -13,6 +14,7 @@ mod guard;
 mod kvm;
 mod labels;
 mod run_id;
+mod settings;
 mod source;
 
 pub use cgroups::{CgroupLayout, CgroupVersion};
@@ -22,6 +24,9 @@ pub use guard::{Guard, Limit};
 pub use kvm::KvmDevice;
 pub use labels::{Difference, differences, labels};
 pub use run_id::{HostError, RunId, RunIdError, random_u64, utc};
+pub use settings::{
+    Applied, Change, Holder, Planned, Restored, Saved, Setting, Settings, SettingsError,
+};
 
 #[cfg(test)]
 mod tests;

@@ -242,7 +242,7 @@ pub struct CellKey {
 impl CellKey {
     /// The backend with the parameters that tell its cells apart, for a
     /// chart's legend or a table's first column: `vm microvm`, `container`,
-    /// `container-pooled`, `vm-untuned q35`.
+    /// `container-pooled`, `vm-clone microvm`, `vm-untuned q35`.
     #[must_use]
     pub fn label(&self) -> String {
         let mut label = self.backend.as_str().to_owned();
@@ -252,9 +252,12 @@ impl CellKey {
         if self.params.get("untuned") == Some("yes") {
             label.push_str("-untuned");
         }
-        let suffixes = ["pool", "untuned"];
-        for (name, value) in self.params.0.iter().filter(|(name, _)| !suffixes.contains(&name.as_str()))
-        {
+        if let Some(start) = self.params.get("start") {
+            label.push('-');
+            label.push_str(start);
+        }
+        let suffix = |name: &str| matches!(name, "pool" | "untuned" | "start");
+        for (name, value) in self.params.0.iter().filter(|(name, _)| !suffix(name)) {
             label.push(' ');
             match name.as_str() {
                 "machine" | "kernel" | "accel" | "boot" | "firmware" | "rootfs" => {

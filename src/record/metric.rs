@@ -24,6 +24,8 @@ pub enum Mark {
     Spawned,
     /// The virtual machine monitor answers on its control socket.
     VmmReady,
+    /// A guest that was saved before goes on; its kernel started long ago.
+    Resumed,
     /// First sign of life of the guest kernel on its console.
     Kernel,
     /// First instruction of our own program inside the instance.
@@ -43,13 +45,14 @@ pub enum Mark {
 
 impl Mark {
     /// All marks in the order of time.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Request,
         Self::Cgroup,
         Self::Cloned,
         Self::SetUp,
         Self::Spawned,
         Self::VmmReady,
+        Self::Resumed,
         Self::Kernel,
         Self::Init,
         Self::Ready,
@@ -69,6 +72,7 @@ impl Mark {
             Self::SetUp => "set_up",
             Self::Spawned => "spawned",
             Self::VmmReady => "vmm_ready",
+            Self::Resumed => "resumed",
             Self::Kernel => "kernel",
             Self::Init => "init",
             Self::Ready => "ready",
@@ -166,10 +170,13 @@ impl Metric {
     /// Every metric there is, in the order in which reports list them.
     pub fn all() -> impl Iterator<Item = Self> {
         use Mark::{
-            Cgroup, Cloned, Exited, Gone, Init, Kernel, Ready, Removed, SetUp, Spawned, VmmReady,
+            Cgroup, Cloned, Exited, Gone, Init, Kernel, Ready, Removed, Resumed, SetUp, Spawned,
+            VmmReady,
         };
-        let startup =
-            [Cgroup, Cloned, SetUp, Spawned, VmmReady, Kernel, Init, Ready, Exited, Removed, Gone];
+        let startup = [
+            Cgroup, Cloned, SetUp, Spawned, VmmReady, Resumed, Kernel, Init, Ready, Exited,
+            Removed, Gone,
+        ];
         startup
             .into_iter()
             .map(Self::Startup)

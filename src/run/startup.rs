@@ -5,12 +5,13 @@ use crate::backend::{Backend, BackendError, Instance, Timeline, Until};
 use crate::record::{Mark, Metric, Sample, Workload};
 
 /// Marks of a start, in the order of time.
-const STARTING: [Mark; 8] = [
+const STARTING: [Mark; 9] = [
     Mark::Cgroup,
     Mark::Cloned,
     Mark::SetUp,
     Mark::Spawned,
     Mark::VmmReady,
+    Mark::Resumed,
     Mark::Kernel,
     Mark::Init,
     Mark::Ready,

@@ -182,6 +182,14 @@ const VM: &[Param] = &[
         always: false,
         about: "accelerator: the best that boots a real kernel here, or this one",
     },
+    Param {
+        name: "start",
+        kind: Kind::OneOf(&["cold", "clone", "restore"]),
+        default: Some("cold"),
+        always: false,
+        about: "cold: boots; clone: goes on from a snapshot whose memory all such guests map \
+                privately; restore: reads a whole snapshot",
+    },
 ];
 
 /// The parameters of a backend, in the order in which they are documented.
@@ -199,9 +207,7 @@ pub fn known_params(backend: BackendName) -> &'static [Param] {
 /// default; `None` where there is neither (no limit, not set).
 #[must_use]
 pub fn param_value<'a>(cell: &'a CellKey, name: &str) -> Option<&'a str> {
-    cell.params
-        .get(name)
-        .or_else(|| default(cell.backend, &cell.params, name))
+    cell.params.get(name).or_else(|| default(cell.backend, &cell.params, name))
 }
 
 /// What a cell without the parameter `name` has. An untuned machine and its
@@ -342,7 +348,11 @@ pub(super) fn contradiction(cell: &CellKey) -> Option<&'static str> {
     }
     let is = |name, value| param_value(cell, name) == Some(value);
     let untuned = is("untuned", "yes");
+    let copied = !is("start", "cold");
     let rules = [
+        (untuned && copied, "untuned begins cold"),
+        (copied && is("rootfs", "9p"), "QEMU cannot save a guest that has mounted a 9p"),
+        (copied && is("rootfs", "virtiofs"), "a virtiofs has a daemon, which no snapshot holds"),
         (untuned && is("machine", "microvm"), "untuned is QEMU's machine q35 or pc"),
         (untuned && is("kernel", "tuned"), "untuned has the distribution's kernel"),
         (untuned && is("boot", "vmlinux"), "untuned has a compressed kernel"),
@@ -364,10 +374,7 @@ pub(super) fn contradiction(cell: &CellKey) -> Option<&'static str> {
 /// # Errors
 /// An unknown name, a value that is not allowed, or a combination that cannot
 /// be.
-pub fn checked_params(
-    backend: BackendName,
-    given: &[(&str, &str)],
-) -> Result<Params, Problem> {
+pub fn checked_params(backend: BackendName, given: &[(&str, &str)]) -> Result<Params, Problem> {
     let mut params = Params::default();
     for (name, value) in given {
         params.0.insert((*name).to_owned(), check(backend, name, value)?);

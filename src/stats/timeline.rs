@@ -191,6 +191,8 @@ fn phase_name(from: Mark, to: Mark) -> String {
         (Mark::Request, Mark::Spawned) => "spawn",
         (Mark::Spawned, Mark::Init) => "exec to init",
         (Mark::Spawned, Mark::VmmReady) => "VMM",
+        (Mark::VmmReady, Mark::Resumed) => "restore",
+        (Mark::Resumed, Mark::Ready) => "first answer",
         (Mark::VmmReady, Mark::Kernel) => "firmware + load",
         (Mark::Spawned, Mark::Kernel) => "VMM + firmware",
         (Mark::VmmReady, Mark::Init) => "firmware + kernel",

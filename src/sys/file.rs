@@ -14,11 +14,16 @@ use super::raw::{call, signed, small};
 /// and that is known by its number only.
 ///
 /// # Errors
-/// `EBADF` when it was not.
+/// `EBADF` when it was not. What this process opened itself is closed on exec,
+/// which tells it from what it was started with.
 pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: no pointers; a number that is not open is an error. The kernel
     // returns a fresh descriptor that nobody else owns.
     unsafe {
+        let flags = call(libc::SYS_fcntl, [signed(number), signed(libc::F_GETFD), 0, 0, 0, 0])?;
+        if flags & signed(libc::FD_CLOEXEC) != 0 {
+            return Err(io::Error::from_raw_os_error(libc::EBADF));
+        }
         let arguments = [signed(number), signed(libc::F_DUPFD_CLOEXEC), 3, 0, 0, 0];
         let copy = call(libc::SYS_fcntl, arguments)?;
         Ok(OwnedFd::from_raw_fd(small(copy)?))

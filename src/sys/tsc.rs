@@ -24,7 +24,9 @@ fn once() -> Option<u64> {
     std::thread::sleep(Duration::from_millis(40));
     let (more, later) = reading()?;
     let (ticks, time) = (more.checked_sub(ticks)?, later.checked_sub(time)?);
-    (u128::from(ticks) * 1_000_000).checked_div(u128::from(time)).and_then(|khz| khz.try_into().ok())
+    (u128::from(ticks) * 1_000_000)
+        .checked_div(u128::from(time))
+        .and_then(|khz| khz.try_into().ok())
 }
 
 /// The counter and the clock (in nanoseconds) at one moment: the closest of
@@ -34,8 +36,8 @@ fn reading() -> Option<(u64, u64)> {
         let before = counter()?;
         let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC_RAW).ok()?;
         let after = counter()?;
-        let nanoseconds =
-            u64::try_from(now.tv_sec()).ok()? * 1_000_000_000 + u64::try_from(now.tv_nsec()).ok()?;
+        let nanoseconds = u64::try_from(now.tv_sec()).ok()? * 1_000_000_000
+            + u64::try_from(now.tv_nsec()).ok()?;
         let width = after.saturating_sub(before);
         Some((width, before + width / 2, nanoseconds))
     };

@@ -136,9 +136,15 @@ impl Bundle {
 
     /// Creates a container that writes into a file.
     pub fn create(&self, id: &str) {
+        self.create_with(&[], id);
+    }
+
+    /// The same with more options.
+    pub fn create_with(&self, options: &[&str], id: &str) {
         let output = fs::File::create(self.file("output")).expect("made");
         let path = self.path();
-        let mut command = self.command(&["create", "--bundle", &path, id]);
+        let mut command = self.command(&["create", "--bundle", &path]);
+        command.args(options).arg(id);
         let errors = fs::File::create(self.file("errors")).expect("made");
         let status = command.stdout(output).stderr(errors).status().expect("the command starts");
         let said = fs::read_to_string(self.file("errors")).expect("UTF-8");

@@ -122,8 +122,7 @@ mod tests {
 
     #[test]
     fn of_many_telling_lines_the_first_and_the_last_are_shown() {
-        let said: String =
-            (0..9).map(|n| format!("Out of memory: {n}\nnoise\n")).collect();
+        let said: String = (0..9).map(|n| format!("Out of memory: {n}\nnoise\n")).collect();
         let told = excerpt(said.as_bytes());
         assert!(told.starts_with("Out of memory: 0 | Out of memory: 6"), "{told}");
         assert!(told.ends_with("Out of memory: 8"), "{told}");

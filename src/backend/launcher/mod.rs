@@ -10,7 +10,9 @@ mod console;
 mod live;
 pub mod order;
 mod place;
+mod qmp;
 mod server;
+mod snapshot;
 mod template;
 mod watch;
 

@@ -4,14 +4,15 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use super::live::{Kind, Live, REMOVAL, Wires};
-use super::order::{Answer, Failure, Launched, Order, Recipe, Stopped, Until};
+use super::order::{Answer, Failure, Launched, Order, Recipe, Stopped, Until, fd};
 use super::place::{Ground, Network, Place};
+use super::snapshot::{self, Restore};
 use super::template::Template;
 use super::watch::{Goal, Watch};
 use crate::backend::Timeline;
@@ -52,7 +53,9 @@ pub fn serve(run_id: &str) -> Result<(), ServeError> {
     let witness = Witness::new().map_err(|error| chain(&error));
     let ground = Ground { tree, bridge: None, witness };
     let (templates, live) = (HashMap::new(), HashMap::new());
-    let mut server = Server { control, null, run_id: run_id.to_owned(), ground, templates, live };
+    let run_id = run_id.to_owned();
+    let snapshots = None;
+    let mut server = Server { control, null, run_id, ground, templates, live, snapshots };
     server.run();
     for live in server.live.values_mut() {
         live.destroy();
@@ -61,6 +64,9 @@ pub fn serve(run_id: &str) -> Result<(), ServeError> {
     // With them the pools' network namespaces.
     drop(server.templates);
     // What remains is found again by `unladen clean`.
+    if let Some(folder) = &server.snapshots {
+        let _ = std::fs::remove_dir_all(folder);
+    }
     drop(server.ground.bridge.map(Bridge::remove));
     let _ = server.ground.tree.remove();
     Ok(())
@@ -73,6 +79,8 @@ struct Server {
     ground: Ground,
     templates: HashMap<u32, Template>,
     live: HashMap<String, Live>,
+    /// The folder of the run's snapshots, once there is one.
+    snapshots: Option<PathBuf>,
 }
 
 impl Server {
@@ -122,8 +130,13 @@ impl Server {
     }
 
     fn prepare(&mut self, number: u32, recipe: Recipe) -> Answer {
+        let restore = match self.restore(number, &recipe) {
+            Ok(restore) => restore,
+            Err(answer) => return *answer,
+        };
         match Template::new(recipe, &self.ground.tree, self.ground.witness.is_ok()) {
-            Ok(template) => {
+            Ok(mut template) => {
+                template.restore = restore;
                 if template.network == Network::Bridge && self.ground.bridge.is_none() {
                     match Bridge::create(&self.run_id) {
                         Ok(bridge) => self.ground.bridge = Some(bridge),
@@ -145,6 +158,29 @@ impl Server {
         }
     }
 
+    /// Makes the snapshot that a recipe's machines go on from, if they do.
+    fn restore(&mut self, number: u32, recipe: &Recipe) -> Result<Option<Restore>, Box<Answer>> {
+        let Recipe::Restored { source, snapshot, .. } = recipe else { return Ok(None) };
+        if self.snapshots.is_none() {
+            let folder = snapshot.folder.clone();
+            snapshot::empty_folder(&folder).map_err(|error| {
+                let reason = format!("cannot make the folder `{}`: {error}", folder.display());
+                Box::new(refused(reason))
+            })?;
+            self.snapshots = Some(folder);
+        }
+        let witnessed = self.ground.witness.is_ok();
+        let recipe = Recipe::Machine(source.clone());
+        let mut template = Template::new(recipe, &self.ground.tree, witnessed)
+            .map_err(|error| Box::new(refused(chain(&error))))?;
+        let (name, null, control) = (format!("source-{number}"), &self.null, &self.control);
+        let ground = &mut self.ground;
+        let result =
+            snapshot::take(&mut template, snapshot, ground, &name, null.as_fd(), control.as_fd())
+                .map_err(|failure| Box::new(Answer::Failed(failure)))?;
+        Ok(Some(Restore { snapshot: snapshot.clone(), result }))
+    }
+
     fn launch(
         &mut self,
         template: u32,
@@ -160,10 +196,14 @@ impl Server {
         let mut live = start(template, &mut self.ground, &instance, null, until).map_err(failed)?;
         let control = self.control.as_fd();
         let witness = &mut self.ground.witness;
+        let ends = template.restore.as_ref().and_then(|restore| restore.snapshot.ends);
         let mut run = |live: &mut Live| -> Result<Option<u8>, Failure> {
             live.wait(Goal::Proved, control, deadline)?;
             if until == Until::Ready {
                 return Ok(None);
+            }
+            if let Some(code) = ends {
+                live.ask_to_end(code)?;
             }
             let code = live.exited(control, deadline)?;
             check_code(live, code)?;
@@ -243,7 +283,7 @@ fn refused(reason: String) -> Answer {
 }
 
 /// Makes an instance: the timed window begins here.
-fn start(
+pub(super) fn start(
     template: &mut Template,
     ground: &mut Ground,
     instance: &str,
@@ -255,8 +295,12 @@ fn start(
         reason: format!("start: {reason}"),
         timeline: Timeline::default(),
     };
-    let wires = Wires::new(template.kind, null).map_err(|error| early(error.to_string()))?;
+    let mut wires = Wires::new(template.kind, null).map_err(|error| early(error.to_string()))?;
     let mut watch = Watch::new(wires.ears);
+    if let Some(restore) = &template.restore {
+        wires.child.push((restore.snapshot.open().map_err(early)?, fd::STATE));
+        watch.restore(restore.snapshot.conversation(), restore.result);
+    }
     let mut place = settle(template, ground, instance, &mut watch.timeline).map_err(early)?;
     let fds: Vec<(BorrowedFd<'_>, i32)> =
         wires.child.iter().map(|(fd, number)| (fd.as_fd(), *number)).collect();

@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use super::live::Kind;
 use super::order::{Program, Recipe};
 use super::place::{Net, Network, Pool};
+use super::snapshot::Restore;
 use crate::container::cgroup::{Group, Limits, RunTree};
 use crate::container::network::Netns;
 use crate::container::{
@@ -43,6 +44,8 @@ pub(super) struct Template {
     pub(super) network: Network,
     /// Places made beforehand, for a pooled cell.
     pub(super) pool: Option<Pool>,
+    /// What its machines go on from, once that is made.
+    pub(super) restore: Option<Restore>,
     /// What this host cannot give.
     pub(super) remarks: Vec<String>,
     maker: Maker,
@@ -70,6 +73,9 @@ impl Template {
         let (kind, maker) = match recipe {
             Recipe::Process(program) => (Kind::Process, Maker::Plain(Box::new(plain(&program)?))),
             Recipe::Machine(program) => (Kind::Machine, Maker::Plain(Box::new(plain(&program)?))),
+            Recipe::Restored { program, .. } => {
+                (Kind::Restored, Maker::Plain(Box::new(plain(&program)?)))
+            }
             Recipe::Container { spec, bundle, bridge, pooled } => {
                 let plan = Plan::from_spec(&spec, &bundle)?;
                 limits = plan.limits().clone();
@@ -102,7 +108,7 @@ impl Template {
             .map(|(controller, reason)| format!("no {controller} limit or reading: {reason}"))
             .chain(tree.remarks().iter().cloned())
             .collect();
-        Ok(Self { kind, limits, network, pool, remarks, maker })
+        Ok(Self { kind, limits, network, pool, restore: None, remarks, maker })
     }
 
     /// Makes an instance's first process in its group, and gives the network

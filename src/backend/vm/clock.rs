@@ -12,9 +12,7 @@ pub(super) fn tsc_khz(assets: &Assets) -> Option<String> {
     let said = assets.script("vm/tsc-khz.sh", &[]).ok().map(|khz| khz.trim().to_owned());
     // The log of a host that has run for long has lost the line, and often
     // only root may read it.
-    said.or_else(|| {
-        is_steady().then(tsc::frequency_khz).flatten().map(|khz| khz.to_string())
-    })
+    said.or_else(|| is_steady().then(tsc::frequency_khz).flatten().map(|khz| khz.to_string()))
 }
 
 /// Whether the kernel itself takes its time from the counter: it leaves one

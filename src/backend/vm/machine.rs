@@ -55,7 +55,8 @@ pub(super) struct Machine {
     memory: String,
     cpus: String,
     purpose: &'static str,
-    workload: Workload,
+    /// What its payload does.
+    pub(super) workload: Workload,
     tsc_khz: Option<String>,
     verbose: bool,
 }
@@ -108,16 +109,25 @@ impl Machine {
         format!("{}-{}-{}", self.files.kernel.display(), self.kind, self.firmware)
     }
 
-    /// What the launcher executes.
+    /// The same machine with a payload that waits for requests: one that
+    /// ended at once could not be saved.
+    pub(super) fn waiting(&self) -> Self {
+        let workload = if self.workload.ends() { Workload::Pause } else { self.workload };
+        Self { workload, ..self.clone() }
+    }
+
+    /// What the launcher executes; `more` flags are given to the script.
     pub(super) fn program(
         &self,
         assets: &Assets,
         accelerator: Accelerator,
         run_id: &str,
+        more: &[&str],
     ) -> Result<Program, VmError> {
         let name = format!("unladen-{run_id}");
-        let fds = Descriptors { channel: fd::CHANNEL, console: Some(fd::CONSOLE), qmp: Some(fd::QMP) };
-        let argv = self.argv(assets, accelerator, &name, &fds)?;
+        let fds =
+            Descriptors { channel: fd::CHANNEL, console: Some(fd::CONSOLE), qmp: Some(fd::QMP) };
+        let argv = self.argv(assets, accelerator, &name, &fds, more)?;
         let path = argv.first().cloned().unwrap_or_default().into();
         let env = vec![format!("{ENV_RUN}={run_id}"), "PATH=/usr/bin:/bin".to_owned()];
         Ok(Program { path, argv, env })
@@ -130,6 +140,7 @@ impl Machine {
         accelerator: Accelerator,
         name: &str,
         fds: &Descriptors,
+        more: &[&str],
     ) -> Result<Vec<String>, VmError> {
         let mut words = Words(vec!["--print".to_owned()]);
         self.file_words(&mut words);
@@ -155,6 +166,7 @@ impl Machine {
         if self.devices != "none" {
             words.pair("--devices", &self.devices.replace('+', ","));
         }
+        words.0.extend(more.iter().map(|&word| word.to_owned()));
         words.0.extend(self.untuned.then(|| "--untuned".to_owned()));
         words.0.extend(self.verbose.then(|| "--verbose-kernel".to_owned()));
         let script = format!("vm/{}.sh", self.kind);

@@ -5,16 +5,20 @@
 mod accelerator;
 mod clock;
 mod files;
+mod foreground;
 mod inventory;
 mod machine;
+pub(super) mod snapshot;
 
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
 pub use accelerator::{Accelerator, VmError};
+pub use foreground::{Foreground, ForegroundError, Wish};
 pub use inventory::inventory;
 use machine::Machine;
+use snapshot::{Guests, Start};
 
 use super::launcher::order::Recipe;
 use super::process::own_version;
@@ -42,6 +46,8 @@ pub struct Vm {
     /// The host's clock, once it was asked for.
     tsc_khz: Option<Option<String>>,
     artefacts: Vec<ArtefactFact>,
+    /// Cells prepared so far.
+    prepared: u32,
     /// By template: what a failed boot is repeated from, once.
     repeats: HashMap<u32, (Machine, Accelerator)>,
 }
@@ -53,9 +59,18 @@ impl Vm {
         run_id: &str,
         wanted: Option<Accelerator>,
     ) -> Self {
-        let run_id = run_id.to_owned();
-        let (accelerators, artefacts, repeats) = (HashMap::new(), Vec::new(), HashMap::new());
-        Self { real, assets, run_id, qemu: None, accelerators, wanted, tsc_khz: None, artefacts, repeats }
+        Self {
+            real,
+            assets,
+            run_id: run_id.to_owned(),
+            qemu: None,
+            accelerators: HashMap::new(),
+            wanted,
+            tsc_khz: None,
+            artefacts: Vec::new(),
+            prepared: 0,
+            repeats: HashMap::new(),
+        }
     }
 
     /// QEMU's path and version, asked for once.
@@ -139,7 +154,7 @@ impl Vm {
         let Some((machine, accelerator)) = self.repeats.remove(&prepared.template) else {
             return Ok(failure.into());
         };
-        let program = machine.verbose().program(&self.assets, accelerator, &self.run_id);
+        let program = machine.verbose().program(&self.assets, accelerator, &self.run_id, &[]);
         let (template, _) = self.real.prepare(Recipe::Machine(program.map_err(unavailable)?))?;
         let again = Prepared { template, ..prepared.clone() };
         let said = match self.real.launch(&again, Until::Ready) {
@@ -160,15 +175,12 @@ impl Vm {
         deadline: Duration,
     ) -> Result<Duration, BackendError> {
         let program =
-            machine.program(&self.assets, accelerator, &self.run_id).map_err(unavailable)?;
+            machine.program(&self.assets, accelerator, &self.run_id, &[]).map_err(unavailable)?;
         let (template, remarks) = self.real.prepare(Recipe::Machine(program))?;
         let accelerator = Some(accelerator);
         let prepared = Prepared { template, command: Vec::new(), remarks, accelerator, deadline };
         let instance = self.real.launch(&prepared, Until::Gone)?;
-        let taken = instance
-            .timeline()
-            .between(Mark::Request, Mark::Gone)
-            .unwrap_or_default();
+        let taken = instance.timeline().between(Mark::Request, Mark::Gone).unwrap_or_default();
         Ok(Duration::from_nanos(taken))
     }
 }
@@ -201,17 +213,25 @@ impl Backend for Vm {
                 self.artefacts.push(fact);
             }
         }
-        let program =
-            machine.program(&self.assets, accelerator, &self.run_id).map_err(unavailable)?;
-        let command = program.argv.clone();
-        let (template, mut remarks) = self.real.prepare(Recipe::Machine(program))?;
+        self.prepared += 1;
+        let deadline = self.real.deadline(DEADLINE);
+        let guests = Guests {
+            machine: &machine,
+            qemu: &qemu,
+            assets: &self.assets,
+            accelerator,
+            run_id: &self.run_id,
+            deadline,
+        };
+        let (recipe, command) =
+            guests.recipe(Start::of(cell), self.prepared).map_err(unavailable)?;
+        let (template, mut remarks) = self.real.prepare(recipe)?;
         remarks.extend(probe.reason.map(|reason| format!("software emulation: {reason}")));
         // At the end of a ladder a failure is a result, and no time to repeat.
-        if cell.experiment != Experiment::Density {
+        if cell.experiment != Experiment::Density && Start::of(cell) == Start::Cold {
             self.repeats.insert(template, (machine, accelerator));
         }
         let accelerator = Some(accelerator);
-        let deadline = self.real.deadline(DEADLINE);
         Ok(Prepared { template, command, remarks, accelerator, deadline })
     }
 

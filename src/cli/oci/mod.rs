@@ -53,7 +53,7 @@ enum OciError {
         source: std::io::Error,
     },
     #[error("cannot pass on signals")]
-    Signals(#[source] std::io::Error),
+    Signals(#[source] nix::errno::Errno),
     #[error("cannot wait for the process")]
     Wait(#[source] nix::errno::Errno),
     #[error("cannot write JSON")]

@@ -5,11 +5,15 @@ use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::str::FromStr;
+use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use oci_spec::runtime::{
     Capability, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources, Process, User,
 };
-use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
 
 use super::args::{CreateArgs, ExecArgs, UpdateArgs};
 use super::log::Log;
@@ -21,7 +25,15 @@ use crate::sys::pidfd::Exit;
 use crate::sys::spawn::Child;
 
 /// Signals that somebody who waits for a program passes on to it.
-const PASSED_ON: [i32; 7] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH];
+const PASSED_ON: [Signal; 7] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGWINCH,
+];
 
 /// What a process gets open.
 struct Descriptors(Vec<(OwnedFd, RawFd)>);
@@ -110,28 +122,30 @@ pub(super) fn run(
     Ok(exit_code(exit))
 }
 
-/// Waits for the end of a child and passes on signals meanwhile.
+/// Waits for the end of a child and passes on signals meanwhile. Without a
+/// thread: who has entered a container's pid namespace cannot have one.
 fn wait(child: &Child) -> Result<Exit, OciError> {
-    let mut signals = signal_hook::iterator::Signals::new(PASSED_ON).map_err(OciError::Signals)?;
-    let handle = signals.handle();
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            for signal in signals.forever() {
-                // One that has ended needs none.
-                let _ = child.pidfd.send(signal);
-            }
-        });
-        let ended = loop {
-            match child.pidfd.wait(None) {
-                // Without a limit, so it returns only with an end.
-                Ok(None) => {}
-                Ok(Some(ended)) => break Ok(ended.exit),
-                Err(error) => break Err(OciError::Wait(error)),
-            }
-        };
-        handle.close();
-        ended
-    })
+    let set: SigSet = PASSED_ON.into_iter().collect();
+    set.thread_block().map_err(OciError::Signals)?;
+    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+    let signals = SignalFd::with_flags(&set, flags).map_err(OciError::Signals)?;
+    loop {
+        let mut entries = [
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(child.pidfd.as_fd(), PollFlags::POLLIN),
+        ];
+        match nix::poll::poll(&mut entries, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(OciError::Wait(error)),
+        }
+        while let Ok(Some(info)) = signals.read_signal() {
+            // One that has ended needs none.
+            let _ = child.pidfd.send(i32::try_from(info.ssi_signo).unwrap_or(0));
+        }
+        if let Some(ended) = child.pidfd.wait(Some(Duration::ZERO)).map_err(OciError::Wait)? {
+            return Ok(ended.exit);
+        }
+    }
 }
 
 /// `delete`.

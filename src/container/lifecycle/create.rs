@@ -9,6 +9,7 @@ use std::time::Duration;
 use nix::sys::stat::Mode;
 use oci_spec::runtime::{Process, Spec};
 
+use super::cgroup_mounts::with_own_cgroups;
 use super::console::Console;
 use super::enter::Entrance;
 use super::error::LifecycleError;
@@ -17,7 +18,7 @@ use super::state::{self, ProcessRecord, Record, Status};
 use super::store::Entry;
 use super::{Lifecycle, START_FIFO, STARTED_FIFO};
 use crate::container::cgroup::{Group, Hierarchy};
-use crate::container::plan::{BEFORE_PIVOT, SET_UP};
+use crate::container::plan::{BEFORE_PIVOT, SET_UP, limits_of};
 use crate::container::{Bundle, Container, Plan};
 use crate::sys::pidfd::PidFd;
 use crate::sys::spawn::{Child, Hold, Launch, SpawnError, Step};
@@ -61,13 +62,12 @@ impl Lifecycle {
         created: impl FnOnce(&Child) -> Result<(), E>,
     ) -> Result<Child, E> {
         let bundle = Bundle::load(options.bundle).map_err(LifecycleError::Bundle)?;
-        let plan = bundle.plan().map_err(LifecycleError::Plan)?;
         let spec = bundle.spec();
         let process = spec.process().clone().unwrap_or_default();
         let console = Console::connect(&process, options.console_socket)?;
         let entry = self.store.create(options.id)?;
         let mut record = new_record(options.id, &bundle);
-        let making = Making { entry: &entry, plan: &plan, process: &process, options };
+        let making = Making { entry: &entry, bundle: &bundle, process: &process, options };
         let result = making
             .make(&mut record, console.as_ref())
             .map_err(E::from)
@@ -119,7 +119,7 @@ fn user_name() -> String {
 /// A container that is being made.
 struct Making<'a> {
     entry: &'a Entry,
-    plan: &'a Plan,
+    bundle: &'a Bundle,
     process: &'a Process,
     options: &'a CreateOptions<'a>,
 }
@@ -133,12 +133,15 @@ impl Making<'_> {
         // Before anything exists that would have to be found again.
         self.entry.write(record)?;
         let hierarchy = Hierarchy::detect(Path::new("/proc"), Path::new("/sys/fs/cgroup"))?;
-        let group = hierarchy.group_at(&record.cgroups_path, self.plan.limits())?;
+        let linux = self.bundle.spec().linux().clone().unwrap_or_default();
+        let group = hierarchy.group_at(&record.cgroups_path, &limits_of(&linux)?)?;
         record.cgroups = Some(group.record());
         self.entry.write(record)?;
+        let spec = with_own_cgroups(self.bundle.spec(), &group);
+        let plan = Plan::from_spec(&spec, self.bundle.folder())?;
         let [start, started] = fifos(self.entry.folder())?;
         let hold = Hold { start: start.as_fd(), started: started.as_fd() };
-        let mut command = Container::prepare_held(self.plan, self.keyring())?;
+        let mut command = Container::prepare_held(&plan, self.keyring())?;
         let join = group.join_fds();
         let launch = Launch {
             fds: self.options.fds,

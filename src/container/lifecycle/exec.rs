@@ -14,6 +14,7 @@ use super::state::Status;
 use super::{Lifecycle, keyring};
 use crate::container::PrepareError;
 use crate::container::plan::Joining;
+use crate::sys::executable::is_sealed;
 use crate::sys::spawn::{Child, Command, Launch, Program, SpawnError, Step};
 
 /// What is executed in a container.
@@ -86,6 +87,9 @@ impl Lifecycle {
             CloneFlags::empty(),
             steps,
         )
+        .map_err(PrepareError::Command)?
+        // The container decides what is at the program's path.
+        .guarded(!is_sealed())
         .map_err(PrepareError::Command)?
         .with_handles(vec![handle]);
         let join = group.join_fds();

@@ -19,6 +19,7 @@ use super::enter::Entrance;
 use super::error::LifecycleError;
 use super::state::State;
 use crate::errors::chain;
+use crate::sys::executable::is_sealed;
 use crate::sys::pidfd::PidFd;
 use crate::sys::spawn::{Command, Launch, Program, Step};
 
@@ -177,7 +178,11 @@ fn command(hook: &Hook, entrance: Option<&Entrance>) -> Result<Command, String> 
         CloneFlags::empty(),
         steps,
     );
+    // In the container's namespaces the container may decide what is at the
+    // program's path.
+    let guarded = entrance.is_some() && !is_sealed();
     command
+        .and_then(|command| command.guarded(guarded))
         .map(|command| command.with_handles(handles))
         .map_err(|error| format!("could not be run: {}", chain(&error)))
 }

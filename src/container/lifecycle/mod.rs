@@ -11,6 +11,7 @@
 //! Limits of cgroup version 2 by systemd's interface are not here: an engine
 //! must use its `cgroupfs` manager.
 
+mod cgroup_mounts;
 mod console;
 mod create;
 mod delete;

@@ -3,6 +3,7 @@
 //! A plan is pure data; nothing is made here. What the suite cannot do is
 //! refused by the field's name, never left out.
 
+mod cgroup_mounts;
 mod devices;
 mod held;
 mod identity;
@@ -25,6 +26,7 @@ use std::path::{Path, PathBuf};
 use nix::sched::CloneFlags;
 use oci_spec::runtime::{Linux, Process, Spec};
 
+use self::cgroup_mounts::View;
 pub(super) use self::held::{BEFORE_PIVOT, Joining, SET_UP};
 pub(super) use self::identity::BY_NUMBER;
 pub(super) use self::limits::limits as limits_of;
@@ -106,6 +108,7 @@ pub struct Plan {
     pub(super) arguments: Vec<CString>,
     pub(super) environment: Vec<CString>,
     pub(super) limits: Limits,
+    cgroups_path: Option<PathBuf>,
     rootfs: CString,
     /// Layers of an image over it; it is a mount point only, then.
     overlay: Option<overlay::Layers>,
@@ -169,6 +172,7 @@ impl Plan {
             rootfs: &rootfs,
             bundle,
             readonly: root.readonly().unwrap_or(false),
+            view: View::of(&namespaces),
             cwd: process.cwd(),
             console: process.terminal().unwrap_or(false),
         })?;
@@ -190,6 +194,7 @@ impl Plan {
             arguments: strings("process.args", process.args().as_deref().unwrap_or_default())?,
             environment: strings("process.env", process.env().as_deref().unwrap_or_default())?,
             limits: limits::limits(linux)?,
+            cgroups_path: linux.cgroups_path().clone().filter(|path| !path.as_os_str().is_empty()),
             rootfs: c_path("root.path", rootfs)?,
             oom_score_adj: process.oom_score_adj(),
             settings: settings::steps(linux, process, &namespaces)?,
@@ -204,6 +209,13 @@ impl Plan {
             mounts,
             root_receives: matches!(propagation, Some("slave" | "rslave")),
         })
+    }
+
+    /// Where the spec wants the container's control groups, for
+    /// [`Hierarchy::group_at`](super::cgroup::Hierarchy::group_at).
+    #[must_use]
+    pub fn cgroups_path(&self) -> Option<&Path> {
+        self.cgroups_path.as_deref()
     }
 
     /// The limits that the spec asks for.
@@ -252,7 +264,8 @@ impl Plan {
     }
 
     /// Namespaces that exist and that an instance enters: their handles come
-    /// first, in this order.
+    /// first, in this order, but after that of a cgroup namespace to come back
+    /// to, see [`Plan::borrows_cgroup_namespace`].
     pub(super) fn joined(&self) -> &[Joined] {
         &self.namespaces.joined
     }
@@ -368,18 +381,23 @@ impl Plan {
         steps
     }
 
-    /// The steps of a child whose root was prepared: `namespace` is the first
-    /// handle of its command after those of [`Plan::joined`].
+    /// The steps of a child whose root was prepared: its mount namespace is the
+    /// first handle of its command after those of [`Plan::joined`].
     #[must_use]
     pub fn prepared_steps(&self) -> Vec<Step> {
         let mut steps = self.arrival_steps();
+        // The cgroup namespace comes after joining, as in `direct_steps`: with
+        // the next one, unless a mount shows what is in it.
+        let mut late = self.namespaces.new & CloneFlags::CLONE_NEWCGROUP;
+        if !late.is_empty() && self.mounts.show_cgroups() {
+            steps.push(Step::Unshare(late));
+            late = CloneFlags::empty();
+        }
         steps.extend(self.mounts.open_instance());
-        let namespace = handle(self.namespaces.joined.len());
+        let namespace = handle(self.handles());
         steps.push(Step::EnterNamespace { namespace, kind: CloneFlags::CLONE_NEWNS });
-        // A copy of the prepared root, in which this instance mounts its own;
-        // and the cgroup namespace, after joining as in `direct_steps`.
-        let late = CloneFlags::CLONE_NEWNS | (self.namespaces.new & CloneFlags::CLONE_NEWCGROUP);
-        steps.push(Step::Unshare(late));
+        // A copy of the prepared root, in which this instance mounts its own.
+        steps.push(Step::Unshare(CloneFlags::CLONE_NEWNS | late));
         steps.extend(self.mounts.attach_instance());
         steps.extend(self.closing_steps());
         steps
@@ -394,8 +412,22 @@ impl Plan {
         // What one instance writes no other may see.
         let writable = self.overlay.as_ref().is_some_and(overlay::Layers::is_writable)
             && !self.mounts.root_is_sealed();
-        let shared = self.scratch.is_none() && !writable && !self.is_born_again();
+        let shared = self.scratch.is_none()
+            && !writable
+            && !self.is_born_again()
+            && !self.borrows_cgroup_namespace();
         shared && self.id_maps.is_none() && in_first_user_namespace()
+    }
+
+    /// Whether the very first handle of the command must be the cgroup
+    /// namespace into which the child is born: it leaves it for a while.
+    pub(super) fn borrows_cgroup_namespace(&self) -> bool {
+        self.mounts.borrow_cgroup_namespace()
+    }
+
+    /// How many handles namespaces take that exist before any instance.
+    fn handles(&self) -> usize {
+        usize::from(self.borrows_cgroup_namespace()) + self.namespaces.joined.len()
     }
 
     /// From birth on: what needs the host's files.
@@ -425,13 +457,14 @@ impl Plan {
             // Inside it may be forbidden to give up the host's groups.
             steps.push(Step::SetGroups(Vec::new()));
         }
+        let first = usize::from(self.borrows_cgroup_namespace());
         let joined = self.namespaces.joined.iter().enumerate();
         steps.extend(joined.map(|(index, joined)| Step::EnterNamespace {
-            namespace: handle(index),
+            namespace: handle(first + index),
             kind: joined.kind,
         }));
         if self.ranges().is_some() {
-            let namespace = handle(self.namespaces.joined.len());
+            let namespace = handle(self.handles());
             steps.push(Step::EnterNamespace { namespace, kind: CloneFlags::CLONE_NEWUSER });
         }
         if again {
