@@ -5,7 +5,7 @@
 # Makes a root file system in which the payload is /init, for guests that have theirs on a device.
 #
 #   --payload FILE   the static program that becomes /init, mode 755
-#   --folder DIR     a folder, for 9p and virtiofs; it must not exist yet
+#   --folder DIR     a folder, for 9p; it must not exist yet
 #   --image FILE     an ext4 image without a journal, for virtio-blk; replaced in one step; needs mke2fs (e2fsprogs)
 #   --help           this text
 #

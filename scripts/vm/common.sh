@@ -19,9 +19,8 @@ Starts a guest on QEMU's machine type ${script%.sh}; with --print only says how.
 
   --kernel FILE      uncompressed kernel (vmlinux) with a PVH entry, or a bzImage
   --initrd FILE      initial file system, whose /init is the first program; may be left out with a --rootfs
-  --rootfs KIND      virtio-blk, 9p or virtiofs: a root file system beside or instead of --initrd, read-only
+  --rootfs KIND      virtio-blk or 9p: a root file system beside or instead of --initrd, read-only
   --root PATH        the image of a virtio-blk, or the folder of a 9p, with /init in it
-  --virtiofs-fd N    socket connected to the virtiofsd that serves a virtiofs
   --firmware NAME    qboot, seabios or ovmf (default: $(own_firmware))
   --devices LIST     more devices, separated by commas: net (user-mode network), rng
   --untuned          nothing of our advice: QEMU's default machine, devices and firmware, and a bare command line
@@ -70,7 +69,7 @@ file_descriptor() { # FLAG VALUE
 parse_options() {
 	kernel='' initrd='' memory=128M cpus=1 accel=tcg name='' append='' purpose=start tsc_khz=''
 	console_fd='' channel_fd='' qmp_fd='' verbose=no print=no
-	rootfs=initramfs root='' virtiofs_fd='' firmware=$(own_firmware) devices='' untuned=no
+	rootfs=initramfs root='' firmware=$(own_firmware) devices='' untuned=no
 	incoming=no memory_file='' memory_share=off generation_id=no
 	while (($#)); do
 		case $1 in
@@ -104,7 +103,7 @@ parse_options() {
 			continue
 			;;
 		--kernel | --initrd | --memory | --cpus | --accel | --name | --append | --for | --tsc-khz | --console-fd | --channel-fd | --qmp-fd | \
-			--rootfs | --root | --virtiofs-fd | --firmware | --devices | --memory-file | --memory-share)
+			--rootfs | --root | --firmware | --devices | --memory-file | --memory-share)
 			need_value "$1" "$@"
 			;;
 		*) unknown_flag "$1" ;;
@@ -114,7 +113,7 @@ parse_options() {
 		--initrd) initrd=$2 ;;
 		--root) root=$2 ;;
 		--rootfs)
-			one_of "$1" "$2" virtio-blk 9p virtiofs
+			one_of "$1" "$2" virtio-blk 9p
 			rootfs=$2
 			;;
 		--firmware)
@@ -162,10 +161,9 @@ parse_options() {
 			one_of "$1" "$2" on off
 			memory_share=$2
 			;;
-		--console-fd | --channel-fd | --qmp-fd | --virtiofs-fd)
+		--console-fd | --channel-fd | --qmp-fd)
 			file_descriptor "$1" "$2"
 			case $1 in
-			--virtiofs-fd) virtiofs_fd=$2 ;;
 			--console-fd) console_fd=$2 ;;
 			--channel-fd) channel_fd=$2 ;;
 			--qmp-fd) qmp_fd=$2 ;;
@@ -181,7 +179,6 @@ parse_options() {
 	case $rootfs in
 	virtio-blk) readable_file --root "$root" ;;
 	9p) [[ -d $root ]] || host_lacks "--root: no folder at '$root'" ;;
-	virtiofs) [[ -n $virtiofs_fd ]] || wrong_use "--rootfs virtiofs needs --virtiofs-fd" ;;
 	esac
 	# Whoever executes a printed vector may stand in another folder.
 	[[ $kernel == /* ]] || kernel=$PWD/$kernel
@@ -283,7 +280,6 @@ kernel_words() {
 		case $rootfs in
 		virtio-blk) words+=(root=/dev/vda rootfstype=ext4) ;;
 		9p) words+=(root=unladen rootfstype=9p "rootflags=trans=virtio,version=9p2000.L") ;;
-		virtiofs) words+=(root=unladen rootfstype=virtiofs) ;;
 		esac
 		words+=(ro init=/init)
 	fi
@@ -307,11 +303,6 @@ machine_part() {
 	fi
 	[[ $untuned == yes ]] || vector+=(-nodefaults)
 	vector+=(-no-user-config -display none -no-reboot)
-	if [[ $rootfs == virtiofs ]]; then
-		# The daemon reads and writes the guest's memory itself.
-		vector+=(-object "memory-backend-memfd,id=memory,size=$memory,share=on")
-		machine+=,memory-backend=memory
-	fi
 	# A comma within an option's value is written twice.
 	if [[ -n $memory_file ]]; then
 		vector+=(-object "memory-backend-file,id=ram,size=$memory,mem-path=${memory_file//,/,,},share=$memory_share")
@@ -337,9 +328,6 @@ virtio_part() {
 	9p)
 		vector+=(-fsdev "local,id=root,path=$root,security_model=none,readonly=on,multidevs=remap")
 		vector+=(-device "virtio-9p-$bus,fsdev=root,mount_tag=unladen")
-		;;
-	virtiofs)
-		vector+=(-chardev "socket,id=virtiofs,fd=$virtiofs_fd" -device "vhost-user-fs-$bus,chardev=virtiofs,tag=unladen")
 		;;
 	esac
 	if [[ ,$devices, == *,net,* ]]; then

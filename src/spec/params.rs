@@ -156,10 +156,11 @@ const VM: &[Param] = &[
     },
     Param {
         name: "rootfs",
-        kind: Kind::OneOf(&["initramfs", "virtio-blk", "9p", "virtiofs"]),
+        kind: Kind::OneOf(&["initramfs", "virtio-blk", "9p"]),
         default: Some("initramfs"),
         always: false,
-        about: "where the payload comes from: memory, a read-only image, or a folder of the host",
+        about: "where the payload comes from: memory, a read-only image, or a folder of the host that \
+                QEMU serves",
     },
     Param {
         name: "memory",
@@ -352,7 +353,6 @@ pub(super) fn contradiction(cell: &CellKey) -> Option<&'static str> {
     let rules = [
         (untuned && copied, "untuned begins cold"),
         (copied && is("rootfs", "9p"), "QEMU cannot save a guest that has mounted a 9p"),
-        (copied && is("rootfs", "virtiofs"), "a virtiofs has a daemon, which no snapshot holds"),
         (untuned && is("machine", "microvm"), "untuned is QEMU's machine q35 or pc"),
         (untuned && is("kernel", "tuned"), "untuned has the distribution's kernel"),
         (untuned && is("boot", "vmlinux"), "untuned has a compressed kernel"),

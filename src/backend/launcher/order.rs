@@ -19,8 +19,6 @@ pub mod fd {
     pub const QMP: i32 = 5;
     /// The saved state of a machine that goes on from a snapshot.
     pub const STATE: i32 = 6;
-    /// A machine monitor's connection to its virtiofsd.
-    pub const VIRTIOFS: i32 = 7;
 }
 
 /// How to make the instances of one cell.

@@ -38,9 +38,6 @@ pub enum VmError {
         /// The option of its configuration.
         option: String,
     },
-    /// No program serves a folder to a guest.
-    #[error("no virtiofsd on this host; install the package virtiofsd")]
-    NoVirtiofsd,
     /// QEMU did not say which version it is.
     #[error("cannot read QEMU's version from `{answer}`")]
     NoVersion {

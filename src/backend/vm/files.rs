@@ -18,8 +18,6 @@ pub(super) enum Root {
     Disk,
     /// In a folder of the host, served by QEMU.
     NineP,
-    /// In a folder of the host, served by a daemon of its own.
-    Virtiofs,
 }
 
 impl Root {
@@ -28,7 +26,6 @@ impl Root {
         match param_value(cell, "rootfs") {
             Some("virtio-blk") => Self::Disk,
             Some("9p") => Self::NineP,
-            Some("virtiofs") => Self::Virtiofs,
             _ => Self::Initramfs,
         }
     }
@@ -39,7 +36,6 @@ impl Root {
             Self::Initramfs => "initramfs",
             Self::Disk => "virtio-blk",
             Self::NineP => "9p",
-            Self::Virtiofs => "virtiofs",
         }
     }
 
@@ -49,7 +45,6 @@ impl Root {
             Self::Initramfs => &[],
             Self::Disk => &["virtio_blk", "ext4"],
             Self::NineP => &["9pnet_virtio", "9p"],
-            Self::Virtiofs => &["virtiofs"],
         }
     }
 }
@@ -75,7 +70,7 @@ impl Files {
         let root = match root_kind {
             Root::Initramfs => None,
             Root::Disk => Some(assets.root_image()?),
-            Root::NineP | Root::Virtiofs => Some(assets.root_folder()?),
+            Root::NineP => Some(assets.root_folder()?),
         };
         let drivers = drivers(cell, root_kind);
         let microvm = is("machine", "microvm");

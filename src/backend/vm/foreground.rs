@@ -18,7 +18,6 @@ use super::machine::Descriptors;
 use super::{Accelerator, Vm, unavailable};
 use crate::payload::{Decoder, Event};
 use crate::record::CellKey;
-use crate::spec::param_value;
 use crate::sys::fdpass::stream_pair;
 use crate::sys::pidfd::{Ended, Exit};
 use crate::sys::signals;
@@ -96,10 +95,6 @@ impl Vm {
     /// # Errors
     /// [`BackendError::Unavailable`] when this host cannot run it.
     pub fn foreground(&mut self, wish: &Wish) -> Result<Foreground, BackendError> {
-        if param_value(&wish.cell, "rootfs") == Some("virtiofs") {
-            let reason = "a virtiofs needs a daemon, which only `unladen run` starts";
-            return Err(BackendError::Unavailable(reason.to_owned()));
-        }
         let mut machine = self.machine(&wish.cell)?;
         if let Some(kernel) = &wish.kernel {
             machine.files.kernel.clone_from(kernel);

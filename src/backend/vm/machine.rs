@@ -181,16 +181,9 @@ impl Machine {
         if let Some(initrd) = &self.files.initrd {
             words.pair("--initrd", &text(initrd));
         }
-        match (self.root, &self.files.root) {
-            (Root::Initramfs, _) | (_, None) => {}
-            (Root::Virtiofs, Some(_)) => {
-                words.pair("--rootfs", self.root.as_str());
-                words.pair("--virtiofs-fd", &fd::VIRTIOFS.to_string());
-            }
-            (root, Some(path)) => {
-                words.pair("--rootfs", root.as_str());
-                words.pair("--root", &text(path));
-            }
+        if let Some(path) = &self.files.root {
+            words.pair("--rootfs", self.root.as_str());
+            words.pair("--root", &text(path));
         }
     }
 
