@@ -18,7 +18,7 @@ $script --kernel FILE --rootfs KIND --root PATH [options]
 Starts a guest on QEMU's machine type ${script%.sh}; with --print only says how.
 
   --kernel FILE      uncompressed kernel (vmlinux) with a PVH entry, or a bzImage
-  --initrd FILE      initial file system, whose /init is the first program; may be left out with a --rootfs
+  --initrd FILE      initial file system, whose /init is the first program; may be left out where the guest needs none
   --rootfs KIND      virtio-blk or 9p: a root file system beside or instead of --initrd, read-only
   --root PATH        the image of a virtio-blk, or the folder of a 9p, with /init in it
   --firmware NAME    qboot, seabios or ovmf (default: $(own_firmware))
@@ -30,6 +30,8 @@ Starts a guest on QEMU's machine type ${script%.sh}; with --print only says how.
   --name NAME        a name for the guest: letters, digits, and . _ -
   --append 'WORDS'   more words for the kernel's command line; an unknown k=v becomes a variable of /init
   --for PURPOSE      start (default): the shortest boot; density: an idle guest costs the least processor time
+  --balloon NAME     off (default): none; on: a balloon device; reporting: one through which the guest gives back
+                     what is free
   --tsc-khz N        the host's true TSC frequency (see tsc-khz.sh): the guest skips its calibration
   --console-fd N     pipe or file open for writing only that receives ttyS0, the kernel's console (default: standard
                      input and output)
@@ -67,7 +69,7 @@ file_descriptor() { # FLAG VALUE
 }
 
 parse_options() {
-	kernel='' initrd='' memory=128M cpus=1 accel=tcg name='' append='' purpose=start tsc_khz=''
+	kernel='' initrd='' memory=128M cpus=1 accel=tcg name='' append='' purpose=start tsc_khz='' balloon=off
 	console_fd='' channel_fd='' qmp_fd='' verbose=no print=no
 	rootfs=initramfs root='' firmware=$(own_firmware) devices='' untuned=no
 	incoming=no memory_file='' memory_share=off generation_id=no
@@ -102,7 +104,7 @@ parse_options() {
 			shift
 			continue
 			;;
-		--kernel | --initrd | --memory | --cpus | --accel | --name | --append | --for | --tsc-khz | --console-fd | --channel-fd | --qmp-fd | \
+		--kernel | --initrd | --memory | --cpus | --accel | --name | --append | --for | --tsc-khz | --balloon | --console-fd | --channel-fd | --qmp-fd | \
 			--rootfs | --root | --firmware | --devices | --memory-file | --memory-share)
 			need_value "$1" "$@"
 			;;
@@ -149,6 +151,10 @@ parse_options() {
 			one_of "$1" "$2" start density
 			purpose=$2
 			;;
+		--balloon)
+			one_of "$1" "$2" off on reporting
+			balloon=$2
+			;;
 		--tsc-khz)
 			whole_number "$1" "$2" 100000 20000000
 			tsc_khz=$2
@@ -173,7 +179,6 @@ parse_options() {
 		shift 2
 	done
 	[[ -n $kernel ]] || wrong_use "--kernel is missing"
-	[[ -n $initrd || $rootfs != initramfs ]] || wrong_use "--initrd or --rootfs is missing"
 	readable_file --kernel "$kernel"
 	[[ -z $initrd ]] || readable_file --initrd "$initrd"
 	case $rootfs in
@@ -363,6 +368,13 @@ argument_vector() {
 	# The second line of a PC, at its usual place: every kernel finds it without a driver of its own.
 	vector+=(-chardev "$channel" -device "isa-serial,index=1,iobase=0x2f8,irq=3,chardev=channel")
 	vector+=(-device "isa-debug-exit,iobase=$debug_exit_port,iosize=0x2")
+	if [[ $balloon != off ]]; then
+		# A machine without PCI has its virtio devices in memory.
+		local bus=pci reporting=off
+		[[ $(machine_options) != microvm* ]] || bus=device
+		[[ $balloon != reporting ]] || reporting=on
+		vector+=(-device "virtio-balloon-$bus,free-page-reporting=$reporting")
+	fi
 	if [[ -n $qmp_fd ]]; then
 		vector+=(-chardev "socket,id=qmp,fd=$qmp_fd" -mon "chardev=qmp,mode=control")
 	fi

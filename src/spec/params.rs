@@ -127,10 +127,11 @@ const VM: &[Param] = &[
     },
     Param {
         name: "kernel",
-        kind: Kind::OneOf(&["tuned", "distro"]),
+        kind: Kind::OneOf(&["tuned", "distro", "stub"]),
         default: Some("tuned"),
         always: true,
-        about: "guest kernel: our small one, or the distribution's as it is",
+        about: "guest kernel: our small one, or the distribution's as it is; stub: a guest of a few \
+                instructions without an operating system, for the workload exit",
     },
     Param {
         name: "boot",
@@ -164,7 +165,7 @@ const VM: &[Param] = &[
     },
     Param {
         name: "memory",
-        kind: Kind::Size { min: 32 * MIB, max: 1024 * 1024 * MIB },
+        kind: Kind::Size { min: 16 * MIB, max: 1024 * 1024 * MIB },
         default: Some("128M"),
         always: false,
         about: "guest memory",
@@ -175,6 +176,20 @@ const VM: &[Param] = &[
         default: Some("1"),
         always: false,
         about: "virtual processors",
+    },
+    Param {
+        name: "balloon",
+        kind: Kind::OneOf(&["off", "on", "reporting"]),
+        default: Some("off"),
+        always: false,
+        about: "a virtio balloon; reporting: through which the guest gives back what it freed",
+    },
+    Param {
+        name: "thp",
+        kind: Kind::OneOf(&["on", "off"]),
+        default: Some("on"),
+        always: false,
+        about: "transparent huge pages: as the host has them, or not for this machine",
     },
     Param {
         name: "accel",
@@ -198,7 +213,7 @@ const VM: &[Param] = &[
 #[must_use]
 pub fn known_params(backend: BackendName) -> &'static [Param] {
     match backend {
-        BackendName::Process | BackendName::Mock => PROCESS,
+        BackendName::Process | BackendName::KvmBare | BackendName::Mock => PROCESS,
         BackendName::Container => CONTAINER,
         BackendName::Vm => VM,
     }
@@ -349,12 +364,18 @@ pub(super) fn contradiction(cell: &CellKey) -> Option<&'static str> {
     }
     let is = |name, value| param_value(cell, name) == Some(value);
     let untuned = is("untuned", "yes");
+    let stub = is("kernel", "stub");
     let copied = !is("start", "cold");
     let rules = [
         (untuned && copied, "untuned begins cold"),
+        (untuned && !is("balloon", "off"), "untuned has QEMU's default devices"),
+        (stub && is("boot", "bzimage"), "the stub is started at its PVH entry"),
+        (stub && is("firmware", "ovmf"), "the stub is started at its PVH entry"),
+        (stub && !is("devices", "none"), "the stub has no drivers"),
+        (stub && !is("rootfs", "initramfs"), "the stub has no drivers"),
         (copied && is("rootfs", "9p"), "QEMU cannot save a guest that has mounted a 9p"),
         (untuned && is("machine", "microvm"), "untuned is QEMU's machine q35 or pc"),
-        (untuned && is("kernel", "tuned"), "untuned has the distribution's kernel"),
+        (untuned && !is("kernel", "distro"), "untuned has the distribution's kernel"),
         (untuned && is("boot", "vmlinux"), "untuned has a compressed kernel"),
         (untuned && !is("firmware", "auto"), "untuned has the machine's own firmware"),
         (untuned && !is("devices", "none"), "untuned has QEMU's default devices"),
@@ -362,7 +383,7 @@ pub(super) fn contradiction(cell: &CellKey) -> Option<&'static str> {
         (is("firmware", "ovmf") && is("machine", "microvm"), "OVMF needs a PC: q35 or pc"),
         (is("firmware", "ovmf") && is("boot", "vmlinux"), "OVMF starts boot=bzimage only"),
         (
-            is("firmware", "ovmf") && is("kernel", "tuned"),
+            is("firmware", "ovmf") && !is("kernel", "distro"),
             "OVMF starts kernel=distro only: the tuned kernel is built without EFI",
         ),
     ];

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::Assets;
 use super::VmError;
+use super::machine::STUB;
 use crate::record::CellKey;
 use crate::spec::param_value;
 
@@ -64,6 +65,10 @@ impl Files {
     /// Finds or makes the files of a cell.
     pub(super) fn of(cell: &CellKey, assets: &Assets) -> Result<Self, VmError> {
         let is = |name, value| param_value(cell, name) == Some(value);
+        if is("kernel", STUB) {
+            let kernel = assets.stub()?;
+            return Ok(Self { kernel, initrd: None, root: None, loader: false });
+        }
         let distro = is("kernel", "distro");
         let kernel = kernel(assets, distro, is("boot", "bzimage"))?;
         let root_kind = Root::of(cell);
@@ -113,6 +118,9 @@ fn drivers(cell: &CellKey, root: Root) -> Vec<&'static str> {
         "rng" => Some("virtio_rng"),
         _ => None,
     }));
+    if param_value(cell, "balloon").is_some_and(|balloon| balloon != "off") {
+        drivers.push("virtio_balloon");
+    }
     drivers
 }
 

@@ -113,7 +113,7 @@ impl Vm {
                 Some(format!("{}={}", name.into_string().ok()?, value.into_string().ok()?))
             })
             .collect();
-        let program = Program { path, argv: argv.clone(), env };
+        let program = Program { path, argv: argv.clone(), env, huge_pages: true };
         Ok(Foreground { argv, accelerator: probe.best, reason: probe.reason, program })
     }
 }

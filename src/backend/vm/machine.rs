@@ -12,6 +12,9 @@ use crate::payload::protocol::{ENV_CHANNEL, ENV_END, ENV_RUN, ENV_WORKLOAD};
 use crate::record::{ArtefactFact, CellKey, Experiment, Workload};
 use crate::spec::param_value;
 
+/// The value of the parameter `kernel` for a guest without an operating system.
+pub(super) const STUB: &str = "stub";
+
 /// The serial port that is the payload's channel in every machine.
 const GUEST_CHANNEL: &str = "/dev/ttyS1";
 
@@ -43,7 +46,7 @@ impl Qemu {
 pub(super) struct Machine {
     /// `microvm`, `q35` or `pc`.
     pub(super) kind: String,
-    /// `tuned` or `distro`.
+    /// `tuned`, `distro` or `stub`.
     pub(super) kernel_kind: String,
     /// `auto`, or the name of a firmware.
     pub(super) firmware: String,
@@ -59,6 +62,8 @@ pub(super) struct Machine {
     pub(super) workload: Workload,
     tsc_khz: Option<String>,
     verbose: bool,
+    balloon: String,
+    huge_pages: bool,
 }
 
 impl Machine {
@@ -80,12 +85,14 @@ impl Machine {
             memory: value("memory"),
             cpus: value("cpus"),
             purpose: match cell.experiment {
-                Experiment::Startup => "start",
+                Experiment::Startup | Experiment::Minimum => "start",
                 // An idle guest must not tick: what an instance costs while
                 // nothing happens is the question.
                 Experiment::Memory | Experiment::Density => "density",
             },
             workload: cell.workload,
+            balloon: value("balloon"),
+            huge_pages: value("thp") != "off",
             // Without the frequency the guest calibrates for itself, which
             // only takes longer.
             tsc_khz,
@@ -130,7 +137,8 @@ impl Machine {
         let argv = self.argv(assets, accelerator, &name, &fds, more)?;
         let path = argv.first().cloned().unwrap_or_default().into();
         let env = vec![format!("{ENV_RUN}={run_id}"), "PATH=/usr/bin:/bin".to_owned()];
-        Ok(Program { path, argv, env })
+        let huge_pages = self.huge_pages;
+        Ok(Program { path, argv, env, huge_pages })
     }
 
     /// QEMU's argument vector, as the machine's script spells it.
@@ -154,6 +162,9 @@ impl Machine {
         }
         if let Some(qmp) = fds.qmp {
             words.pair("--qmp-fd", &qmp.to_string());
+        }
+        if self.balloon != "off" {
+            words.pair("--balloon", &self.balloon);
         }
         words.pair("--accel", accelerator.as_str());
         words.pair("--for", self.purpose);

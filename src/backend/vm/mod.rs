@@ -20,9 +20,11 @@ pub use inventory::inventory;
 use machine::Machine;
 use snapshot::{Guests, Start};
 
+use super::kvm_bare::only_exit;
 use super::launcher::order::Recipe;
 use super::process::own_version;
 use super::{Assets, Backend, BackendError, Failure, Instance, Prepared, Real, Until};
+use crate::payload::stub;
 use crate::record::{ArtefactFact, BackendName, CellKey, Experiment, Mark, Version};
 use crate::spec::param_value;
 
@@ -32,6 +34,12 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Most characters of what a repeated boot said.
 const MESSAGE: usize = 1000;
+/// Least time for a trial boot under KVM.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The same for the stub: where KVM has to emulate much, the firmware alone
+/// takes seconds, and it comes to its end all the same.
+const STUB_PATIENCE: Duration = Duration::from_secs(15);
 
 /// QEMU as a backend.
 #[derive(Debug)]
@@ -115,7 +123,13 @@ impl Vm {
         cell: &CellKey,
         machine: &Machine,
     ) -> Result<accelerator::Probe, BackendError> {
+        let is_stub = machine.kernel_kind == machine::STUB;
         match (param_value(cell, "accel"), self.wanted) {
+            // A floor that cannot be had is no failure of the run.
+            (Some("kvm"), _) if is_stub => match self.accelerator(machine)? {
+                probe if probe.best == Accelerator::Kvm => Ok(probe),
+                probe => Err(BackendError::Unavailable(probe.reason.unwrap_or_default())),
+            },
             (Some("kvm"), _) | (Some("auto"), Some(Accelerator::Kvm)) => {
                 Ok(accelerator::Probe::kvm())
             }
@@ -132,7 +146,8 @@ impl Vm {
         if let Err(reason) = accelerator::kvm_opens() {
             return Ok(accelerator::Probe::tcg(reason));
         }
-        let patience = tcg.saturating_mul(3).max(Duration::from_secs(2));
+        let least = if machine.kernel_kind == machine::STUB { STUB_PATIENCE } else { PATIENCE };
+        let patience = tcg.saturating_mul(3).max(least);
         match self.trial_boot(machine, Accelerator::Kvm, patience) {
             Ok(_) => Ok(accelerator::Probe::kvm()),
             Err(BackendError::Failed(failure)) => Ok(accelerator::Probe::tcg(format!(
@@ -206,6 +221,10 @@ impl Backend for Vm {
     fn prepare(&mut self, cell: &CellKey) -> Result<Prepared, BackendError> {
         let qemu = self.qemu()?;
         let machine = self.machine(cell)?;
+        let is_stub = machine.kernel_kind == machine::STUB;
+        if is_stub && (cell.workload != stub::WORKLOAD || Start::of(cell) != Start::Cold) {
+            return Err(only_exit());
+        }
         let probe = self.chosen(cell, &machine)?;
         let accelerator = probe.best;
         for fact in machine.artefacts(&qemu).map_err(unavailable)? {
@@ -228,7 +247,8 @@ impl Backend for Vm {
         let (template, mut remarks) = self.real.prepare(recipe)?;
         remarks.extend(probe.reason.map(|reason| format!("software emulation: {reason}")));
         // At the end of a ladder a failure is a result, and no time to repeat.
-        if cell.experiment != Experiment::Density && Start::of(cell) == Start::Cold {
+        let measured_once = !matches!(cell.experiment, Experiment::Density | Experiment::Minimum);
+        if measured_once && !is_stub && Start::of(cell) == Start::Cold {
             self.repeats.insert(template, (machine, accelerator));
         }
         let accelerator = Some(accelerator);
