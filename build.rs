@@ -1,4 +1,4 @@
-//! Compiles the payload, the guard and the stub guest: static programs without any library,
+//! Compiles the payload, the loader, the guard and the stub guest: static programs without any library,
 //! for the target of this build, so that the command can carry them inside
 //! itself.
 
@@ -11,6 +11,7 @@ fn main() {
     println!("cargo::rerun-if-changed=src/sys/spawn/guard");
     println!("cargo::rerun-if-changed=build.rs");
     compile("src/payload/program/main.rs", "unladen-payload");
+    compile("src/payload/loader/main.rs", "unladen-loader");
     compile("src/sys/spawn/guard/program.rs", "unladen-guard");
     if variable("CARGO_CFG_TARGET_ARCH") == "x86_64" {
         compile("src/payload/stub/program.rs", "unladen-stub");

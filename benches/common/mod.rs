@@ -33,7 +33,7 @@ pub fn benches(experiment: Experiment, workload: Workload) -> Vec<Bench> {
     let assets = Rc::new(Assets::unpack().expect("the cache folder is writable"));
     let launcher = Launcher::start(Path::new(env!("CARGO_BIN_EXE_unladen")), &run_id, None)
         .expect("the launcher starts");
-    let backends = RealBackends::new(launcher, &assets, &run_id, None).boxed();
+    let backends = RealBackends::new(launcher, &assets, &run_id, None, None).boxed();
     backends
         .into_iter()
         .filter_map(|mut backend| {

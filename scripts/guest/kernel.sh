@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 #help
-# kernel.sh [--distro] [--path] [--jobs N]
+# kernel.sh [--distro] [--bzimage] [--path] [--jobs N]
 #
 # Makes sure the small guest kernel is in the cache and prints the path of its vmlinux: one line on standard output.
 #
+#   --bzimage  print the path of the compressed kernel beside it, made from the same build, instead
 #   --distro   the distribution's own kernel for virtual machines instead, as it comes, to compare with
 #   --path     build and download nothing: print the path if the kernel is cached, else exit with 3
 #   --jobs N   parallel compilations (default: the number of processors)
@@ -33,7 +34,7 @@ readonly upstream_base=${UNLADEN_KERNEL_MIRROR:-https://cdn.kernel.org/pub/linux
 readonly fragment=$here/kernel.config
 readonly setup="$here/../setup.sh --for build-kernel"
 
-distro=no path_only=no jobs=''
+distro=no path_only=no jobs='' file=vmlinux
 while (($#)); do
 	case $1 in
 	--help | -h)
@@ -41,6 +42,7 @@ while (($#)); do
 		exit 0
 		;;
 	--distro) distro=yes ;;
+	--bzimage) file=bzImage ;;
 	--path) path_only=yes ;;
 	--jobs)
 		need_value "$1" "$@"
@@ -78,8 +80,8 @@ print_if_cached() {
 	local folder
 	[[ -r $pointer ]] || return 1
 	folder=$(<"$pointer")
-	[[ $folder =~ ^(kernel|distro)-[0-9a-f]{16}$ && -s $cache/$folder/vmlinux ]] || return 1
-	printf '%s\n' "$cache/$folder/vmlinux"
+	[[ $folder =~ ^(kernel|distro)-[0-9a-f]{16}$ && -s $cache/$folder/vmlinux && -s $cache/$folder/$file ]] || return 1
+	printf '%s\n' "$cache/$folder/$file"
 }
 
 if print_if_cached; then

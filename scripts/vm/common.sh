@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # What both machine scripts share: options, their checks, the parts of QEMU's argument vector that do not depend on
-# the machine. Sourced by microvm.sh and q35.sh, which define `machine_options`, `machine_kernel` and `check_kernel`.
+# the machine. Sourced by microvm.sh, q35.sh and pc.sh, which define `machine_options`, `virtio_bus` (the ending of the
+# names of their virtio devices) and `own_firmware`.
 
 # shellcheck source=scripts/lib.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/../lib.sh"
@@ -11,12 +12,18 @@ readonly debug_exit_port=0x501
 vm_help() {
 	local script=${0##*/}
 	cat <<EOT
-$script --kernel FILE [--initrd FILE] [options]
+$script --kernel FILE --initrd FILE [options]
+$script --kernel FILE --rootfs KIND --root PATH [options]
 
 Starts a guest on QEMU's machine type ${script%.sh}; with --print only says how.
 
-  --kernel FILE      $(machine_kernel)
-  --initrd FILE      initial file system whose /init is the payload (default: none, for a guest that needs none)
+  --kernel FILE      uncompressed kernel (vmlinux) with a PVH entry, or a bzImage
+  --initrd FILE      initial file system, whose /init is the first program; may be left out where the guest needs none
+  --rootfs KIND      virtio-blk or 9p: a root file system beside or instead of --initrd, read-only
+  --root PATH        the image of a virtio-blk, or the folder of a 9p, with /init in it
+  --firmware NAME    qboot, seabios or ovmf (default: $(own_firmware))
+  --devices LIST     more devices, separated by commas: net (user-mode network), rng
+  --untuned          nothing of our advice: QEMU's default machine, devices and firmware, and a bare command line
   --memory SIZE      like 128M or 1G (default 128M)
   --cpus N           virtual processors, 1 to 255 (default 1)
   --accel NAME       tcg (default) or kvm
@@ -35,12 +42,12 @@ Starts a guest on QEMU's machine type ${script%.sh}; with --print only says how.
   --memory-file FILE the guest's memory is this file, which is made if it does not exist
   --memory-share on|off
                      on: what the guest writes goes to the file; off (default): it stays private to this guest
-  --generation-id    a device that tells the guest when it is a copy (vmgenid; q35 only)
+  --generation-id    a device that tells the guest when it is a copy (vmgenid; q35 and pc only)
   --verbose-kernel   the kernel says on its console all it has to say
   --print            print the argument vector, one element a line, and exit
   --help             this text
 
-The variable UNLADEN_QEMU names another QEMU binary. The guest ends QEMU by writing a byte N to port $debug_exit_port
+The variable UNLADEN_QEMU names another QEMU binary, UNLADEN_OVMF another OVMF image. The guest ends QEMU by writing a byte N to port $debug_exit_port
 (exit code 2N+1); a panic or a reboot also ends it (exit code 0), and so does SIGTERM.
 EOT
 }
@@ -64,6 +71,7 @@ file_descriptor() { # FLAG VALUE
 parse_options() {
 	kernel='' initrd='' memory=128M cpus=1 accel=tcg name='' append='' purpose=start tsc_khz='' balloon=off
 	console_fd='' channel_fd='' qmp_fd='' verbose=no print=no
+	rootfs=initramfs root='' firmware=$(own_firmware) devices='' untuned=no
 	incoming=no memory_file='' memory_share=off generation_id=no
 	while (($#)); do
 		case $1 in
@@ -81,6 +89,11 @@ parse_options() {
 			shift
 			continue
 			;;
+		--untuned)
+			untuned=yes
+			shift
+			continue
+			;;
 		--incoming)
 			incoming=yes
 			shift
@@ -91,7 +104,8 @@ parse_options() {
 			shift
 			continue
 			;;
-		--kernel | --initrd | --memory | --cpus | --accel | --name | --append | --for | --tsc-khz | --balloon | --console-fd | --channel-fd | --qmp-fd | --memory-file | --memory-share)
+		--kernel | --initrd | --memory | --cpus | --accel | --name | --append | --for | --tsc-khz | --balloon | --console-fd | --channel-fd | --qmp-fd | \
+			--rootfs | --root | --firmware | --devices | --memory-file | --memory-share)
 			need_value "$1" "$@"
 			;;
 		*) unknown_flag "$1" ;;
@@ -99,6 +113,19 @@ parse_options() {
 		case $1 in
 		--kernel) kernel=$2 ;;
 		--initrd) initrd=$2 ;;
+		--root) root=$2 ;;
+		--rootfs)
+			one_of "$1" "$2" virtio-blk 9p
+			rootfs=$2
+			;;
+		--firmware)
+			one_of "$1" "$2" qboot seabios ovmf
+			firmware=$2
+			;;
+		--devices)
+			[[ $2 =~ ^(net|rng)(,(net|rng))*$ ]] || wrong_use "$1: only net and rng are known, not '$2'"
+			devices=$2
+			;;
 		--memory)
 			[[ $2 =~ ^[1-9][0-9]{0,6}[MG]$ ]] || wrong_use "$1: must be like 128M or 1G, not '$2'"
 			memory=$2
@@ -154,11 +181,28 @@ parse_options() {
 	[[ -n $kernel ]] || wrong_use "--kernel is missing"
 	readable_file --kernel "$kernel"
 	[[ -z $initrd ]] || readable_file --initrd "$initrd"
+	case $rootfs in
+	virtio-blk) readable_file --root "$root" ;;
+	9p) [[ -d $root ]] || host_lacks "--root: no folder at '$root'" ;;
+	esac
 	# Whoever executes a printed vector may stand in another folder.
 	[[ $kernel == /* ]] || kernel=$PWD/$kernel
 	[[ -z $initrd || $initrd == /* ]] || initrd=$PWD/$initrd
+	[[ -z $root || $root == /* ]] || root=$PWD/$root
+	[[ "$root$initrd$kernel" != *,* ]] || wrong_use "QEMU takes a comma in a path for the end of an option"
 	[[ $incoming == no || -n $qmp_fd ]] || wrong_use "--incoming needs --qmp-fd: only a QMP client can say what to load"
 	[[ $memory_share == off || -n $memory_file ]] || wrong_use "--memory-share on needs --memory-file"
+}
+
+check_kernel() {
+	[[ $generation_id == no || $(virtio_bus) == pci ]] ||
+		wrong_use "--generation-id: this machine has no ACPI, by which a guest would find it"
+	if is_elf "$kernel"; then
+		[[ $firmware != ovmf ]] || wrong_use "--firmware ovmf starts a bzImage only, not '$kernel'"
+		[[ $untuned == no ]] || wrong_use "--untuned starts a bzImage, not '$kernel'"
+	elif ! is_bzimage "$kernel"; then
+		wrong_use "--kernel: '$kernel' is neither a vmlinux nor a bzImage"
+	fi
 }
 
 check_accel() {
@@ -176,7 +220,46 @@ is_bzimage() {
 	[[ $(tail -c +515 -- "$1" | head -c 4) == HdrS ]]
 }
 
+# Sets `firmware_options`, empty where QEMU itself takes this firmware.
+find_firmware() {
+	local file data=/usr/share
+	firmware_options=()
+	[[ $firmware != "$(own_firmware)" ]] || return 0
+	case $firmware in
+	qboot)
+		for file in "$data"/qemu/qboot.rom "$data"/qboot/qboot.rom "$data"/qemu/bios-microvm.bin; do
+			[[ -r $file ]] || continue
+			firmware_options=(-bios "$file")
+			return
+		done
+		;;
+	seabios)
+		# The one for machines without PCI. Some distributions give its name to qboot.
+		for file in "$data"/seabios/bios-microvm.bin "$data"/qemu/bios-microvm.bin "$data"/qemu-kvm/bios-microvm.bin; do
+			[[ -r $file && $(readlink -f -- "$file") != *qboot* ]] || continue
+			firmware_options=(-bios "$file")
+			return
+		done
+		;;
+	ovmf)
+		for file in ${UNLADEN_OVMF:+"$UNLADEN_OVMF"} "$data"/OVMF/OVMF_CODE{_4M,}.fd "$data"/edk2/ovmf/OVMF_CODE.fd \
+			"$data"/edk2/x64/OVMF_CODE{.4m,}.fd "$data"/edk2-ovmf/x64/OVMF_CODE.fd; do
+			[[ -r $file ]] || continue
+			firmware_options=(-drive "if=pflash,unit=0,format=raw,readonly=on,file=$file")
+			return
+		done
+		host_lacks "no OVMF on this host; install the package ovmf (Debian, Ubuntu) or edk2-ovmf"
+		;;
+	esac
+	host_lacks "no $firmware for this machine in $data; QEMU's packages usually bring it"
+}
+
 kernel_words() {
+	if [[ $untuned == yes ]]; then
+		# All that is needed to see the kernel, and that a panic ends.
+		printf '%s' "console=ttyS0 panic=-1${append:+ $append}"
+		return
+	fi
 	# With reboot=t a reboot is a triple fault, which -no-reboot turns into an end within milliseconds; through the
 	# keyboard controller, which microvm lacks, it takes seconds. no_timer_check skips a self-test of the timer that
 	# a busy host makes fail. noreplace-smp leaves the lock prefixes where they are: patching thousands of them out
@@ -197,14 +280,24 @@ kernel_words() {
 	if [[ $purpose == start ]]; then
 		words+=(nolapic_timer)
 	fi
+	# With an initial file system it is for that to mount the root.
+	if [[ -z $initrd ]]; then
+		case $rootfs in
+		virtio-blk) words+=(root=/dev/vda rootfstype=ext4) ;;
+		9p) words+=(root=unladen rootfstype=9p "rootflags=trans=virtio,version=9p2000.L") ;;
+		esac
+		words+=(ro init=/init)
+	fi
 	printf '%s' "${words[*]}${append:+ $append}"
 }
 
-argument_vector() {
-	local accel_options=$accel console channel
-	vector=("$(find_qemu)")
-	[[ -z $name ]] || vector+=(-name "$name")
-	if [[ $accel == tcg ]]; then
+# The machine, what executes it, and its memory.
+machine_part() {
+	local accel_options=$accel machine
+	machine=$(machine_options)
+	if [[ $untuned == yes ]]; then
+		machine=${machine%%,*}
+	elif [[ $accel == tcg ]]; then
 		# The default buffer for translated code grows with the host; this one is enough for a boot, and the smaller
 		# one is what an idle guest keeps.
 		if [[ $purpose == density ]]; then
@@ -213,16 +306,52 @@ argument_vector() {
 			accel_options+=,tb-size=32
 		fi
 	fi
-	vector+=(-nodefaults -no-user-config -display none -no-reboot)
-	vector+=(-M "$(machine_options)${memory_file:+,memory-backend=ram}" -accel "$accel_options")
+	[[ $untuned == yes ]] || vector+=(-nodefaults)
+	vector+=(-no-user-config -display none -no-reboot)
 	# A comma within an option's value is written twice.
-	[[ -z $memory_file ]] ||
+	if [[ -n $memory_file ]]; then
 		vector+=(-object "memory-backend-file,id=ram,size=$memory,mem-path=${memory_file//,/,,},share=$memory_share")
+		machine+=,memory-backend=ram
+	fi
+	vector+=(-M "$machine" -accel "$accel_options")
 	# Without this KVM warns about features of QEMU's default model which the host lacks.
-	[[ $accel == tcg ]] || vector+=(-cpu host)
-	vector+=(-m "$memory" -smp "$cpus")
-	vector+=(-kernel "$kernel" -append "$(kernel_words)")
+	[[ $accel == tcg || $untuned == yes ]] || vector+=(-cpu host)
+	vector+=(-m "$memory" -smp "$cpus" ${firmware_options[@]+"${firmware_options[@]}"})
+	vector+=(-kernel "$kernel")
 	[[ -z $initrd ]] || vector+=(-initrd "$initrd")
+	vector+=(-append "$(kernel_words)")
+}
+
+# The root file system and the devices on the virtio bus.
+virtio_part() {
+	local bus
+	bus=$(virtio_bus)
+	case $rootfs in
+	virtio-blk)
+		vector+=(-drive "if=none,id=root,format=raw,readonly=on,file=$root" -device "virtio-blk-$bus,drive=root")
+		;;
+	9p)
+		vector+=(-fsdev "local,id=root,path=$root,security_model=none,readonly=on,multidevs=remap")
+		vector+=(-device "virtio-9p-$bus,fsdev=root,mount_tag=unladen")
+		;;
+	esac
+	if [[ ,$devices, == *,net,* ]]; then
+		vector+=(-netdev "user,id=net" -device "virtio-net-$bus,netdev=net")
+		# Nothing here starts from the network, and the image for that is read at every start.
+		[[ $bus != pci ]] || vector[-1]+=,romfile=
+	fi
+	if [[ ,$devices, == *,rng,* ]]; then
+		vector+=(-device "virtio-rng-$bus")
+	fi
+}
+
+argument_vector() {
+	local console channel firmware_options
+	vector=("$(find_qemu)")
+	[[ -z $name ]] || vector+=(-name "$name")
+	find_firmware
+	machine_part
+	virtio_part
 	if [[ -n $console_fd ]]; then
 		# append=on: QEMU would otherwise cut the file to length zero, which a pipe refuses.
 		vector+=(-add-fd "fd=$console_fd,set=1")

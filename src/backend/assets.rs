@@ -87,6 +87,7 @@ impl Assets {
             let fresh = tempfile::tempdir_in(&parent).map_err(failed("create in", &parent))?;
             unpack_scripts(&SCRIPTS, &fresh.path().join("scripts"))?;
             write_file(&fresh.path().join(payload::FILE_NAME), payload::EXECUTABLE, 0o755)?;
+            write_file(&fresh.path().join(payload::LOADER_NAME), payload::LOADER, 0o755)?;
             fs::set_permissions(fresh.path(), fs::Permissions::from_mode(0o755))
                 .map_err(failed("set the mode of", fresh.path()))?;
             if let Some(stub) = payload::stub::EXECUTABLE {
@@ -156,15 +157,64 @@ impl Assets {
     /// # Errors
     /// When the packing script fails.
     pub fn initramfs(&self) -> Result<PathBuf, AssetsError> {
-        let path = self.folder.join("initramfs.cpio");
-        if !path.is_file() {
-            let text = |path: &Path| path.display().to_string();
-            let payload = text(&self.payload());
-            let out = text(&path);
-            self.script(
-                "guest/initramfs.sh",
-                &["--payload".to_owned(), payload, "--out".to_owned(), out],
-            )?;
+        self.made_once("initramfs.cpio", "guest/initramfs.sh", &["--payload"], "--out")
+    }
+
+    /// A guest's root file system as an image for a disk, made once.
+    ///
+    /// # Errors
+    /// When the script fails, such as without `mke2fs`.
+    pub fn root_image(&self) -> Result<PathBuf, AssetsError> {
+        self.made_once("root.ext4", "guest/rootfs.sh", &["--payload"], "--image")
+    }
+
+    /// A guest's root file system as a folder to share, made once.
+    ///
+    /// # Errors
+    /// When the script fails.
+    pub fn root_folder(&self) -> Result<PathBuf, AssetsError> {
+        self.made_once("root", "guest/rootfs.sh", &["--payload"], "--folder")
+    }
+
+    /// The initial file system of a guest whose kernel, in the file `kernel`,
+    /// needs these modules: with the loader before the payload.
+    ///
+    /// # Errors
+    /// When the kernel has no such module, or the packing script fails.
+    pub fn initramfs_with(&self, kernel: &Path, modules: &[&str]) -> Result<PathBuf, AssetsError> {
+        let mut hasher = Sha256::new();
+        hasher.update(kernel.as_os_str().as_encoded_bytes());
+        let name =
+            format!("initramfs-{}-{}.cpio", modules.join("-"), &hex(&hasher.finalize())[..8]);
+        let text = |path: PathBuf| path.display().to_string();
+        let loader = text(self.folder.join(payload::LOADER_NAME));
+        let kernel = kernel.display().to_string();
+        let mut front = vec!["--loader", &loader, "--kernel", &kernel];
+        front.extend(modules.iter().flat_map(|module| ["--module", module]));
+        front.push("--payload");
+        self.made_once(&name, "guest/modules.sh", &front, "--out")
+    }
+
+    /// A file that a script makes from the payload: `front`, whose last flag
+    /// takes the payload, then the flag that takes the result.
+    fn made_once(
+        &self,
+        name: &str,
+        script: &str,
+        front: &[&str],
+        out: &str,
+    ) -> Result<PathBuf, AssetsError> {
+        let path = self.folder.join(name);
+        if !path.exists() {
+            let (payload, made) = (self.payload(), path.display().to_string());
+            let payload = payload.display().to_string();
+            let words = front.iter().copied().chain([payload.as_str(), out, made.as_str()]);
+            let words: Vec<String> = words.map(str::to_owned).collect();
+            match self.script(script, &words) {
+                // Somebody else was faster with the same folder.
+                Err(_) if path.exists() => {}
+                other => drop(other?),
+            }
         }
         Ok(path)
     }
@@ -194,6 +244,7 @@ pub fn artefact(role: &str, path: &Path) -> Result<ArtefactFact, AssetsError> {
 fn fingerprint() -> String {
     let mut hasher = Sha256::new();
     hasher.update(payload::EXECUTABLE);
+    hasher.update(payload::LOADER);
     hasher.update(payload::stub::EXECUTABLE.unwrap_or_default());
     hash_scripts(&SCRIPTS, &mut hasher);
     hex(&hasher.finalize())

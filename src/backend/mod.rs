@@ -25,7 +25,7 @@ pub use launcher::{Launcher, LauncherError};
 pub use mock::Mock;
 pub use real::{Real, RealBackends};
 pub use timeline::Timeline;
-pub use vm::{Accelerator, VmError, inventory};
+pub use vm::{Accelerator, Foreground, ForegroundError, VmError, Wish, inventory};
 
 use crate::payload::protocol::WorkResult;
 use crate::record::{ArtefactFact, BackendName, CellKey, Clock, Ledger, Version};

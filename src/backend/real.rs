@@ -11,8 +11,8 @@ use std::time::Duration;
 use super::launcher::Launcher;
 use super::launcher::order::{Answer, Failure, Launched, Order, Recipe};
 use super::{
-    Assets, Backend, BackendError, Instance, LauncherError, MemorySource, Prepared, Timeline,
-    Until, container::Container, kvm_bare::KvmBare, process::Process, vm::Vm,
+    Accelerator, Assets, Backend, BackendError, Instance, LauncherError, MemorySource, Prepared,
+    Timeline, Until, container::Container, kvm_bare::KvmBare, process::Process, vm::Vm,
 };
 use crate::payload::protocol::{self, HTTP_BODY, WorkResult};
 use crate::payload::{Decoder, Event, request};
@@ -52,13 +52,16 @@ pub struct RealBackends {
 
 impl RealBackends {
     /// Makes the backends around one launcher. `deadline` is the time that an
-    /// instance may take until it is ready, instead of its backend's own.
+    /// instance may take until it is ready, instead of its backend's own;
+    /// `accelerator` is what machines get whose cells name none, instead of
+    /// the best that boots.
     #[must_use]
     pub fn new(
         launcher: Launcher,
         assets: &Rc<Assets>,
         run_id: &str,
         deadline: Option<Duration>,
+        accelerator: Option<Accelerator>,
     ) -> Self {
         let real = Real {
             launcher: Rc::new(RefCell::new(launcher)),
@@ -69,7 +72,7 @@ impl RealBackends {
             process: Process::new(real.clone(), Rc::clone(assets), run_id),
             container: Container::new(real.clone(), Rc::clone(assets), run_id),
             kvm_bare: KvmBare::new(real.clone()),
-            vm: Vm::new(real, Rc::clone(assets), run_id),
+            vm: Vm::new(real, Rc::clone(assets), run_id, accelerator),
         }
     }
 

@@ -8,6 +8,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::container::ContainerArgs;
 use super::exit::Exit;
 use super::image::ImageArgs;
+use super::vm::VmArgs;
+use crate::backend::Accelerator;
 use crate::host::Setting;
 use crate::record::{BackendName, Experiment, Workload};
 
@@ -34,13 +36,15 @@ pub enum Command {
     /// Change host settings so that measurements are steadier, or put them back
     Tune(TuneArgs),
     /// List backends, profiles, experiments and workloads, and what cannot run here
-    List(JsonArgs),
+    List(ListArgs),
     /// Measure: a profile or a spec file
     Run(RunArgs),
     /// Make summary, figures and page again from a run's folder
     Report(ReportArgs),
     /// Run commands in containers of this program's own runtime
     Container(ContainerArgs),
+    /// Boot a virtual machine by hand
+    Vm(VmArgs),
     /// Compare two runs, two sets of runs, or two arms of one run
     Compare(CompareArgs),
     /// Keep images for containers: import, list, remove
@@ -71,6 +75,17 @@ pub struct JsonArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// Arguments of `list`.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Ask for machines with this accelerator
+    #[arg(long, value_enum, default_value_t)]
+    pub accel: AccelArg,
 }
 
 /// Arguments of `tune`.
@@ -168,6 +183,10 @@ pub struct RunArgs {
     /// (default: 60s for machines, 30s for everything else)
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub deadline: Option<Duration>,
+    /// Accelerator of machines whose cells name none: the best that boots a
+    /// real kernel here, or this one
+    #[arg(long, value_enum, default_value_t)]
+    pub accel: AccelArg,
     /// Seed of the order of trials (default: random, stored in the manifest)
     #[arg(long, value_name = "N", conflicts_with = "resume")]
     pub seed: Option<u64>,
@@ -198,6 +217,7 @@ impl RunArgs {
             max_rounds: 1,
             budget: None,
             deadline: None,
+            accel: AccelArg::Auto,
             seed: None,
             out: Some(out),
             resume: None,
@@ -274,6 +294,28 @@ impl From<ExperimentArg> for Experiment {
             ExperimentArg::Startup => Self::Startup,
             ExperimentArg::Memory => Self::Memory,
             ExperimentArg::Density => Self::Density,
+        }
+    }
+}
+
+/// An accelerator on the command line.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum AccelArg {
+    /// The best that boots a real kernel here.
+    #[default]
+    Auto,
+    /// The processor itself.
+    Kvm,
+    /// Software emulation.
+    Tcg,
+}
+
+impl From<AccelArg> for Option<Accelerator> {
+    fn from(arg: AccelArg) -> Self {
+        match arg {
+            AccelArg::Auto => None,
+            AccelArg::Kvm => Some(Accelerator::Kvm),
+            AccelArg::Tcg => Some(Accelerator::Tcg),
         }
     }
 }

@@ -21,7 +21,7 @@ pub enum Exit {
     Broken,
     /// Ended by this signal, in order; what was measured is stored.
     Signal(i32),
-    /// `container run`: the command's own code, or one of
+    /// `container run` and `vm run`: the command's own code, or one of
     /// [`Exit::CONTAINER_TABLE`].
     Container(u8),
 }

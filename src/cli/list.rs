@@ -6,8 +6,9 @@ use std::time::SystemTime;
 use comfy_table::Table;
 use serde::Serialize;
 
+use super::args::ListArgs;
 use super::{CliError, Exit, print_line};
-use crate::backend::{Assets, Launcher, RealBackends};
+use crate::backend::{Accelerator, Assets, Launcher, RealBackends};
 use crate::errors::chain;
 use crate::host::RunId;
 use crate::record::{BackendName, CellKey, Experiment, Params, Workload};
@@ -44,9 +45,9 @@ impl Entry {
 }
 
 /// Prints the listing.
-pub(super) fn list(json: bool) -> Result<Exit, CliError> {
+pub(super) fn list(args: &ListArgs) -> Result<Exit, CliError> {
     let listing = Listing {
-        backends: backends()?,
+        backends: backends(args.accel.into())?,
         profiles: PROFILES.iter().map(|p| Entry::new(p.name, p.about)).collect(),
         experiments: Experiment::ALL.iter().map(|e| Entry::new(e.as_str(), about(*e))).collect(),
         workloads: vec![
@@ -59,7 +60,7 @@ pub(super) fn list(json: bool) -> Result<Exit, CliError> {
             Entry::new("http", "answers an HTTP/1.1 request over its channel"),
         ],
     };
-    if json {
+    if args.json {
         let text = serde_json::to_string_pretty(&listing)
             .map_err(|error| CliError::Output(error.into()))?;
         print_line(&text)?;
@@ -79,13 +80,13 @@ fn about(experiment: Experiment) -> &'static str {
 }
 
 /// Asks each backend for its version and has it prepare its plainest cell.
-fn backends() -> Result<Vec<BackendEntry>, CliError> {
+fn backends(accelerator: Option<Accelerator>) -> Result<Vec<BackendEntry>, CliError> {
     let assets = Rc::new(Assets::unpack()?);
     let executable = std::env::current_exe().map_err(CliError::Executable)?;
     let run_id = RunId::new(SystemTime::now())?.to_string();
     let launcher = Launcher::start(&executable, &run_id, None)?;
     let mut entries = Vec::new();
-    for mut backend in RealBackends::new(launcher, &assets, &run_id, None).boxed() {
+    for mut backend in RealBackends::new(launcher, &assets, &run_id, None, accelerator).boxed() {
         let name = backend.name();
         let (versions, unavailable) = match backend.versions() {
             Ok(versions) => {

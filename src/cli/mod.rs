@@ -19,6 +19,7 @@ mod scope;
 mod selfcheck;
 mod signals;
 mod tune;
+mod vm;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -67,6 +68,8 @@ enum CliError {
     Compare(#[from] compare::CompareError),
     #[error(transparent)]
     Image(#[from] crate::image::ImageError),
+    #[error(transparent)]
+    Foreground(Box<crate::backend::ForegroundError>),
     #[error("interrupted by a signal")]
     Interrupted,
     #[error("cannot catch signals")]
@@ -118,7 +121,9 @@ fn refuse(error: &clap::Error) -> Exit {
     match (error.use_stderr(), std::env::args_os().nth(1)) {
         (false, _) => Exit::Ok,
         // Here 2 could be the command's own.
-        (true, Some(command)) if command == "container" => Exit::Container(Exit::CONTAINER_FAILED),
+        (true, Some(command)) if command == "container" || command == "vm" => {
+            Exit::Container(Exit::CONTAINER_FAILED)
+        }
         (true, _) => Exit::Usage,
     }
 }
@@ -127,7 +132,7 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
     match command {
         Command::Doctor(args) => doctor::doctor(args.json),
         Command::Tune(args) => tune::tune(&args),
-        Command::List(args) => list::list(args.json),
+        Command::List(args) => list::list(&args),
         Command::Run(args) => run::run(&args),
         Command::Selfcheck(args) => selfcheck::selfcheck(args),
         Command::Report(args) => {
@@ -135,6 +140,7 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
             Ok(Exit::Ok)
         }
         Command::Container(args) => Ok(container::container(&args)),
+        Command::Vm(args) => Ok(vm::vm(&args)),
         Command::Compare(args) => compare::compare(&args),
         Command::Image(args) => image::image(&args.command),
         Command::Clean(args) => clean::clean(&args),

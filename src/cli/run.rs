@@ -256,7 +256,7 @@ fn prepare(
         let executable = std::env::current_exe().map_err(CliError::Executable)?;
         let interrupt = signals.descriptor().map_err(CliError::Signals)?;
         let launcher = Launcher::start(&executable, run_id, Some(interrupt))?;
-        RealBackends::new(launcher, &assets, run_id, args.deadline).boxed()
+        RealBackends::new(launcher, &assets, run_id, args.deadline, args.accel.into()).boxed()
     };
     say("preparing: the first time on a host, accelerators are probed by booting a guest");
     let guard = Guard::new(Path::new("/"));

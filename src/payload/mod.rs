@@ -3,7 +3,8 @@
 //! The program itself stands in `program/` and is compiled by the build
 //! script without any library; this module holds its bytes, the protocol
 //! that it speaks, and the harness's side of that protocol. It launches
-//! nothing.
+//! nothing. `loader/` is a second program of the same kind, which comes before
+//! the payload in guests whose kernel needs modules.
 
 pub mod protocol;
 mod stream;
@@ -16,3 +17,9 @@ pub const EXECUTABLE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/unladen-
 
 /// The file name under which it is unpacked.
 pub const FILE_NAME: &str = "unladen-payload";
+
+/// The loader's executable.
+pub const LOADER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/unladen-loader"));
+
+/// The file name under which the loader is unpacked.
+pub const LOADER_NAME: &str = "unladen-loader";

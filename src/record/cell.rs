@@ -263,7 +263,7 @@ impl CellKey {
 
     /// The backend with the parameters that tell its cells apart, for a
     /// chart's legend or a table's first column: `vm microvm`, `container`,
-    /// `container-pooled`, `vm-clone microvm`.
+    /// `container-pooled`, `vm-clone microvm`, `vm-untuned q35`.
     #[must_use]
     pub fn label(&self) -> String {
         let stub = self.params.get("kernel") == Some("stub");
@@ -271,18 +271,23 @@ impl CellKey {
         if self.params.get("pool") == Some("yes") {
             label.push_str("-pooled");
         }
+        if self.params.get("untuned") == Some("yes") {
+            label.push_str("-untuned");
+        }
         if let Some(start) = self.params.get("start") {
             label.push('-');
             label.push_str(start);
         }
-        let named = |name: &str| name == "pool" || name == "start";
-        for (name, value) in self.params.0.iter().filter(|(name, _)| !named(name)) {
+        let suffix = |name: &str| matches!(name, "pool" | "untuned" | "start");
+        for (name, value) in self.params.0.iter().filter(|(name, _)| !suffix(name)) {
             label.push(' ');
             match name.as_str() {
                 "kernel" if stub => {
                     label.pop();
                 }
-                "machine" | "kernel" | "accel" => label.push_str(value),
+                "machine" | "kernel" | "accel" | "boot" | "firmware" | "rootfs" => {
+                    label.push_str(value);
+                }
                 "control" => label.push_str("(control)"),
                 _ => {
                     label.push_str(name);

@@ -8,7 +8,7 @@ use crate::record::{BackendName, CellKey, Experiment, Params, Workload};
 use crate::units::{Bytes, MIB};
 
 use super::error::{Problem, nearest};
-use super::params::{check as check_param, normalise, param_value};
+use super::params::{check as check_param, contradiction, normalise, param_value};
 use super::wire::{CellWire, Located, RoundsWire, SpecWire, line_of};
 use super::{
     DEFAULT_DENSITY_CAP, DEFAULT_DENSITY_ROUNDS, DEFAULT_MEMORY_ROUNDS, DEFAULT_MINIMUM_ROUNDS,
@@ -212,6 +212,9 @@ fn sensible(key: &CellKey) -> Result<(), Problem> {
             experiment: key.experiment.as_str(),
             workload: key.workload.to_string(),
         });
+    }
+    if let Some(reason) = contradiction(key) {
+        return Err(Problem::Contradiction { cell: key.label(), reason });
     }
     let memory = match key.backend {
         BackendName::Container | BackendName::Vm => param_value(key, "memory"),

@@ -149,6 +149,14 @@ pub enum Problem {
         /// The backend.
         backend: &'static str,
     },
+    /// Parameters that exclude each other.
+    #[error("{cell} cannot be: {reason}")]
+    Contradiction {
+        /// The backend with its parameters.
+        cell: String,
+        /// Which one excludes which.
+        reason: &'static str,
+    },
     /// `density_cap` in an entry that measures no density.
     #[error("density_cap stands in an entry of [[cells]] that has no density list")]
     CapWithoutDensity,

@@ -31,7 +31,7 @@ use std::io::Read;
 use std::path::Path;
 
 pub use error::{Problem, SpecError, nearest};
-pub use params::{Kind, Param, known_params, param_value};
+pub use params::{Kind, Param, checked_params, known_params, param_value};
 
 use crate::record::CellKey;
 

@@ -1,7 +1,7 @@
 //! The parameters that each backend knows: their values, their defaults and
 //! the one spelling under which a cell is stored.
 
-use crate::record::{BackendName, CellKey, Params};
+use crate::record::{BackendName, CellKey, Experiment, Params, Workload};
 use crate::units::{Bytes, MIB};
 
 use super::error::{Problem, nearest};
@@ -112,10 +112,18 @@ const CONTAINER: &[Param] = &[
 const VM: &[Param] = &[
     Param {
         name: "machine",
-        kind: Kind::OneOf(&["microvm", "q35"]),
+        kind: Kind::OneOf(&["microvm", "q35", "pc"]),
         default: Some("microvm"),
         always: true,
         about: "QEMU's machine type",
+    },
+    Param {
+        name: "untuned",
+        kind: Kind::OneOf(&["yes", "no"]),
+        default: Some("no"),
+        always: false,
+        about: "nothing of our advice: QEMU's default devices and firmware on q35 or pc, the \
+                distribution's kernel, compressed, with a bare command line",
     },
     Param {
         name: "kernel",
@@ -124,6 +132,36 @@ const VM: &[Param] = &[
         always: true,
         about: "guest kernel: our small one, or the distribution's as it is; stub: a guest of a few \
                 instructions without an operating system, for the workload exit",
+    },
+    Param {
+        name: "boot",
+        kind: Kind::OneOf(&["vmlinux", "bzimage"]),
+        default: Some("vmlinux"),
+        always: false,
+        about: "the kernel's file: uncompressed, started at its PVH entry, or compressed",
+    },
+    Param {
+        name: "firmware",
+        kind: Kind::OneOf(&["auto", "qboot", "seabios", "ovmf"]),
+        default: Some("auto"),
+        always: false,
+        about: "what runs before the kernel; auto: qboot on microvm, seabios on q35 and pc",
+    },
+    Param {
+        name: "devices",
+        kind: Kind::OneOf(&["none", "net", "rng", "net+rng"]),
+        default: Some("none"),
+        always: false,
+        about: "virtio devices beside the serial ports, with their drivers: a network card on \
+                QEMU's user-mode network, a source of random numbers",
+    },
+    Param {
+        name: "rootfs",
+        kind: Kind::OneOf(&["initramfs", "virtio-blk", "9p"]),
+        default: Some("initramfs"),
+        always: false,
+        about: "where the payload comes from: memory, a read-only image, or a folder of the host that \
+                QEMU serves",
     },
     Param {
         name: "memory",
@@ -185,9 +223,24 @@ pub fn known_params(backend: BackendName) -> &'static [Param] {
 /// default; `None` where there is neither (no limit, not set).
 #[must_use]
 pub fn param_value<'a>(cell: &'a CellKey, name: &str) -> Option<&'a str> {
-    cell.params
-        .get(name)
-        .or_else(|| known_params(cell.backend).iter().find(|param| param.name == name)?.default)
+    cell.params.get(name).or_else(|| default(cell.backend, &cell.params, name))
+}
+
+/// What a cell without the parameter `name` has. An untuned machine and its
+/// firmware follow from other parameters.
+fn default(backend: BackendName, params: &Params, name: &str) -> Option<&'static str> {
+    let untuned = backend == BackendName::Vm && params.get("untuned") == Some("yes");
+    match name {
+        "machine" if untuned => Some("q35"),
+        "kernel" if untuned => Some("distro"),
+        "boot" if untuned => Some("bzimage"),
+        _ => known_params(backend).iter().find(|param| param.name == name)?.default,
+    }
+}
+
+/// The firmware that a machine type has by itself.
+fn own_firmware(machine: &str) -> &'static str {
+    if machine == "microvm" { "qboot" } else { "seabios" }
 }
 
 impl Kind {
@@ -283,7 +336,7 @@ pub(super) fn check(backend: BackendName, name: &str, value: &str) -> Result<Str
 /// says the same as the default.
 pub(super) fn normalise(backend: BackendName, params: &mut Params) {
     for param in known_params(backend) {
-        let Some(default) = param.default else {
+        let Some(default) = default(backend, params, param.name) else {
             continue;
         };
         if param.always {
@@ -291,6 +344,68 @@ pub(super) fn normalise(backend: BackendName, params: &mut Params) {
         } else if params.get(param.name) == Some(default) {
             params.0.remove(param.name);
         }
+    }
+    if backend == BackendName::Vm {
+        let own = params.get("machine").map(own_firmware);
+        if own == params.get("firmware") {
+            params.0.remove("firmware");
+        }
+        // Its name says it all.
+        if params.get("untuned").is_some() && params.get("kernel") == Some("distro") {
+            params.0.remove("kernel");
+        }
+    }
+}
+
+/// Why a machine with these parameters cannot be, on any host.
+pub(super) fn contradiction(cell: &CellKey) -> Option<&'static str> {
+    if cell.backend != BackendName::Vm {
+        return None;
+    }
+    let is = |name, value| param_value(cell, name) == Some(value);
+    let untuned = is("untuned", "yes");
+    let stub = is("kernel", "stub");
+    let copied = !is("start", "cold");
+    let rules = [
+        (untuned && copied, "untuned begins cold"),
+        (untuned && !is("balloon", "off"), "untuned has QEMU's default devices"),
+        (stub && is("boot", "bzimage"), "the stub is started at its PVH entry"),
+        (stub && is("firmware", "ovmf"), "the stub is started at its PVH entry"),
+        (stub && !is("devices", "none"), "the stub has no drivers"),
+        (stub && !is("rootfs", "initramfs"), "the stub has no drivers"),
+        (copied && is("rootfs", "9p"), "QEMU cannot save a guest that has mounted a 9p"),
+        (untuned && is("machine", "microvm"), "untuned is QEMU's machine q35 or pc"),
+        (untuned && !is("kernel", "distro"), "untuned has the distribution's kernel"),
+        (untuned && is("boot", "vmlinux"), "untuned has a compressed kernel"),
+        (untuned && !is("firmware", "auto"), "untuned has the machine's own firmware"),
+        (untuned && !is("devices", "none"), "untuned has QEMU's default devices"),
+        (untuned && !is("rootfs", "initramfs"), "untuned has its files in an initramfs"),
+        (is("firmware", "ovmf") && is("machine", "microvm"), "OVMF needs a PC: q35 or pc"),
+        (is("firmware", "ovmf") && is("boot", "vmlinux"), "OVMF starts boot=bzimage only"),
+        (
+            is("firmware", "ovmf") && !is("kernel", "distro"),
+            "OVMF starts kernel=distro only: the tuned kernel is built without EFI",
+        ),
+    ];
+    rules.into_iter().find_map(|(broken, reason)| broken.then_some(reason))
+}
+
+/// Checks parameters from a command line and gives them in stored spelling.
+///
+/// # Errors
+/// An unknown name, a value that is not allowed, or a combination that cannot
+/// be.
+pub fn checked_params(backend: BackendName, given: &[(&str, &str)]) -> Result<Params, Problem> {
+    let mut params = Params::default();
+    for (name, value) in given {
+        params.0.insert((*name).to_owned(), check(backend, name, value)?);
+    }
+    normalise(backend, &mut params);
+    let (experiment, workload) = (Experiment::Startup, Workload::Exit);
+    let cell = CellKey { experiment, backend, workload, params };
+    match contradiction(&cell) {
+        Some(reason) => Err(Problem::Contradiction { cell: cell.label(), reason }),
+        None => Ok(cell.params),
     }
 }
 
@@ -329,5 +444,31 @@ mod tests {
         let mut params: Params = "memory=128M;accel=tcg".parse().expect("valid");
         normalise(BackendName::Vm, &mut params);
         assert_eq!(params.to_string(), "accel=tcg;kernel=tuned;machine=microvm");
+    }
+
+    #[test]
+    fn a_machine_is_stored_under_one_name_and_contradictions_are_refused() {
+        let vm = |given: &[(&str, &str)]| {
+            checked_params(BackendName::Vm, given).map(|params| params.to_string())
+        };
+        let ok = |text: &str| Ok(text.to_owned());
+        assert_eq!(vm(&[("firmware", "qboot")]), ok("kernel=tuned;machine=microvm"));
+        let seabios = [("machine", "pc"), ("firmware", "seabios"), ("boot", "vmlinux")];
+        assert_eq!(vm(&seabios), ok("kernel=tuned;machine=pc"));
+        let untuned = [("untuned", "yes"), ("boot", "bzimage"), ("kernel", "distro")];
+        assert_eq!(vm(&untuned), ok("machine=q35;untuned=yes"));
+        let bios = [("firmware", "seabios")];
+        assert_eq!(vm(&bios), ok("firmware=seabios;kernel=tuned;machine=microvm"));
+        for bad in [
+            &[("untuned", "yes"), ("machine", "microvm")][..],
+            &[("untuned", "yes"), ("boot", "vmlinux")],
+            &[("untuned", "yes"), ("rootfs", "9p")],
+            &[("firmware", "ovmf"), ("boot", "bzimage"), ("kernel", "distro")],
+            &[("firmware", "ovmf"), ("machine", "q35"), ("kernel", "distro")],
+            &[("firmware", "ovmf"), ("machine", "q35"), ("boot", "bzimage")],
+        ] {
+            let error = vm(bad).expect_err("refused");
+            assert!(matches!(error, Problem::Contradiction { .. }), "{bad:?}: {error}");
+        }
     }
 }

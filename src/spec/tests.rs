@@ -92,8 +92,8 @@ const MISTAKES: &[(&str, &str)] = &[
         "specs/my.toml:3: unknown parameter \"machin\" of backend vm, did you mean \"machine\"?",
     ),
     (
-        "{cell}params = { machine = \"pc\" }",
-        "specs/my.toml:3: parameter machine = \"pc\" of backend vm: expected microvm or q35",
+        "{cell}params = { machine = \"isapc\" }",
+        "specs/my.toml:3: parameter machine = \"isapc\" of backend vm: expected microvm or q35 or pc",
     ),
     (
         "{cell}params = { memory = \"much\" }",

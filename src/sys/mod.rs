@@ -19,3 +19,4 @@ mod raw;
 pub mod signals;
 pub mod spawn;
 pub mod terminal;
+pub mod tsc;

@@ -7,6 +7,7 @@
 //! everything of the run.
 
 mod bare;
+mod console;
 mod live;
 pub mod order;
 mod place;

@@ -8,14 +8,16 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::poll::{PollFd, PollFlags, poll};
 
 use super::super::Timeline;
+use super::console::excerpt;
 use super::qmp::{self, Conversation, Lines, QmpError, Reaction};
 use crate::payload::protocol::{PING, WorkResult};
 use crate::payload::{Decoder, Event, request};
 use crate::record::Mark;
 use crate::sys::clock::{Deadline, monotonic_ns};
 
-/// How much of a console or of stderr is kept for a message, in bytes.
-const TAIL: usize = 2048;
+/// How much of a console or of stderr is kept for a message, in bytes: all
+/// that a kernel says during a boot.
+const TAIL: usize = 64 * 1024;
 
 /// What a restored guest's first answer must bring back.
 const NONCE: u64 = 0x5245_5355_4D45_4421;
@@ -25,7 +27,7 @@ const NONCE: u64 = 0x5245_5355_4D45_4421;
 pub(super) enum Source {
     /// The machine monitor's control socket; its greeting is `vmm_ready`.
     Qmp,
-    /// The guest's console; its first byte is `kernel`.
+    /// The guest's console; the kernel's first byte is `kernel`.
     Console,
     /// What the started program itself complains about.
     Stderr,
@@ -194,8 +196,10 @@ impl Watch {
                 return self.talk(now);
             }
             Source::Console => {
-                self.timeline.stamp(Mark::Kernel, now);
                 keep_tail(&mut self.console, &buffer[..n]);
+                if is_kernel(&self.console) {
+                    self.timeline.stamp(Mark::Kernel, now);
+                }
             }
             Source::Stderr => keep_tail(&mut self.stderr, &buffer[..n]),
             Source::Channel => return self.hear(&buffer[..n], now),
@@ -265,20 +269,25 @@ impl Watch {
         Ok(())
     }
 
-    /// What is known about a failure: the last lines of stderr and console.
+    /// What is known about a failure: the telling lines of stderr and console.
     pub(super) fn last_words(&self) -> String {
         let mut words = String::new();
         for (name, bytes) in [("stderr", &self.stderr), ("console", &self.console)] {
-            let text = String::from_utf8_lossy(bytes);
-            let lines: Vec<&str> =
-                text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-            let last = &lines[lines.len().saturating_sub(4)..];
+            let last = excerpt(bytes);
             if !last.is_empty() {
-                words.push_str(&format!("; {name}: {}", last.join(" | ")));
+                words.push_str(&format!("; {name}: {last}"));
             }
         }
         words
     }
+}
+
+/// Whether a kernel has begun to speak. UEFI firmware comes before it on the
+/// same line, and clears the screen first (an escape sequence).
+fn is_kernel(console: &[u8]) -> bool {
+    const BANNER: &[u8] = b"Linux version ";
+    console.first().is_some_and(|first| *first != 0x1b)
+        || console.windows(BANNER.len()).any(|window| window == BANNER)
 }
 
 /// Appends bytes and keeps the last ones.
@@ -333,6 +342,14 @@ mod tests {
             Err(Trouble::Said(text)) => assert_eq!(text, "payload: no memory"),
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn a_firmware_that_clears_the_screen_is_not_yet_the_kernel() {
+        assert!(!is_kernel(b""));
+        assert!(is_kernel(b"["));
+        assert!(!is_kernel(b"\x1b[2JBdsDxe: starting Boot0001\r\n"));
+        assert!(is_kernel(b"\x1b[2JBdsDxe\r\n[    0.000000] Linux version 6.1"));
     }
 
     #[test]

@@ -27,6 +27,17 @@ pub enum VmError {
         #[source]
         source: AssetsError,
     },
+    /// A kernel as shipped cannot do it on a machine without ACPI.
+    #[error(
+        "the distribution's kernel does not find {what} on a microvm: it is built without {option}; \
+         use machine q35 or pc"
+    )]
+    Unsuited {
+        /// What it does not find.
+        what: &'static str,
+        /// The option of its configuration.
+        option: String,
+    },
     /// QEMU did not say which version it is.
     #[error("cannot read QEMU's version from `{answer}`")]
     NoVersion {
@@ -100,13 +111,14 @@ pub(super) struct Cache(PathBuf);
 
 impl Cache {
     pub(super) fn new(cache: &Path, qemu: &Qemu, machine: &Machine) -> Result<Self, VmError> {
-        let kernel = artefact("kernel", &machine.kernel)?;
+        let kernel = artefact("kernel", &machine.files.kernel)?;
         let mut hasher = Sha256::new();
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         for part in [
             kernel.sha256.as_str(),
             &qemu.version,
             &machine.kind,
+            &machine.firmware,
             &release,
             if kvm_opens().is_ok() { "opens" } else { "does not open" },
         ] {

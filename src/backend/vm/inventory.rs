@@ -43,7 +43,7 @@ fn accelerator(assets: &Assets, qemu: &Qemu) -> Finding {
         workload: Workload::Exit,
         params: Params::default(),
     };
-    let known = Machine::of(&cell, assets)
+    let known = Machine::of(&cell, assets, None)
         .and_then(|machine| Cache::new(assets.cache(), qemu, &machine))
         .ok()
         .and_then(|cache| cache.read());

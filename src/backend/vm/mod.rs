@@ -3,6 +3,9 @@
 //! which the launcher then executes itself.
 
 mod accelerator;
+mod clock;
+mod files;
+mod foreground;
 mod inventory;
 mod machine;
 pub(super) mod snapshot;
@@ -12,6 +15,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 pub use accelerator::{Accelerator, VmError};
+pub use foreground::{Foreground, ForegroundError, Wish};
 pub use inventory::inventory;
 use machine::Machine;
 use snapshot::{Guests, Start};
@@ -19,15 +23,17 @@ use snapshot::{Guests, Start};
 use super::kvm_bare::only_exit;
 use super::launcher::order::Recipe;
 use super::process::own_version;
-use super::{Assets, Backend, BackendError, Instance, Prepared, Real, Until};
+use super::{Assets, Backend, BackendError, Failure, Instance, Prepared, Real, Until};
 use crate::payload::stub;
-use crate::record::{ArtefactFact, BackendName, CellKey, Version};
+use crate::record::{ArtefactFact, BackendName, CellKey, Experiment, Mark, Version};
 use crate::spec::param_value;
 
 /// Time that a guest may take until its workload is ready. A software
 /// emulated distribution kernel takes some two seconds on an idle host.
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// Most characters of what a repeated boot said.
+const MESSAGE: usize = 1000;
 /// Least time for a trial boot under KVM.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -43,16 +49,36 @@ pub struct Vm {
     run_id: String,
     qemu: Option<machine::Qemu>,
     accelerators: HashMap<String, accelerator::Probe>,
+    /// What every cell gets that names none.
+    wanted: Option<Accelerator>,
+    /// The host's clock, once it was asked for.
+    tsc_khz: Option<Option<String>>,
     artefacts: Vec<ArtefactFact>,
     /// Cells prepared so far.
     prepared: u32,
+    /// By template: what a failed boot is repeated from, once.
+    repeats: HashMap<u32, (Machine, Accelerator)>,
 }
 
 impl Vm {
-    pub(super) fn new(real: Real, assets: Rc<Assets>, run_id: &str) -> Self {
-        let run_id = run_id.to_owned();
-        let (accelerators, artefacts) = (HashMap::new(), Vec::new());
-        Self { real, assets, run_id, qemu: None, accelerators, artefacts, prepared: 0 }
+    pub(super) fn new(
+        real: Real,
+        assets: Rc<Assets>,
+        run_id: &str,
+        wanted: Option<Accelerator>,
+    ) -> Self {
+        Self {
+            real,
+            assets,
+            run_id: run_id.to_owned(),
+            qemu: None,
+            accelerators: HashMap::new(),
+            wanted,
+            tsc_khz: None,
+            artefacts: Vec::new(),
+            prepared: 0,
+            repeats: HashMap::new(),
+        }
     }
 
     /// QEMU's path and version, asked for once.
@@ -63,10 +89,16 @@ impl Vm {
         self.qemu.clone().ok_or_else(|| BackendError::Unavailable("no QEMU".to_owned()))
     }
 
+    /// The machine of a cell.
+    fn machine(&mut self, cell: &CellKey) -> Result<Machine, BackendError> {
+        let khz = self.tsc_khz.get_or_insert_with(|| clock::tsc_khz(&self.assets)).clone();
+        Machine::of(cell, &self.assets, khz).map_err(unavailable)
+    }
+
     /// The accelerator that a cell gets: the one it names, or the best one
     /// that boots its kernel here.
     fn accelerator(&mut self, machine: &Machine) -> Result<accelerator::Probe, BackendError> {
-        let key = format!("{}-{}", machine.kernel_kind, machine.kind);
+        let key = machine.family();
         if let Some(known) = self.accelerators.get(&key) {
             return Ok(known.clone());
         }
@@ -83,6 +115,29 @@ impl Vm {
         };
         self.accelerators.insert(key, probe.clone());
         Ok(probe)
+    }
+
+    /// The accelerator of a cell: its own word, the user's, or the best.
+    fn chosen(
+        &mut self,
+        cell: &CellKey,
+        machine: &Machine,
+    ) -> Result<accelerator::Probe, BackendError> {
+        let is_stub = machine.kernel_kind == machine::STUB;
+        match (param_value(cell, "accel"), self.wanted) {
+            // A floor that cannot be had is no failure of the run.
+            (Some("kvm"), _) if is_stub => match self.accelerator(machine)? {
+                probe if probe.best == Accelerator::Kvm => Ok(probe),
+                probe => Err(BackendError::Unavailable(probe.reason.unwrap_or_default())),
+            },
+            (Some("kvm"), _) | (Some("auto"), Some(Accelerator::Kvm)) => {
+                Ok(accelerator::Probe::kvm())
+            }
+            (Some("tcg"), _) | (Some("auto"), Some(Accelerator::Tcg)) => {
+                Ok(accelerator::Probe::tcg("it was asked for".to_owned()))
+            }
+            _ => self.accelerator(&machine.probing()),
+        }
     }
 
     /// Boots the cell's own kernel under each accelerator, with a deadline.
@@ -104,6 +159,29 @@ impl Vm {
         }
     }
 
+    /// A failed boot with what the same boot says when its kernel may say
+    /// everything. Done once for each cell, outside the measurement.
+    fn explained(
+        &mut self,
+        prepared: &Prepared,
+        mut failure: Failure,
+    ) -> Result<BackendError, BackendError> {
+        let Some((machine, accelerator)) = self.repeats.remove(&prepared.template) else {
+            return Ok(failure.into());
+        };
+        let program = machine.verbose().program(&self.assets, accelerator, &self.run_id, &[]);
+        let (template, _) = self.real.prepare(Recipe::Machine(program.map_err(unavailable)?))?;
+        let again = Prepared { template, ..prepared.clone() };
+        let said = match self.real.launch(&again, Until::Ready) {
+            Ok(_) => "this time it started".to_owned(),
+            Err(BackendError::Failed(again)) => again.reason,
+            Err(other) => return Err(other),
+        };
+        failure.reason.push_str("; repeated with all messages of its kernel: ");
+        failure.reason.push_str(&cut(&said, MESSAGE));
+        Ok(failure.into())
+    }
+
     /// One boot to the end of the `exit` workload; gives the time it took.
     fn trial_boot(
         &mut self,
@@ -117,10 +195,7 @@ impl Vm {
         let accelerator = Some(accelerator);
         let prepared = Prepared { template, command: Vec::new(), remarks, accelerator, deadline };
         let instance = self.real.launch(&prepared, Until::Gone)?;
-        let taken = instance
-            .timeline()
-            .between(crate::record::Mark::Request, crate::record::Mark::Gone)
-            .unwrap_or_default();
+        let taken = instance.timeline().between(Mark::Request, Mark::Gone).unwrap_or_default();
         Ok(Duration::from_nanos(taken))
     }
 }
@@ -145,23 +220,13 @@ impl Backend for Vm {
 
     fn prepare(&mut self, cell: &CellKey) -> Result<Prepared, BackendError> {
         let qemu = self.qemu()?;
-        let machine = Machine::of(cell, &self.assets).map_err(unavailable)?;
+        let machine = self.machine(cell)?;
         let is_stub = machine.kernel_kind == machine::STUB;
         if is_stub && (cell.workload != stub::WORKLOAD || Start::of(cell) != Start::Cold) {
             return Err(only_exit());
         }
-        let accelerator = match param_value(cell, "accel") {
-            // A floor that cannot be had is no failure of the run.
-            Some("kvm") if is_stub => match self.accelerator(&machine)? {
-                accelerator::Probe { best: Accelerator::Kvm, .. } => Accelerator::Kvm,
-                accelerator::Probe { reason, .. } => {
-                    return Err(BackendError::Unavailable(reason.unwrap_or_default()));
-                }
-            },
-            Some("kvm") => Accelerator::Kvm,
-            Some("tcg") => Accelerator::Tcg,
-            _ => self.accelerator(&machine.probing())?.best,
-        };
+        let probe = self.chosen(cell, &machine)?;
+        let accelerator = probe.best;
         for fact in machine.artefacts(&qemu).map_err(unavailable)? {
             if !self.artefacts.contains(&fact) {
                 self.artefacts.push(fact);
@@ -179,7 +244,13 @@ impl Backend for Vm {
         };
         let (recipe, command) =
             guests.recipe(Start::of(cell), self.prepared).map_err(unavailable)?;
-        let (template, remarks) = self.real.prepare(recipe)?;
+        let (template, mut remarks) = self.real.prepare(recipe)?;
+        remarks.extend(probe.reason.map(|reason| format!("software emulation: {reason}")));
+        // At the end of a ladder a failure is a result, and no time to repeat.
+        let measured_once = !matches!(cell.experiment, Experiment::Density | Experiment::Minimum);
+        if measured_once && !is_stub && Start::of(cell) == Start::Cold {
+            self.repeats.insert(template, (machine, accelerator));
+        }
         let accelerator = Some(accelerator);
         Ok(Prepared { template, command, remarks, accelerator, deadline })
     }
@@ -189,6 +260,19 @@ impl Backend for Vm {
         prepared: &Prepared,
         until: Until,
     ) -> Result<Box<dyn Instance>, BackendError> {
-        self.real.launch(prepared, until)
+        match self.real.launch(prepared, until) {
+            Err(BackendError::Failed(failure)) if failure.timeline.at(Mark::Ready).is_none() => {
+                Err(self.explained(prepared, failure)?)
+            }
+            other => other,
+        }
+    }
+}
+
+/// Cuts a text to so many characters.
+fn cut(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((at, _)) => format!("{}...", &text[..at]),
+        None => text.to_owned(),
     }
 }

@@ -9,6 +9,8 @@ const LONGEST: usize = 256;
 /// A byte stream to the harness: an inherited socket, or a serial port.
 pub struct Channel {
     fd: i32,
+    /// Whether what is written waits in a buffer of the kernel.
+    serial: bool,
 }
 
 /// A request from the harness: its kind and the length of its body.
@@ -21,13 +23,13 @@ impl Channel {
     /// Opens what [`crate::protocol::ENV_CHANNEL`] names.
     pub fn open(place: &[u8]) -> Option<Self> {
         if let Some(number) = place.strip_prefix(b"fd:") {
-            return Some(Self { fd: i32::try_from(parse(number)?).ok()? });
+            return Some(Self { fd: i32::try_from(parse(number)?).ok()?, serial: false });
         }
         let mut path = [0_u8; 64];
         path.get_mut(..place.len())?.copy_from_slice(place);
         let fd = syscall::open(path.get(..=place.len())?)?;
         syscall::set_raw(fd);
-        Some(Self { fd })
+        Some(Self { fd, serial: true })
     }
 
     /// Sends a mark.
@@ -48,6 +50,14 @@ impl Channel {
     /// Says what went wrong.
     pub fn error(&mut self, text: &str) {
         self.send(ERROR, text.as_bytes());
+    }
+
+    /// Waits until everything that was sent has left the machine: ending it
+    /// would otherwise lose what another of its processors still has to send.
+    pub fn drain(&self) {
+        if self.serial {
+            syscall::drain(self.fd);
+        }
     }
 
     /// Waits for a request; `None` when the harness is gone.

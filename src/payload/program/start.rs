@@ -36,6 +36,12 @@ pub struct Environment {
 }
 
 impl Environment {
+    /// The kernel's own list, for a program that becomes another.
+    #[allow(dead_code, reason = "the payload stays what it is")]
+    pub fn pointers(self) -> *const *const c_char {
+        self.first
+    }
+
     /// The value of the variable `name`.
     pub fn get(self, name: &str) -> Option<&'static [u8]> {
         let mut at = self.first;

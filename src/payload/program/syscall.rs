@@ -37,7 +37,7 @@ mod number {
 /// The arguments must be right for the call: pointers valid for what the
 /// kernel does with them.
 #[cfg(target_arch = "x86_64")]
-unsafe fn call(n: usize, args: [usize; 6]) -> isize {
+pub unsafe fn call(n: usize, args: [usize; 6]) -> isize {
     let result;
     // SAFETY: the x86-64 Linux convention; rcx and r11 are clobbered.
     unsafe {
@@ -55,7 +55,7 @@ unsafe fn call(n: usize, args: [usize; 6]) -> isize {
 /// The arguments must be right for the call: pointers valid for what the
 /// kernel does with them.
 #[cfg(target_arch = "aarch64")]
-unsafe fn call(n: usize, args: [usize; 6]) -> isize {
+pub unsafe fn call(n: usize, args: [usize; 6]) -> isize {
     let result;
     // SAFETY: the AArch64 Linux convention.
     unsafe {
@@ -135,6 +135,13 @@ pub fn set_raw(fd: i32) {
     unsafe {
         call(number::IOCTL, [fd as usize, TCSETS, &raw const termios as usize, 0, 0, 0]);
     }
+}
+
+/// Waits until a terminal has sent all that was written to it.
+pub fn drain(fd: i32) {
+    const TCSBRK: usize = 0x5409;
+    // SAFETY: with 1 as its argument (tcdrain) TCSBRK takes no memory.
+    unsafe { call(number::IOCTL, [fd as usize, TCSBRK, 1, 0, 0, 0]) };
 }
 
 /// Fresh anonymous memory of `len` bytes, or `None` when there is none.

@@ -17,12 +17,14 @@ pub fn run(name: &[u8], channel: &mut Channel, end: End) -> ! {
         Ok(result) => result,
         Err(reason) => {
             channel.error(reason);
+            channel.drain();
             end.now(1)
         }
     };
     channel.mark(READY);
     channel.send(RESULT, &result.encode());
     if name == b"exit" || name.starts_with(b"exit=") {
+        channel.drain();
         end.now(result.code);
     }
     serve(channel, end, name == b"http", held)
