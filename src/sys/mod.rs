@@ -10,9 +10,9 @@ pub mod executable;
 pub mod fdpass;
 pub mod file;
 pub mod fork;
+pub mod keyring;
 #[cfg(target_arch = "x86_64")]
 pub mod kvm;
-pub mod keyring;
 pub mod namespace;
 pub mod pidfd;
 mod raw;
