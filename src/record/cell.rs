@@ -320,6 +320,18 @@ mod tests {
     }
 
     #[test]
+    fn a_label_names_how_a_machine_starts() {
+        let label = |params: &str| {
+            let params = params.parse().expect("valid");
+            let (experiment, workload) = (Experiment::Startup, Workload::Pause);
+            CellKey { experiment, backend: BackendName::Vm, workload, params }.label()
+        };
+        assert_eq!(label("machine=microvm"), "vm microvm");
+        assert_eq!(label("machine=microvm;start=clone"), "vm-clone microvm");
+        assert_eq!(label("machine=q35;start=restore"), "vm-restore q35");
+    }
+
+    #[test]
     fn workloads_read_back_and_refuse_nonsense() {
         for workload in [Workload::Pause, Workload::Exit, Workload::Touch(64), Workload::Http] {
             assert_eq!(workload.to_string().parse(), Ok(workload));
