@@ -122,7 +122,7 @@ fn a_filter_that_forbids_what_follows_is_an_error_that_names_it() {
     assert!(error.ends_with("EPERM: Operation not permitted"), "{error}");
     let error = refused(false, "/bin/true", denying(kill, &["setresuid"]));
     assert!(error.starts_with("the child was killed before it could become user 0"), "{error}");
-    let error = refused(false, "/bin/true", denying(kill, &["chdir"]));
+    let error = refused(false, "/bin/true", denying(kill, &["fchdir"]));
     assert!(error.contains("killed before it could change to the directory /"), "{error}");
 }
 

@@ -98,6 +98,9 @@ impl CliError {
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> Exit {
+    if let Some(args) = container::short_cut(std::env::args_os()) {
+        return container::run(&args);
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),

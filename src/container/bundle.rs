@@ -11,15 +11,16 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
-use serde_json::Value;
 
-use super::plan::{Plan, PlanError, check_fields};
+use super::plan::{Plan, PlanError, Refusal, check_fields};
 
 /// Name of the configuration in a bundle.
 const CONFIG: &str = "config.json";
 /// A configuration is a few ten kilobytes; what is larger is a mistake or an
 /// attack, and would be held in memory several times.
 const LARGEST_BYTES: u64 = 8 * 1024 * 1024;
+/// More than most configurations have.
+const USUAL_BYTES: usize = 32 * 1024;
 
 /// Why a bundle cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +63,8 @@ pub enum BundleError {
 pub struct Bundle {
     folder: PathBuf,
     spec: Spec,
+    /// Whether its fields are known to be carried out.
+    checked: bool,
 }
 
 impl Bundle {
@@ -76,7 +79,14 @@ impl Bundle {
         // Absolute, since who starts a container may change its directory.
         let folder = folder.canonicalize().map_err(read)?;
         let spec = read_config(&folder.join(CONFIG))?;
-        Ok(Self { folder, spec })
+        Ok(Self { folder, spec, checked: true })
+    }
+
+    /// A configuration that is in no file, whose relative paths start at
+    /// `folder`.
+    #[must_use]
+    pub fn new(folder: PathBuf, spec: Spec) -> Self {
+        Self { folder, spec, checked: false }
     }
 
     /// The bundle's absolute path, where relative paths of the spec start.
@@ -93,6 +103,7 @@ impl Bundle {
 
     /// The configuration, to be changed before it is planned.
     pub fn spec_mut(&mut self) -> &mut Spec {
+        self.checked = false;
         &mut self.spec
     }
 
@@ -102,7 +113,11 @@ impl Bundle {
     ///
     /// As [`Plan::from_spec`].
     pub fn plan(&self) -> Result<Plan, PlanError> {
-        Plan::from_spec(&self.spec, &self.folder)
+        if self.checked {
+            Plan::from_checked(&self.spec, &self.folder)
+        } else {
+            Plan::from_spec(&self.spec, &self.folder)
+        }
     }
 }
 
@@ -115,7 +130,8 @@ impl Bundle {
 pub fn read_config(path: &Path) -> Result<Spec, BundleError> {
     let read = |source| BundleError::Read { path: path.to_owned(), source };
     let file = File::open(path).map_err(read)?;
-    let mut text = Vec::new();
+    // Room for an ordinary one, to read it at once.
+    let mut text = Vec::with_capacity(USUAL_BYTES);
     // One byte more than allowed tells a file that is too large.
     file.take(LARGEST_BYTES + 1).read_to_end(&mut text).map_err(read)?;
     parse_config(&text, path)
@@ -131,10 +147,17 @@ pub fn parse_config(text: &[u8], path: &Path) -> Result<Spec, BundleError> {
         return Err(BundleError::TooLarge { path: path.to_owned() });
     }
     let syntax = |source| BundleError::Syntax { path: path.to_owned(), source };
-    let raw: Value = serde_json::from_slice(text).map_err(syntax)?;
-    check_fields(&raw).map_err(|source| BundleError::Field { path: path.to_owned(), source })?;
-    // From the text again: only so an error has its line.
-    serde_json::from_slice(text).map_err(syntax)
+    let Ok(text) = str::from_utf8(text) else {
+        // Its error says where.
+        return serde_json::from_slice(text).map_err(syntax);
+    };
+    check_fields(&mut serde_json::Deserializer::from_str(text)).map_err(|refusal| {
+        match refusal {
+            Refusal::Field(source) => BundleError::Field { path: path.to_owned(), source },
+            Refusal::Input(error) => syntax(error),
+        }
+    })?;
+    serde_json::from_str(text).map_err(syntax)
 }
 
 #[cfg(test)]
@@ -158,10 +181,25 @@ mod tests {
         assert!(refused("{").contains("line 1 column 1"), "{}", refused("{"));
         let error = refused(r#"{"ociVersion": "1.0.2", "linux": {"brandNew": 1}}"#);
         assert!(error.starts_with("cannot use b/config.json: `linux.brandNew`"), "{error}");
+        assert!(parse_config(b"{\"ociVersion\": \"1.0.\xff\"}", Path::new("c")).is_err());
         // Twice the same field: which one is meant?
         let error = refused(r#"{"ociVersion": "1.0.2", "hostname": "a", "hostname": "b"}"#);
         assert!(error.contains("duplicate field `hostname`"), "{error}");
         assert!(parse(r#"{"ociVersion": "1.0.2", "annotations": {"any.thing": "x"}}"#).is_ok());
+    }
+
+    #[test]
+    fn what_is_changed_is_looked_through_again() {
+        let folder = tempfile::tempdir().expect("folder");
+        let text = r#"{"ociVersion": "1.0.2", "root": {"path": "/"},
+            "process": {"cwd": "/", "user": {"uid": 0, "gid": 0}, "args": ["/x"]},
+            "linux": {"namespaces": [{"type": "mount"}]}}"#;
+        std::fs::write(folder.path().join(CONFIG), text).expect("written");
+        let mut bundle = Bundle::load(folder.path()).expect("fine");
+        bundle.plan().expect("a plan");
+        bundle.spec_mut().set_version("2.0.0".to_owned());
+        let error = bundle.plan().expect_err("refused").to_string();
+        assert!(error.starts_with("`ociVersion` cannot be `2.0.0`"), "{error}");
     }
 
     #[test]

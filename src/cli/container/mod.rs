@@ -7,9 +7,11 @@ mod relay;
 mod request;
 mod terminal;
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::AsFd;
 
+use clap::{Args, FromArgMatches};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
@@ -73,13 +75,34 @@ impl ContainerError {
 /// Carries out `container`.
 pub(super) fn container(args: &ContainerArgs) -> Exit {
     let ContainerCommand::Run(args) = &args.command;
-    run(args).unwrap_or_else(|error| {
+    run(args)
+}
+
+/// The arguments of a correct `container run`, without the parser of the whole
+/// command line, which takes longer to build than this one to do its work.
+/// Whatever is wrong, or asks for help, is left to the whole one.
+pub(super) fn short_cut(words: impl Iterator<Item = OsString>) -> Option<RunArgs> {
+    let mut words = words.skip(1);
+    if words.next()? != "container" {
+        return None;
+    }
+    let words: Vec<OsString> = words.collect();
+    if words.first()? != "run" {
+        return None;
+    }
+    let parser = RunArgs::augment_args(clap::Command::new("run"));
+    RunArgs::from_arg_matches(&parser.try_get_matches_from(words).ok()?).ok()
+}
+
+/// Carries out `container run`.
+pub(super) fn run(args: &RunArgs) -> Exit {
+    try_run(args).unwrap_or_else(|error| {
         eprintln!("error: {}", chain(&error));
         error.exit()
     })
 }
 
-fn run(args: &RunArgs) -> Result<Exit, ContainerError> {
+fn try_run(args: &RunArgs) -> Result<Exit, ContainerError> {
     let request = Request::new(args)?;
     if args.print_spec {
         let text = request.text()?;
@@ -168,4 +191,51 @@ fn with_terminal(
         return Err(ContainerError::Terminal(error));
     }
     Ok(running)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::args::{Cli, Command};
+
+    fn short(words: &[&str]) -> Option<RunArgs> {
+        short_cut(words.iter().map(OsString::from))
+    }
+
+    #[test]
+    fn the_short_cut_understands_what_the_whole_parser_does() {
+        for line in [
+            "unladen container run --bundle b",
+            "unladen container run --rootfs r -m 64M -- /bin/sh -c x",
+            "unladen container run --image i:latest --net none -v /a:/b:ro -e A=b --user 1:2 -t x -y",
+        ] {
+            let words: Vec<&str> = line.split(' ').collect();
+            let short = short(&words).expect("understood");
+            let Ok(Cli { command: Command::Container(whole) }) = Cli::try_parse_from(&words) else {
+                panic!("{line}");
+            };
+            let ContainerCommand::Run(whole) = whole.command;
+            assert_eq!(format!("{short:?}"), format!("{whole:?}"));
+        }
+    }
+
+    #[test]
+    fn help_and_mistakes_are_left_to_the_whole_parser() {
+        for line in [
+            "unladen",
+            "unladen container",
+            "unladen container run",
+            "unladen container run --help",
+            "unladen container run -h",
+            "unladen container run --bundle b --memory 1M",
+            "unladen container --bundle b run",
+            "unladen --json container run --bundle b",
+            "unladen run --bundle b",
+        ] {
+            let words: Vec<&str> = line.split(' ').collect();
+            assert!(short(&words).is_none(), "{line}");
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Capability, Spec};
+use oci_spec::runtime::Capability;
 use serde_json::{Map, Value};
 
 use super::ContainerError;
@@ -21,10 +21,8 @@ use crate::units::Bytes;
 /// What is to be run.
 #[derive(Debug)]
 pub(super) struct Request {
-    /// The configuration.
-    pub(super) spec: Spec,
-    /// Where its relative paths start.
-    bundle: PathBuf,
+    /// The configuration, and where its relative paths start.
+    bundle: Bundle,
     /// What is to be done about the root filesystem.
     root: Root,
 }
@@ -55,9 +53,7 @@ impl Request {
     }
 
     fn of_bundle(bundle: &Path) -> Result<Self, ContainerError> {
-        let bundle = Bundle::load(bundle)?;
-        let (spec, folder) = (bundle.spec().clone(), bundle.folder().to_owned());
-        Ok(Self { spec, bundle: folder, root: Root::Bundle })
+        Ok(Self { bundle: Bundle::load(bundle)?, root: Root::Bundle })
     }
 
     fn of_rootfs(args: &RunArgs, rootfs: PathBuf) -> Result<Self, ContainerError> {
@@ -78,7 +74,7 @@ impl Request {
             ..options(args)?
         };
         let root = if args.overlay { Root::Scratch } else { Root::Folder };
-        Ok(Self { spec: standard_spec(&options), bundle: PathBuf::from("/"), root })
+        Ok(Self { bundle: Bundle::new(PathBuf::from("/"), standard_spec(&options)), root })
     }
 
     /// An image says whatever the command line does not.
@@ -109,12 +105,12 @@ impl Request {
             ..options(args)?
         };
         let root = Root::Layers { overlay, _image: Box::new(image) };
-        Ok(Self { spec: standard_spec(&options), bundle: PathBuf::from("/"), root })
+        Ok(Self { bundle: Bundle::new(PathBuf::from("/"), standard_spec(&options)), root })
     }
 
     /// The configuration as a file has it, always in the same order.
     pub(super) fn text(&self) -> Result<String, ContainerError> {
-        let mut value = serde_json::to_value(&self.spec)?;
+        let mut value = serde_json::to_value(self.bundle.spec())?;
         // The specification's type for a set has no order of its own.
         let sets = value.pointer_mut("/process/capabilities").and_then(Value::as_object_mut);
         for set in sets.into_iter().flat_map(Map::values_mut).filter_map(Value::as_array_mut) {
@@ -125,20 +121,20 @@ impl Request {
 
     /// The size that the configuration wants for the terminal.
     pub(super) fn window(&self) -> Option<WindowSize> {
-        let size = self.spec.process().as_ref()?.console_size()?;
+        let size = self.bundle.spec().process().as_ref()?.console_size()?;
         let number = |value: u64| u16::try_from(value).ok().filter(|value| *value > 0);
         Some(WindowSize { rows: number(size.height())?, columns: number(size.width())? })
     }
 
     /// The steps that carry it out.
     pub(super) fn plan(&self) -> Result<Plan, ContainerError> {
-        let plan = Plan::from_spec(&self.spec, &self.bundle)?;
+        let plan = self.bundle.plan()?;
         Ok(match &self.root {
             Root::Bundle => plan,
             Root::Folder => plan.without_devices_in_root(),
             Root::Scratch => plan.without_devices_in_root().with_scratch_layer()?,
             Root::Layers { overlay, .. } => {
-                let process = self.spec.process().as_ref();
+                let process = self.bundle.spec().process().as_ref();
                 plan.with_overlay(overlay, process.map_or(Path::new("/"), |process| process.cwd()))?
             }
         })

@@ -95,8 +95,10 @@ impl Hierarchy {
     /// When `self/cgroup` or `self/mountinfo` below `proc_root` cannot be
     /// understood.
     pub fn detect(proc_root: &Path, sys_fs_cgroup: &Path) -> Result<Self, CgroupError> {
-        let own: ProcessCGroups = parse(&proc_root.join("self/cgroup"))?;
-        let mounts: MountInfos = parse(&proc_root.join("self/mountinfo"))?;
+        let own: ProcessCGroups = parse(&proc_root.join("self/cgroup"), |_| true)?;
+        // Hosts have many other mounts, and parsing one takes long.
+        let mounts: MountInfos =
+            parse(&proc_root.join("self/mountinfo"), |line| line.contains(" - cgroup"))?;
         let mut mounted: Vec<Mounted> = Vec::new();
         let mut tops = Vec::new();
         for mount in mounts.iter() {
@@ -185,9 +187,10 @@ impl Hierarchy {
 }
 
 /// Parses one of the kernel's files.
-fn parse<T: FromRead>(path: &Path) -> Result<T, CgroupError> {
+fn parse<T: FromRead>(path: &Path, wanted: impl Fn(&str) -> bool) -> Result<T, CgroupError> {
     let text = files::read(path)?;
-    T::from_read(text.as_bytes())
+    let lines: Vec<&str> = text.split_inclusive('\n').filter(|line| wanted(line)).collect();
+    T::from_read(lines.concat().as_bytes())
         .map_err(|error| CgroupError::Content { path: path.to_owned(), content: error.to_string() })
 }
 

@@ -36,7 +36,7 @@ use self::namespaces::Namespaces;
 pub(super) use self::namespaces::{IdMaps, Joined};
 pub(super) use self::options::names as mount_options;
 use self::scratch::Scratch;
-pub(super) use self::supported::check as check_fields;
+pub(super) use self::supported::{Refusal, check as check_fields};
 use super::cgroup::{Controller, Limits};
 use super::seccomp::{self, SeccompError};
 use crate::sys::spawn::Step;
@@ -144,7 +144,19 @@ impl Plan {
     /// For a field or value that this runtime does not support, and for a
     /// root filesystem or bind source that does not exist.
     pub fn from_spec(spec: &Spec, bundle: &Path) -> Result<Self, PlanError> {
-        supported::check(&serde_json::to_value(spec)?)?;
+        let text = serde_json::to_string(spec)?;
+        check_fields(&mut serde_json::Deserializer::from_str(&text)).map_err(
+            |refusal| match refusal {
+                Refusal::Field(error) => error,
+                Refusal::Input(error) => error.into(),
+            },
+        )?;
+        Self::from_checked(spec, bundle)
+    }
+
+    /// As [`Plan::from_spec`], for a spec whose fields are known to be among
+    /// those that are carried out.
+    pub(super) fn from_checked(spec: &Spec, bundle: &Path) -> Result<Self, PlanError> {
         let process = spec.process().as_ref().ok_or(PlanError::Missing {
             field: "process",
             reason: "there is nothing to execute",

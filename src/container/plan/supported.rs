@@ -3,7 +3,10 @@
 //! The spec is looked through as JSON, so that a field that a newer version of
 //! the format has is refused by name too, instead of being ignored.
 
-use serde_json::Value;
+use std::cell::Cell;
+use std::fmt;
+
+use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::PlanError;
 
@@ -157,36 +160,52 @@ const NOT_CARRIED_OUT: &[&str] = &[
     "linux.seccomp.*",
 ];
 
-/// Refuses the first field that is not supported.
-pub(in crate::container) fn check(spec: &Value) -> Result<(), PlanError> {
-    version(spec.get("ociVersion"))?;
-    let propagation = spec.pointer("/linux/rootfsPropagation").and_then(Value::as_str);
-    match propagation {
-        None | Some("" | "private" | "rprivate" | "slave" | "rslave") => {}
-        Some(value) => {
-            return Err(PlanError::Value {
-                field: "linux.rootfsPropagation".to_owned(),
-                value: value.to_owned(),
-                reason: "this runtime lets no mount of a container reach the host: private, \
-                         rprivate, slave or rslave",
-            });
-        }
+/// Why [`check`] did not come to its end well.
+#[derive(Debug)]
+pub(in crate::container) enum Refusal<E> {
+    /// A field that is not carried out.
+    Field(PlanError),
+    /// The text itself, or whatever the spec is read from.
+    Input(E),
+}
+
+/// Refuses the first field that is not supported. Nothing of the spec is kept,
+/// so that looking through a text costs little beside parsing it.
+pub(in crate::container) fn check<'de, D: Deserializer<'de>>(
+    spec: D,
+) -> Result<(), Refusal<D::Error>> {
+    let all = |patterns: &'static [&'static str], supported| {
+        let one = move |rest: &&'static str| Candidate { rest, inside: false, supported };
+        patterns.iter().map(one)
+    };
+    let candidates: Vec<Candidate> =
+        all(SUPPORTED, true).chain(all(NOT_CARRIED_OUT, false)).collect();
+    let finding = Finding::default();
+    let look = Look { candidates: &candidates, path: &Path::Root, finding: &finding };
+    let looked = look.deserialize(spec);
+    if let Some(error) = finding.error.take() {
+        return Err(Refusal::Field(error));
     }
-    look(spec, "", "")
+    looked.map_err(Refusal::Input)?;
+    if finding.versioned.get() {
+        Ok(())
+    } else {
+        Err(Refusal::Field(PlanError::Missing {
+            field: "ociVersion",
+            reason: "it says what the other fields mean",
+        }))
+    }
 }
 
 /// Versions are those of Semantic Versioning 2.0, in which all with the same
 /// first number say the same with the same fields; new fields are refused by
 /// their names.
-fn version(value: Option<&Value>) -> Result<(), PlanError> {
-    let text = value.and_then(Value::as_str).ok_or(PlanError::Missing {
-        field: "ociVersion",
-        reason: "it says what the other fields mean",
-    })?;
+fn version(text: &str) -> Result<(), PlanError> {
     let core = text.split(['-', '+']).next().unwrap_or_default();
-    let numbers: Vec<Option<u32>> = core.split('.').map(|part| part.parse().ok()).collect();
-    match numbers.as_slice() {
-        [Some(1), Some(_), Some(_)] => Ok(()),
+    let mut numbers = core.split('.').map(|part| part.parse::<u32>().ok());
+    let first = [numbers.next(), numbers.next(), numbers.next(), numbers.next()];
+    match first {
+        [Some(Some(1)), Some(Some(_)), Some(Some(_)), None] => Ok(()),
         _ => Err(PlanError::Value {
             field: "ociVersion".to_owned(),
             value: text.to_owned(),
@@ -195,56 +214,231 @@ fn version(value: Option<&Value>) -> Result<(), PlanError> {
     }
 }
 
-/// Walks down; `shape` is `path` with `[]` for every index.
-fn look(value: &Value, path: &str, shape: &str) -> Result<(), PlanError> {
-    match value {
-        Value::Object(fields) if !fields.is_empty() => {
-            for (name, field) in fields {
-                let join = |above: &str| {
-                    if above.is_empty() { name.clone() } else { format!("{above}.{name}") }
-                };
-                look(field, &join(path), &join(shape))?;
-            }
-            Ok(())
-        }
-        Value::Array(items) if !items.is_empty() => {
-            for (index, item) in items.iter().enumerate() {
-                look(item, &format!("{path}[{index}]"), &format!("{shape}[]"))?;
-            }
-            Ok(())
-        }
-        _ if SUPPORTED.iter().any(|known| covers(known, shape)) => Ok(()),
-        _ if !is_known(shape) => Err(PlanError::Unknown { field: path.to_owned() }),
-        Value::Null | Value::Bool(false) | Value::Object(_) | Value::Array(_) => Ok(()),
-        Value::String(text) if text.is_empty() => Ok(()),
-        _ => Err(PlanError::Unsupported { field: path.to_owned() }),
+fn propagation(text: &str) -> Result<(), PlanError> {
+    match text {
+        "" | "private" | "rprivate" | "slave" | "rslave" => Ok(()),
+        value => Err(PlanError::Value {
+            field: "linux.rootfsPropagation".to_owned(),
+            value: value.to_owned(),
+            reason: "this runtime lets no mount of a container reach the host: private, \
+                     rprivate, slave or rslave",
+        }),
     }
 }
 
-/// Whether a pattern is for this field.
-fn covers(known: &str, shape: &str) -> bool {
-    match known.strip_suffix(".*") {
-        Some(above) => shape
-            .strip_prefix(above)
-            .is_some_and(|rest| rest.starts_with('.') || rest.starts_with('[')),
-        None => known == shape,
+/// Where in the spec one is.
+enum Path<'a> {
+    Root,
+    Field(&'a Path<'a>, &'a str),
+    Item(&'a Path<'a>, usize),
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Path::Root => Ok(()),
+            Path::Field(Path::Root, name) => f.write_str(name),
+            Path::Field(above, name) => write!(f, "{above}.{name}"),
+            Path::Item(above, index) => write!(f, "{above}[{index}]"),
+        }
     }
 }
 
-/// Whether the specification has this field, or fields below it.
-fn is_known(shape: &str) -> bool {
-    SUPPORTED.iter().chain(NOT_CARRIED_OUT).any(|known| {
-        let below = || known.strip_prefix(shape).is_some_and(|rest| rest.starts_with(['.', '[']));
-        // An empty `mounts: []` or `linux: {}`.
-        covers(known, shape) || shape.is_empty() || below()
-    })
+/// What stands between names in a pattern.
+const BETWEEN: [char; 2] = ['.', '['];
+
+/// A pattern that fits so far.
+#[derive(Clone, Copy)]
+struct Candidate {
+    /// What of it must still come.
+    rest: &'static str,
+    /// Whether one is below what its `*` stands for.
+    inside: bool,
+    /// Whether its fields are carried out.
+    supported: bool,
+}
+
+impl Candidate {
+    /// The pattern one field further down; `name` has nothing of [`BETWEEN`].
+    fn field(self, name: &str, above: &Path<'_>) -> Option<Self> {
+        if self.inside {
+            return Some(self);
+        }
+        let rest = match above {
+            Path::Root => self.rest,
+            _ => self.rest.strip_prefix('.')?,
+        };
+        match rest.strip_prefix(name) {
+            Some(rest) if rest.is_empty() || rest.starts_with(BETWEEN) => {
+                Some(Self { rest, ..self })
+            }
+            _ => (rest == "*").then_some(Self { inside: true, ..self }),
+        }
+    }
+
+    /// The pattern one field further down, whatever its name.
+    fn any_name(self) -> Option<Self> {
+        (self.inside || self.rest == ".*").then_some(Self { inside: true, ..self })
+    }
+
+    /// The pattern in an item of a list.
+    fn item(self) -> Option<Self> {
+        self.any_name()
+            .or_else(|| self.rest.strip_prefix("[]").map(|rest| Self { rest, ..self }))
+    }
+
+    /// Whether the value here is carried out.
+    fn carries_out(&self) -> bool {
+        self.supported && (self.inside || self.rest.is_empty())
+    }
+}
+
+/// What was found on the way.
+#[derive(Default)]
+struct Finding {
+    error: Cell<Option<PlanError>>,
+    /// Whether there is an `ociVersion`.
+    versioned: Cell<bool>,
+}
+
+/// A value without others below it.
+enum Leaf<'a> {
+    /// Says what is the case anyway: `null`, `false`, nothing listed.
+    Void,
+    Text(&'a str),
+    Other,
+}
+
+/// Looks through one value and all below.
+#[derive(Clone, Copy)]
+struct Look<'a> {
+    candidates: &'a [Candidate],
+    path: &'a Path<'a>,
+    finding: &'a Finding,
+}
+
+impl Look<'_> {
+    fn leaf<E: de::Error>(&self, leaf: &Leaf<'_>) -> Result<(), E> {
+        self.judge(leaf).map_err(|error| {
+            self.finding.error.set(Some(error));
+            // Never seen: `check` returns what was found instead.
+            E::custom("a field that is not supported")
+        })
+    }
+
+    fn judge(&self, leaf: &Leaf<'_>) -> Result<(), PlanError> {
+        match (leaf, self.path) {
+            (Leaf::Text(text), Path::Field(Path::Root, "ociVersion")) => {
+                version(text)?;
+                self.finding.versioned.set(true);
+            }
+            (Leaf::Text(text), Path::Field(Path::Field(Path::Root, "linux"), name))
+                if *name == "rootfsPropagation" =>
+            {
+                propagation(text)?;
+            }
+            _ => {}
+        }
+        if self.candidates.iter().any(Candidate::carries_out) {
+            Ok(())
+        } else if self.candidates.is_empty() {
+            Err(PlanError::Unknown { field: self.path.to_string() })
+        } else if matches!(leaf, Leaf::Void | Leaf::Text("")) {
+            Ok(())
+        } else {
+            Err(PlanError::Unsupported { field: self.path.to_string() })
+        }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Look<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Look<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<(), E> {
+        self.leaf(&Leaf::Void)
+    }
+
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<(), E> {
+        self.leaf(&if value { Leaf::Other } else { Leaf::Void })
+    }
+
+    fn visit_i64<E: de::Error>(self, _: i64) -> Result<(), E> {
+        self.leaf(&Leaf::Other)
+    }
+
+    fn visit_u64<E: de::Error>(self, _: u64) -> Result<(), E> {
+        self.leaf(&Leaf::Other)
+    }
+
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<(), E> {
+        self.leaf(&Leaf::Other)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<(), E> {
+        self.leaf(&Leaf::Text(text))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        let below: Vec<Candidate> =
+            self.candidates.iter().filter_map(|candidate| candidate.item()).collect();
+        let mut index = 0;
+        loop {
+            let path = Path::Item(self.path, index);
+            let look = Look { candidates: &below, path: &path, finding: self.finding };
+            if items.next_element_seed(look)?.is_none() {
+                break;
+            }
+            index += 1;
+        }
+        if index == 0 { self.leaf(&Leaf::Void) } else { Ok(()) }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
+        let mut empty = true;
+        while let Some(name) = fields.next_key::<String>()? {
+            empty = false;
+            // In a pattern this would be more than one name.
+            let odd = name.contains(BETWEEN);
+            let fitting = |candidate: &Candidate| match odd {
+                true => candidate.any_name(),
+                false => candidate.field(&name, self.path),
+            };
+            let below: Vec<Candidate> = self.candidates.iter().filter_map(fitting).collect();
+            let path = Path::Field(self.path, &name);
+            fields.next_value_seed(Look {
+                candidates: &below,
+                path: &path,
+                finding: self.finding,
+            })?;
+        }
+        if empty { self.leaf(&Leaf::Void) } else { Ok(()) }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
+
+    fn check(spec: &Value) -> Result<(), PlanError> {
+        super::check(spec).map_err(|refusal| match refusal {
+            Refusal::Field(error) => error,
+            Refusal::Input(error) => error.into(),
+        })
+    }
 
     fn with(key: &str, value: Value) -> Value {
         let mut spec = json!({"ociVersion": "1.0.2"});
@@ -293,6 +487,9 @@ mod tests {
             ("process", json!({"argz": null}), "process.argz"),
             ("mounts", json!([{"destination": "/x", "idmap": []}]), "mounts[0].idmap"),
             ("annotation", json!({"a": "b"}), "annotation.a"),
+            // One name, not a path.
+            ("process.cwd", json!("/"), "process.cwd"),
+            ("linux.devices[]", json!("/"), "linux.devices[]"),
             (
                 "process",
                 json!({"capabilities": {"ambients": ["x"]}}),

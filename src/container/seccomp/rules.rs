@@ -1,7 +1,5 @@
 //! From a spec's list of system calls to one verdict per number.
 
-use std::collections::BTreeMap;
-
 use oci_spec::runtime::{
     LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator, LinuxSyscall,
 };
@@ -249,7 +247,7 @@ fn machine_segments(
     beyond: Option<u32>,
 ) -> Vec<Segment> {
     let mut last = None;
-    let mut numbers: BTreeMap<u32, Collected> = BTreeMap::new();
+    let mut mentions: Vec<Mention<'_>> = Vec::new();
     for entry in entries {
         for name in entry.names {
             let number = machine.number(name);
@@ -260,30 +258,57 @@ fn machine_segments(
             if entry.value == default {
                 continue;
             }
-            if let Some(number) = number {
-                add(numbers.entry(number).or_default(), machine, entry);
-            }
-            if let Some((number, first)) = multiplexed {
-                add_multiplexed(numbers.entry(number).or_default(), entry, first, default);
-            }
+            let direct = number.map(|number| Mention { number, entry, first: None });
+            let multiplexed = multiplexed
+                .map(|(number, first)| Mention { number, entry, first: Some(first) });
+            mentions.extend(direct.into_iter().chain(multiplexed));
         }
     }
+    // Keeps the spec's order for each number.
+    mentions.sort_by_key(|mention| mention.number);
     let first = if machine == Machine::X32 { X32_BIT } else { 0 };
     let mut segments = Segments { list: Vec::new(), wide: machine.wide() };
-    segments.push(first, Verdict::Always(default));
-    for (number, collected) in numbers {
-        let verdict = match collected {
-            Collected { always: Some(value), .. } => Verdict::Always(value),
-            Collected { rules, .. } if rules.is_empty() => continue,
-            Collected { rules, .. } => Verdict::ByArguments(rules),
-        };
+    let mut next = first;
+    for same in mentions.chunk_by(|one, other| one.number == other.number) {
+        let Some(verdict) = verdict(machine, default, same) else { continue };
+        let number = same[0].number;
+        if next < number {
+            segments.push(next, Verdict::Always(default));
+        }
         segments.push(number, verdict);
-        segments.push(number + 1, Verdict::Always(default));
+        next = number + 1;
     }
+    segments.push(next, Verdict::Always(default));
     if let (Some(value), Some(last)) = (beyond, last) {
         segments.push(last + 1, Verdict::Always(value));
     }
     segments.list
+}
+
+/// That an entry names a number.
+#[derive(Clone, Copy)]
+struct Mention<'a> {
+    number: u32,
+    entry: &'a Entry<'a>,
+    /// What the first argument is, of a call that multiplexes.
+    first: Option<u64>,
+}
+
+/// What becomes of the number that all of these name; nothing if none of them
+/// says more than the default.
+fn verdict(machine: Machine, default: u32, mentions: &[Mention<'_>]) -> Option<Verdict> {
+    let mut collected = Collected::default();
+    for Mention { entry, first, .. } in mentions {
+        match first {
+            None => add(&mut collected, machine, entry),
+            Some(first) => add_multiplexed(&mut collected, entry, *first, default),
+        }
+    }
+    match collected {
+        Collected { always: Some(value), .. } => Some(Verdict::Always(value)),
+        Collected { rules, .. } if rules.is_empty() => None,
+        Collected { rules, .. } => Some(Verdict::ByArguments(rules)),
+    }
 }
 
 /// Segments in the making.
