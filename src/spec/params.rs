@@ -54,7 +54,16 @@ const CONTROL: Param = Param {
     about: "the same cell under a second name, whose ratio to the first is the run's noise floor",
 };
 
-const PROCESS: &[Param] = &[CONTROL];
+const CACHE: Param = Param {
+    name: "cache",
+    kind: Kind::OneOf(&["warm", "cold"]),
+    default: Some("warm"),
+    always: false,
+    about: "cold: before each start its files are taken out of the page cache, and that is checked",
+};
+
+const PROCESS: &[Param] = &[CONTROL, CACHE];
+const MOCK: &[Param] = &[CONTROL];
 
 const CONTAINER: &[Param] = &[
     Param {
@@ -107,6 +116,7 @@ const CONTAINER: &[Param] = &[
         always: false,
         about: "system-call filter: the default profile of Podman, or none",
     },
+    CACHE,
 ];
 
 const VM: &[Param] = &[
@@ -145,6 +155,7 @@ const VM: &[Param] = &[
         always: false,
         about: "accelerator: the best that boots a real kernel here, or this one",
     },
+    CACHE,
 ];
 
 /// The parameters of a backend, in the order in which they are documented.
@@ -152,7 +163,8 @@ const VM: &[Param] = &[
 #[must_use]
 pub fn known_params(backend: BackendName) -> &'static [Param] {
     match backend {
-        BackendName::Process | BackendName::Mock => PROCESS,
+        BackendName::Process => PROCESS,
+        BackendName::Mock => MOCK,
         BackendName::Container => CONTAINER,
         BackendName::Vm => VM,
     }

@@ -6,6 +6,7 @@
 //! dies in whatever way, the launcher sees its socket close and removes
 //! everything of the run.
 
+mod delay;
 mod live;
 pub mod order;
 mod place;
@@ -20,6 +21,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+pub use delay::ENV_DELAY;
 use nix::poll::{PollFd, PollFlags, poll};
 use order::{Answer, Order};
 pub use server::{ServeError, serve};

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use super::delay::Delay;
 use super::live::{Kind, Live, REMOVAL, Wires};
 use super::order::{Answer, Failure, Launched, Order, Recipe, Stopped, Until};
 use super::place::{Ground, Network, Place};
@@ -52,7 +53,8 @@ pub fn serve(run_id: &str) -> Result<(), ServeError> {
     let witness = Witness::new().map_err(|error| chain(&error));
     let ground = Ground { tree, bridge: None, witness };
     let (templates, live) = (HashMap::new(), HashMap::new());
-    let mut server = Server { control, null, run_id: run_id.to_owned(), ground, templates, live };
+    let (run_id, delay) = (run_id.to_owned(), Delay::from_environment());
+    let mut server = Server { control, null, run_id, ground, templates, live, delay };
     server.run();
     for live in server.live.values_mut() {
         live.destroy();
@@ -73,6 +75,8 @@ struct Server {
     ground: Ground,
     templates: HashMap<u32, Template>,
     live: HashMap<String, Live>,
+    /// Set by tests of the suite itself only.
+    delay: Option<Delay>,
 }
 
 impl Server {
@@ -152,12 +156,18 @@ impl Server {
         until: Until,
         deadline: Duration,
     ) -> Result<(Launched, Option<OwnedFd>), Box<Answer>> {
-        let Some(template) = self.templates.get_mut(&template) else {
-            return Err(Box::new(refused(format!("no template {template}"))));
+        let number = template;
+        let Some(template) = self.templates.get_mut(&number) else {
+            return Err(Box::new(refused(format!("no template {number}"))));
         };
+        let delayed = template.kind == Kind::Container;
+        if let (true, Some(delay)) = (delayed, &mut self.delay) {
+            delay.choose(number);
+        }
         let failed = |failure| Box::new(Answer::Failed(failure));
         let null = self.null.as_fd();
-        let mut live = start(template, &mut self.ground, &instance, null, until).map_err(failed)?;
+        let (ground, delay) = (&mut self.ground, self.delay.as_ref().filter(|_| delayed));
+        let mut live = start(template, ground, &instance, null, until, delay).map_err(failed)?;
         let control = self.control.as_fd();
         let witness = &mut self.ground.witness;
         let mut run = |live: &mut Live| -> Result<Option<u8>, Failure> {
@@ -186,6 +196,9 @@ impl Server {
             exit,
             refill: live.refill,
         };
+        if let (true, Some(delay)) = (delayed, &mut self.delay) {
+            delay.learn(number, &launched);
+        }
         if until == Until::Gone {
             return Ok((launched, None));
         }
@@ -249,6 +262,7 @@ fn start(
     instance: &str,
     null: BorrowedFd<'_>,
     until: Until,
+    delay: Option<&Delay>,
 ) -> Result<Live, Failure> {
     let early = |reason: String| Failure {
         due: Mark::Spawned,
@@ -258,6 +272,9 @@ fn start(
     let wires = Wires::new(template.kind, null).map_err(|error| early(error.to_string()))?;
     let mut watch = Watch::new(wires.ears);
     let mut place = settle(template, ground, instance, &mut watch.timeline).map_err(early)?;
+    if let Some(delay) = delay {
+        delay.spend();
+    }
     let fds: Vec<(BorrowedFd<'_>, i32)> =
         wires.child.iter().map(|(fd, number)| (fd.as_fd(), *number)).collect();
     let (child, netns) = match template.launch(&place.group, &fds, place.net.as_ref()) {

@@ -1,7 +1,7 @@
 //! One machine as a cell wants it: its kernel, its files and its argument
 //! vector.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::super::assets::artefact;
 use super::super::launcher::order::{Program, fd};
@@ -134,6 +134,12 @@ impl Machine {
         let path = argv.first().ok_or(VmError::NoArguments { script })?.into();
         let env = vec![format!("{ENV_RUN}={run_id}"), "PATH=/usr/bin:/bin".to_owned()];
         Ok(Program { path, argv, env })
+    }
+
+    /// The files whose pages a cold start reads again. Firmware and shared
+    /// libraries are not among them: what other programs use stays cached.
+    pub(super) fn files<'a>(&'a self, qemu: &'a Qemu) -> [&'a Path; 3] {
+        [&qemu.path, &self.kernel, &self.initrd]
     }
 
     /// The files that take part.

@@ -14,6 +14,7 @@ pub use accelerator::{Accelerator, VmError};
 pub use inventory::inventory;
 use machine::Machine;
 
+use super::cold::cold_files;
 use super::launcher::order::Recipe;
 use super::process::own_version;
 use super::{Assets, Backend, BackendError, Instance, Prepared, Real, Until};
@@ -101,7 +102,8 @@ impl Vm {
             machine.program(&self.assets, accelerator, &self.run_id).map_err(unavailable)?;
         let (template, remarks) = self.real.prepare(Recipe::Machine(program))?;
         let accelerator = Some(accelerator);
-        let prepared = Prepared { template, command: Vec::new(), remarks, accelerator, deadline };
+        let (command, cold) = (Vec::new(), Vec::new());
+        let prepared = Prepared { template, command, remarks, accelerator, deadline, cold };
         let instance = self.real.launch(&prepared, Until::Gone)?;
         let taken = instance
             .timeline()
@@ -148,7 +150,8 @@ impl Backend for Vm {
         let (template, remarks) = self.real.prepare(Recipe::Machine(program))?;
         let accelerator = Some(accelerator);
         let deadline = self.real.deadline(DEADLINE);
-        Ok(Prepared { template, command, remarks, accelerator, deadline })
+        let cold = cold_files(cell, &machine.files(&qemu));
+        Ok(Prepared { template, command, remarks, accelerator, deadline, cold })
     }
 
     fn launch(
