@@ -1,4 +1,4 @@
-//! Compiles the payload and the guard: static programs without any library,
+//! Compiles the payload, the guard and the stub guest: static programs without any library,
 //! for the target of this build, so that the command can carry them inside
 //! itself.
 
@@ -12,6 +12,9 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     compile("src/payload/program/main.rs", "unladen-payload");
     compile("src/sys/spawn/guard/program.rs", "unladen-guard");
+    if variable("CARGO_CFG_TARGET_ARCH") == "x86_64" {
+        compile("src/payload/stub/program.rs", "unladen-stub");
+    }
 }
 
 /// Compiles a program without any library to a file of this name.

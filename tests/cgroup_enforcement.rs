@@ -38,8 +38,9 @@ fn a_memory_hog_dies_alone() {
     let hog = lab.tree.create("hog", &limits).expect("group");
     let neighbour = lab.tree.create("neighbour", &limits).expect("group");
     let quiet = lab::plain_in(&neighbour, "echo ready; read word; exit 7");
-    // The tail keeps what it has read, and is the one that is killed.
-    let greedy = "echo ready; read word; head -c 64m /dev/zero | tail -c 64m | wc -c; exit 3";
+    // The tail keeps what it has read, and is the one to be killed.
+    let greedy = "echo ready; read word; head -c 64m /dev/zero | \
+        (echo 1000 >/proc/self/oom_score_adj; exec tail -c 64m) | wc -c; exit 3";
     lab::plain_in(&hog, greedy).finish(Exit::Code(3));
     assert!(hog.was_killed_for_memory(), "{:?}", hog.oom_kills());
     assert!(hog.memory_peak().expect("peak") <= 16 * MIB);
@@ -186,7 +187,8 @@ fn swap_is_limited() {
         return;
     }
     // Twice the memory: with swap it fits, if the host has any.
-    let script = "echo ready; head -c 32m /dev/zero | tail -c 32m | wc -c";
+    let script = "echo ready; head -c 32m /dev/zero | \
+        (echo 1000 >/proc/self/oom_score_adj; exec tail -c 32m) | wc -c";
     for (name, swap, fits) in [("with", 64 * MIB, swaps), ("without", 0, false)] {
         let limits = Limits { memory: Some(16 * MIB), swap: Some(swap), ..Limits::default() };
         let group = lab.tree.create(name, &limits).expect("group");

@@ -214,3 +214,79 @@ fn huge_pages_are_limited_where_the_kernel_has_them() {
     let error = lab.tree.create("two", &limits).expect_err("no such size").to_string();
     assert!(error.contains("hugetlb.3MB.") && error.contains("(hugetlb)"), "{error}");
 }
+
+/// A spec of the lab's with a mount of control groups, and with or without a
+/// cgroup namespace.
+fn with_cgroup_mount(lab: &Lab, script: &str, namespace: bool) -> oci_spec::runtime::Spec {
+    use oci_spec::runtime::{LinuxNamespaceType, Mount};
+    let options = lab.options("bash", script, Limits::default());
+    let mut spec = lab::with_programs(unladen::container::default_cell_spec(&options));
+    let mount = |destination: &str, kind: &str, options: &[&str]| {
+        let mut mount = Mount::default();
+        mount.set_destination(destination.into());
+        mount.set_typ(Some(kind.to_owned()));
+        mount.set_source(Some(kind.into()));
+        mount.set_options(Some(options.iter().map(|option| (*option).to_owned()).collect()));
+        mount
+    };
+    let mounts = spec.mounts_mut().as_mut().expect("mounts");
+    mounts.push(mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]));
+    mounts.push(mount("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "ro"]));
+    if !namespace {
+        let linux = spec.linux_mut().as_mut().expect("linux");
+        let namespaces = linux.namespaces_mut().as_mut().expect("namespaces");
+        namespaces.retain(|namespace| namespace.typ() != LinuxNamespaceType::Cgroup);
+    }
+    spec
+}
+
+#[test]
+fn a_container_sees_its_own_control_groups() {
+    if !is_root() {
+        return skipped("containers without a user namespace need root");
+    }
+    let lab = Lab::new();
+    let unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    // Its own processes are where it looks: the shell is among them.
+    let script = "cd /sys/fs/cgroup; cat cgroup.procs memory/cgroup.procs 2>/dev/null | \
+        grep -qx $$ && echo own; mkdir x memory/x 2>/dev/null && echo writable; \
+        echo $(cut -d: -f3 /proc/self/cgroup | sort -u); ls";
+    for namespace in [true, false] {
+        if unified && !namespace {
+            // One mount shows the whole tree, as with other runtimes.
+            continue;
+        }
+        let mut spec = with_cgroup_mount(&lab, script, namespace);
+        let path = path(&format!("mount-{namespace}"));
+        spec.linux_mut().as_mut().expect("linux").set_cgroups_path(Some(path.clone()));
+        let (mut output, writer) = std::io::pipe().expect("pipe");
+        let null = fs::File::open("/dev/null").expect("null");
+        let stdio = unladen::container::Stdio {
+            input: std::os::fd::AsFd::as_fd(&null),
+            output: std::os::fd::AsFd::as_fd(&writer),
+            error: std::os::fd::AsFd::as_fd(&writer),
+        };
+        let exit = unladen::container::run(&spec, &lab.rootfs, &lab.id, &stdio);
+        drop(writer);
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut output, &mut text).expect("UTF-8");
+        let exit = exit.unwrap_or_else(|error| panic!("{}", unladen::errors::chain(&error)));
+        assert_eq!(exit, Exit::Code(0), "{text}");
+        let mut lines = text.lines();
+        assert_eq!(lines.next(), Some("own"), "{text}");
+        let places = lines.next().expect("a line");
+        match namespace {
+            true => assert!(places.split(' ').any(|place| place == "/"), "{text}"),
+            // It is in the host's cgroup namespace, as it asked.
+            false => assert!(places.contains(path.to_str().expect("UTF-8")), "{text}"),
+        }
+        if !unified {
+            let seen: Vec<&str> = lines.collect();
+            for name in fs::read_dir("/sys/fs/cgroup").expect("there").flatten() {
+                let name = name.file_name().into_string().expect("UTF-8");
+                assert!(name == "unified" || seen.contains(&name.as_str()), "{name}: {text}");
+            }
+        }
+        assert_eq!(traces(&path), Vec::<PathBuf>::new());
+    }
+}

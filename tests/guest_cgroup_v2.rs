@@ -132,7 +132,7 @@ fn boot(kernel: &Path, initrd: &Path) -> String {
         }
         String::from_utf8_lossy(&bytes).replace('\r', "")
     });
-    let ended = common::wait_until(Duration::from_secs(240), || reader.is_finished());
+    let ended = common::wait_until(Duration::from_secs(600), || reader.is_finished());
     drop(child.kill());
     child.wait().expect("reaped");
     let text = reader.join().expect("read");
@@ -301,7 +301,16 @@ fn the_runtime_works_on_pure_cgroup_v2() {
         "the cell says that it has no limits"
     );
 
-    for part in [root, user, plain] {
+    // The same user, where systemd would give it a part of its own on request.
+    let scope = Part::of(&console, "scope");
+    assert_eq!(scope.exit(), Some(0));
+    let asked = scope.lines.iter().filter(|line| line.starts_with("asked for: ")).count();
+    assert_eq!(asked, 1, "{:?}", scope.lines);
+    let wanted =
+        "--user --scope --quiet --collect -p Delegate=yes -- /usr/bin/unladen run /spec.toml";
+    assert!(console.contains(&format!("@@ scope asked for: {wanted} --backend container")));
+
+    for part in [root, user, plain, scope] {
         assert!(!part.lines.iter().any(|line| line.starts_with("left ")), "cgroups are left");
     }
 }

@@ -11,12 +11,12 @@ readonly debug_exit_port=0x501
 vm_help() {
 	local script=${0##*/}
 	cat <<EOT
-$script --kernel FILE --initrd FILE [options]
+$script --kernel FILE [--initrd FILE] [options]
 
 Starts a guest on QEMU's machine type ${script%.sh}; with --print only says how.
 
   --kernel FILE      $(machine_kernel)
-  --initrd FILE      initial file system whose /init is the payload
+  --initrd FILE      initial file system whose /init is the payload (default: none, for a guest that needs none)
   --memory SIZE      like 128M or 1G (default 128M)
   --cpus N           virtual processors, 1 to 255 (default 1)
   --accel NAME       tcg (default) or kvm
@@ -28,6 +28,12 @@ Starts a guest on QEMU's machine type ${script%.sh}; with --print only says how.
                      input and output)
   --channel-fd N     connected stream socket that becomes ttyS1, the payload's channel (default: ttyS1 leads nowhere)
   --qmp-fd N         connected stream socket that speaks QMP (default: none)
+  --incoming         do not start, but wait for a saved state, which a QMP client asks for with migrate-incoming; all
+                     other options must be those of the guest that was saved
+  --memory-file FILE the guest's memory is this file, which is made if it does not exist
+  --memory-share on|off
+                     on: what the guest writes goes to the file; off (default): it stays private to this guest
+  --generation-id    a device that tells the guest when it is a copy (vmgenid; q35 only)
   --verbose-kernel   the kernel says on its console all it has to say
   --print            print the argument vector, one element a line, and exit
   --help             this text
@@ -56,6 +62,7 @@ file_descriptor() { # FLAG VALUE
 parse_options() {
 	kernel='' initrd='' memory=128M cpus=1 accel=tcg name='' append='' purpose=start tsc_khz=''
 	console_fd='' channel_fd='' qmp_fd='' verbose=no print=no
+	incoming=no memory_file='' memory_share=off generation_id=no
 	while (($#)); do
 		case $1 in
 		--help | -h)
@@ -72,7 +79,17 @@ parse_options() {
 			shift
 			continue
 			;;
-		--kernel | --initrd | --memory | --cpus | --accel | --name | --append | --for | --tsc-khz | --console-fd | --channel-fd | --qmp-fd)
+		--incoming)
+			incoming=yes
+			shift
+			continue
+			;;
+		--generation-id)
+			generation_id=yes
+			shift
+			continue
+			;;
+		--kernel | --initrd | --memory | --cpus | --accel | --name | --append | --for | --tsc-khz | --console-fd | --channel-fd | --qmp-fd | --memory-file | --memory-share)
 			need_value "$1" "$@"
 			;;
 		*) unknown_flag "$1" ;;
@@ -109,6 +126,14 @@ parse_options() {
 			whole_number "$1" "$2" 100000 20000000
 			tsc_khz=$2
 			;;
+		--memory-file)
+			memory_file=$2
+			[[ $memory_file == /* ]] || memory_file=$PWD/$memory_file
+			;;
+		--memory-share)
+			one_of "$1" "$2" on off
+			memory_share=$2
+			;;
 		--console-fd | --channel-fd | --qmp-fd)
 			file_descriptor "$1" "$2"
 			case $1 in
@@ -121,12 +146,13 @@ parse_options() {
 		shift 2
 	done
 	[[ -n $kernel ]] || wrong_use "--kernel is missing"
-	[[ -n $initrd ]] || wrong_use "--initrd is missing"
 	readable_file --kernel "$kernel"
-	readable_file --initrd "$initrd"
+	[[ -z $initrd ]] || readable_file --initrd "$initrd"
 	# Whoever executes a printed vector may stand in another folder.
 	[[ $kernel == /* ]] || kernel=$PWD/$kernel
-	[[ $initrd == /* ]] || initrd=$PWD/$initrd
+	[[ -z $initrd || $initrd == /* ]] || initrd=$PWD/$initrd
+	[[ $incoming == no || -n $qmp_fd ]] || wrong_use "--incoming needs --qmp-fd: only a QMP client can say what to load"
+	[[ $memory_share == off || -n $memory_file ]] || wrong_use "--memory-share on needs --memory-file"
 }
 
 check_accel() {
@@ -182,11 +208,15 @@ argument_vector() {
 		fi
 	fi
 	vector+=(-nodefaults -no-user-config -display none -no-reboot)
-	vector+=(-M "$(machine_options)" -accel "$accel_options")
+	vector+=(-M "$(machine_options)${memory_file:+,memory-backend=ram}" -accel "$accel_options")
+	# A comma within an option's value is written twice.
+	[[ -z $memory_file ]] ||
+		vector+=(-object "memory-backend-file,id=ram,size=$memory,mem-path=${memory_file//,/,,},share=$memory_share")
 	# Without this KVM warns about features of QEMU's default model which the host lacks.
 	[[ $accel == tcg ]] || vector+=(-cpu host)
 	vector+=(-m "$memory" -smp "$cpus")
-	vector+=(-kernel "$kernel" -initrd "$initrd" -append "$(kernel_words)")
+	vector+=(-kernel "$kernel" -append "$(kernel_words)")
+	[[ -z $initrd ]] || vector+=(-initrd "$initrd")
 	if [[ -n $console_fd ]]; then
 		# append=on: QEMU would otherwise cut the file to length zero, which a pipe refuses.
 		vector+=(-add-fd "fd=$console_fd,set=1")
@@ -206,6 +236,8 @@ argument_vector() {
 	if [[ -n $qmp_fd ]]; then
 		vector+=(-chardev "socket,id=qmp,fd=$qmp_fd" -mon "chardev=qmp,mode=control")
 	fi
+	[[ $generation_id == no ]] || vector+=(-device "vmgenid,guid=auto")
+	[[ $incoming == no ]] || vector+=(-incoming defer)
 }
 
 vm_main() {

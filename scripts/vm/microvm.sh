@@ -15,6 +15,7 @@ machine_options() {
 
 check_kernel() {
 	is_elf "$kernel" || wrong_use "--kernel: '$kernel' is not an uncompressed kernel (vmlinux)"
+	[[ $generation_id == no ]] || wrong_use "--generation-id: this machine has no ACPI, by which a guest would find it"
 }
 
 vm_main "$@"

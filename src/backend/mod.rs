@@ -8,6 +8,7 @@
 mod assets;
 mod cold;
 mod container;
+mod kvm_bare;
 pub mod launcher;
 pub mod leftovers;
 mod mock;

@@ -185,6 +185,8 @@ mod tests {
             for (cell, work) in [(&asleep, 1e8 * sleep), (&halved, 1.97e9 * half)] {
                 samples.push(ok(cell, round, "startup.init", 5e5));
                 samples.push(ok(cell, round, "startup.ready", 5e5 + work));
+                samples.push(ok(cell, round, "stop.exited", 1e5));
+                samples.push(ok(cell, round, "stop.gone", 2e5));
             }
             let mib = 1_048_576.0;
             samples.push(ok(&idle, round, "memory.pss", mib));

@@ -16,6 +16,7 @@ mod list;
 pub mod oci;
 mod progress;
 mod run;
+mod scope;
 mod selfcheck;
 mod signals;
 mod tune;

@@ -14,6 +14,7 @@ use super::tune::{self, Tuned};
 use super::{CliError, say, show_report};
 use crate::backend::launcher::ENV_DELAY;
 use crate::backend::{Assets, Backend, Launcher, Mock, RealBackends};
+use crate::container::cgroup::Controller;
 use crate::host::{self, Guard, RunId};
 use crate::plan::{self, Filters, Plan, Precision};
 use crate::record::{
@@ -26,6 +27,7 @@ use crate::store::RunWriter;
 
 /// Runs, and says how it went.
 pub(super) fn run(args: &RunArgs) -> Result<Exit, CliError> {
+    super::scope::enter_if_needed(&Controller::STANDARD);
     let signals = Signals::catch().map_err(CliError::Signals)?;
     // Before anything is read from the host: its facts are those measured under.
     let tuned = if args.tune { Some(Tuned::begin()?) } else { None };

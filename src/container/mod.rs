@@ -55,7 +55,9 @@ pub fn mount_options() -> Vec<String> {
 pub use self::bundle::{Bundle, BundleError, parse_config, read_config};
 pub use self::plan::{Plan, PlanError};
 pub use self::rootfs::{PAYLOAD_PATH, RootfsError, minimal_rootfs};
-pub use self::run::{InstanceId, RunError, Running, Stdio, Streams, run, start, start_on_bridge};
+pub use self::run::{
+    Ended, InstanceId, RunError, Running, Stdio, Streams, run, start, start_on_bridge,
+};
 pub use self::runtime::{Container, HeldContainer, LaunchError, NetworkedContainer, PrepareError};
 pub use self::spec::{
     CapabilityChange, CellOptions, DEFAULT_PATH, Identity, Network, StandardOptions, UserError,

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
@@ -119,6 +120,9 @@ fn started(process: &str) -> Option<u64> {
     fields.nth(18)?.parse().ok()
 }
 
+/// How long the kernel may hold on to a control group whose processes ended.
+const REMOVAL_LIMIT: Duration = Duration::from_secs(30);
+
 /// A container that runs.
 ///
 /// Dropping it leaves the container running and its control groups there; it
@@ -126,8 +130,17 @@ fn started(process: &str) -> Option<u64> {
 #[derive(Debug)]
 pub struct Running {
     child: Child,
-    tree: Option<RunTree>,
+    groups: Groups,
     network: Option<(Bridge, Lease)>,
+}
+
+/// How a container ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Its first process.
+    pub exit: Exit,
+    /// Whether the kernel killed any of its processes for its memory limit.
+    pub killed_for_memory: bool,
 }
 
 impl Running {
@@ -153,16 +166,26 @@ impl Running {
     ///
     /// # Errors
     ///
+    /// As [`Running::finish`].
+    pub fn wait(self) -> Result<Exit, RunError> {
+        self.finish().map(|ended| ended.exit)
+    }
+
+    /// As [`Running::wait`], and says whether memory was why.
+    ///
+    /// # Errors
+    ///
     /// When it cannot be waited for, or a control group or an interface cannot
     /// be removed.
-    pub fn wait(mut self) -> Result<Exit, RunError> {
+    pub fn finish(mut self) -> Result<Ended, RunError> {
         let ended = loop {
             // Without a limit, so it returns only with an end.
             if let Some(ended) = self.child.pidfd.wait(None).map_err(RunError::Wait)? {
                 break ended;
             }
         };
-        let groups = self.tree.as_mut().map_or(Ok(()), RunTree::remove);
+        let killed_for_memory = self.groups.group.was_killed_for_memory();
+        let groups = self.groups.remove();
         if let Some((mut bridge, lease)) = self.network.take() {
             // The kernel would remove the interface with its namespace, but
             // only some time later.
@@ -170,7 +193,42 @@ impl Running {
             bridge.remove()?;
         }
         groups?;
-        Ok(ended.exit)
+        Ok(Ended { exit: ended.exit, killed_for_memory })
+    }
+}
+
+/// The control groups of one container.
+#[derive(Debug)]
+struct Groups {
+    group: Group,
+    /// What the group is in, unless the spec chose its place, or it needs none.
+    tree: Option<RunTree>,
+}
+
+impl Groups {
+    /// Makes those that a plan needs.
+    fn make(plan: &Plan, id: &str) -> Result<Self, RunError> {
+        let detect = || Hierarchy::detect(Path::new("/proc"), Path::new("/sys/fs/cgroup"));
+        if let Some(path) = plan.cgroups_path() {
+            let group = detect()?.group_at(path, plan.limits())?;
+            return Ok(Self { group, tree: None });
+        }
+        let controllers = plan.controllers();
+        if controllers.is_empty() {
+            return Ok(Self { group: Group::none("no limit was asked for"), tree: None });
+        }
+        let (tree, group) = detect()?.prepare_one(id, &controllers, plan.limits())?;
+        Ok(Self { group, tree: Some(tree) })
+    }
+
+    fn remove(&mut self) -> Result<(), CgroupError> {
+        match &mut self.tree {
+            Some(tree) => tree.remove(),
+            None => {
+                self.group.kill_all()?;
+                self.group.remove(REMOVAL_LIMIT)
+            }
+        }
     }
 }
 
@@ -186,8 +244,8 @@ impl Running {
 /// cell of a run, a limit that cannot be set is an error here: who asked for it
 /// relies on it.
 pub fn start(plan: &Plan, id: &str, streams: &Streams<'_>) -> Result<Running, RunError> {
-    let (child, tree) = in_groups(plan, id, |group| launch(plan, group, streams))?;
-    Ok(Running { child, tree, network: None })
+    let (child, groups) = in_groups(plan, id, |group| launch(plan, group, streams))?;
+    Ok(Running { child, groups, network: None })
 }
 
 /// Starts a container whose network is a bridge of its own with an address
@@ -208,7 +266,7 @@ pub fn start_on_bridge(plan: &Plan, id: &str, streams: &Streams<'_>) -> Result<R
         launch(&plan, group, streams)
     });
     match started {
-        Ok((child, tree)) => Ok(Running { child, tree, network: Some((bridge, lease)) }),
+        Ok((child, groups)) => Ok(Running { child, groups, network: Some((bridge, lease)) }),
         Err(error) => {
             // What went wrong first says more; the bridge goes by itself.
             let _ = bridge.detach(&lease);
@@ -222,29 +280,24 @@ fn in_groups(
     plan: &Plan,
     id: &str,
     launch: impl FnOnce(&Group) -> Result<Child, RunError>,
-) -> Result<(Child, Option<RunTree>), RunError> {
-    let controllers = plan.controllers();
-    if controllers.is_empty() {
-        return Ok((launch(&Group::none("no limit was asked for"))?, None));
-    }
-    let hierarchy = Hierarchy::detect(Path::new("/proc"), Path::new("/sys/fs/cgroup"))?;
-    let (mut tree, group) = hierarchy.prepare_one(id, &controllers, plan.limits())?;
-    let child = match group.remarks().first() {
+) -> Result<(Child, Groups), RunError> {
+    let mut groups = Groups::make(plan, id)?;
+    let child = match groups.group.remarks().first() {
         Some(remark) => Err(RunError::Limit(remark.clone())),
-        None => launch(&group),
+        None => launch(&groups.group),
     };
     match child {
-        Ok(child) => Ok((child, Some(tree))),
+        Ok(child) => Ok((child, groups)),
         Err(error) => {
             // What went wrong first says more.
-            let _ = tree.remove();
+            let _ = groups.remove();
             Err(error)
         }
     }
 }
 
 fn launch(plan: &Plan, group: &Group, streams: &Streams<'_>) -> Result<Child, RunError> {
-    let mut container = Container::prepare_direct(plan)?;
+    let mut container = Container::prepare_direct(&plan.with_own_keyring())?;
     Ok(match streams {
         Streams::Given(Stdio { input, output, error }) => {
             container.launch(group, &[(*input, 0), (*output, 1), (*error, 2)])?

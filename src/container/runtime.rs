@@ -37,6 +37,9 @@ pub enum PrepareError {
         /// The cause.
         source: io::Error,
     },
+    /// The caller's own cgroup namespace could not be opened.
+    #[error("cannot open {CGROUP_NAMESPACE}")]
+    CgroupNamespace(#[source] io::Error),
     /// A namespace to enter is of another kind.
     #[error("`{field}.path` cannot be `{}`: it is a namespace of the kind {found:?}", path.display())]
     Kind {
@@ -95,7 +98,7 @@ impl Container {
         if !plan.can_be_prepared() {
             return Self::prepare_direct(plan);
         }
-        let mut handles = open_joined(plan.joined())?;
+        let mut handles = open_handles(plan)?;
         handles.push(mount_namespace(&plan.root_steps()).map_err(PrepareError::Root)?);
         let command = Command::new(
             Program::Paths(plan.program.clone()),
@@ -120,7 +123,7 @@ impl Container {
         if plan.has_hooks() {
             return Err(PrepareError::Hooks);
         }
-        let handles = open_joined(plan.joined())?;
+        let handles = open_handles(plan)?;
         let mut command = Command::new(
             Program::Paths(plan.program.clone()),
             plan.arguments.clone(),
@@ -159,7 +162,7 @@ impl Container {
         plan: &Plan,
         keyring: Option<CString>,
     ) -> Result<Command, PrepareError> {
-        let handles = open_joined(plan.joined())?;
+        let handles = open_handles(plan)?;
         let mut command = Command::new(
             Program::Paths(plan.program.clone()),
             plan.arguments.clone(),
@@ -338,9 +341,20 @@ impl HeldContainer {
     }
 }
 
-/// Opens the namespaces that instances enter.
-fn open_joined(joined: &[Joined]) -> Result<Vec<OwnedFd>, PrepareError> {
-    joined.iter().map(open_one).collect()
+/// The cgroup namespace that children are born into.
+const CGROUP_NAMESPACE: &str = "/proc/self/ns/cgroup";
+
+/// Opens the namespaces that instances enter, in the order of their handles.
+fn open_handles(plan: &Plan) -> Result<Vec<OwnedFd>, PrepareError> {
+    let mut handles = Vec::new();
+    if plan.borrows_cgroup_namespace() {
+        let own = File::open(CGROUP_NAMESPACE).map_err(PrepareError::CgroupNamespace)?;
+        handles.push(own.into());
+    }
+    for joined in plan.joined() {
+        handles.push(open_one(joined)?);
+    }
+    Ok(handles)
 }
 
 fn open_one(joined: &Joined) -> Result<OwnedFd, PrepareError> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +48,10 @@ pub enum BackendName {
     Process,
     /// Our own container runtime.
     Container,
+    /// A virtual machine of bare KVM, without an operating system: how little
+    /// a machine can cost. A floor, not an arm.
+    #[serde(rename = "kvm-bare")]
+    KvmBare,
     /// A QEMU virtual machine.
     Vm,
     /// No real instance: exact timings, for testing the pipeline itself.
@@ -55,7 +60,8 @@ pub enum BackendName {
 
 impl BackendName {
     /// All backends, in the order in which reports list them.
-    pub const ALL: [Self; 4] = [Self::Process, Self::Container, Self::Vm, Self::Mock];
+    pub const ALL: [Self; 5] =
+        [Self::Process, Self::Container, Self::KvmBare, Self::Vm, Self::Mock];
 
     /// The name used in files and flags.
     #[must_use]
@@ -63,6 +69,7 @@ impl BackendName {
         match self {
             Self::Process => "process",
             Self::Container => "container",
+            Self::KvmBare => "kvm-bare",
             Self::Vm => "vm",
             Self::Mock => "mock",
         }
@@ -169,11 +176,17 @@ impl<'de> Deserialize<'de> for Workload {
 }
 
 /// Parameters of a cell: names and values, in canonical (sorted) order.
-/// [`fmt::Display`] and [`FromStr`] use `k=v;k=v`.
+/// [`fmt::Display`] and [`FromStr`] use `k=v;k=v`. Clones share the map: every
+/// sample of a cell carries it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Params(pub BTreeMap<String, String>);
+pub struct Params(pub Arc<BTreeMap<String, String>>);
 
 impl Params {
+    /// The map, to be changed; other clones keep what they have.
+    pub fn edit(&mut self) -> &mut BTreeMap<String, String> {
+        Arc::make_mut(&mut self.0)
+    }
+
     /// The value of one parameter.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
@@ -209,7 +222,7 @@ impl FromStr for Params {
                 _ => return Err(ParamsError(text.to_owned())),
             }
         }
-        Ok(Self(params))
+        Ok(Self(Arc::new(params)))
     }
 }
 
@@ -240,18 +253,34 @@ pub struct CellKey {
 }
 
 impl CellKey {
+    /// Whether the cell shows how little its technique can cost, with nothing
+    /// put inside: it is compared with nothing and stands for no arm.
+    #[must_use]
+    pub fn is_floor(&self) -> bool {
+        self.backend == BackendName::KvmBare || self.params.get("kernel") == Some("stub")
+    }
+
     /// The backend with the parameters that tell its cells apart, for a
     /// chart's legend or a table's first column: `vm microvm`, `container`,
-    /// `container-pooled`.
+    /// `container-pooled`, `vm-clone microvm`.
     #[must_use]
     pub fn label(&self) -> String {
-        let mut label = self.backend.as_str().to_owned();
+        let stub = self.params.get("kernel") == Some("stub");
+        let mut label = if stub { "qemu-stub" } else { self.backend.as_str() }.to_owned();
         if self.params.get("pool") == Some("yes") {
             label.push_str("-pooled");
         }
-        for (name, value) in self.params.0.iter().filter(|(name, _)| *name != "pool") {
+        if let Some(start) = self.params.get("start") {
+            label.push('-');
+            label.push_str(start);
+        }
+        let named = |name: &str| name == "pool" || name == "start";
+        for (name, value) in self.params.0.iter().filter(|(name, _)| !named(name)) {
             label.push(' ');
             match name.as_str() {
+                "kernel" if stub => {
+                    label.pop();
+                }
                 "machine" | "kernel" | "accel" => label.push_str(value),
                 "control" => label.push_str("(control)"),
                 _ => {

@@ -22,9 +22,22 @@ pub enum Mark {
     SetUp,
     /// The creating call returned: the program is executed.
     Spawned,
-    /// The virtual machine monitor answers on its control socket.
+    /// `/dev/kvm` is open; this and the next three marks are known of a
+    /// machine of bare KVM only.
+    KvmOpened,
+    /// The machine is created.
+    VmCreated,
+    /// The machine has its memory, with the program in it.
+    VmMemory,
+    /// The machine has its processor.
+    VcpuCreated,
+    /// The virtual machine monitor answers on its control socket; without
+    /// one, the machine is about to run.
     VmmReady,
-    /// First sign of life of the guest kernel on its console.
+    /// A guest that was saved before goes on; its kernel started long ago.
+    Resumed,
+    /// First sign of life of the guest kernel on its console; of a machine of
+    /// bare KVM its guest's first exit.
     Kernel,
     /// First instruction of our own program inside the instance.
     Init,
@@ -43,13 +56,18 @@ pub enum Mark {
 
 impl Mark {
     /// All marks in the order of time.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 18] = [
         Self::Request,
         Self::Cgroup,
         Self::Cloned,
         Self::SetUp,
         Self::Spawned,
+        Self::KvmOpened,
+        Self::VmCreated,
+        Self::VmMemory,
+        Self::VcpuCreated,
         Self::VmmReady,
+        Self::Resumed,
         Self::Kernel,
         Self::Init,
         Self::Ready,
@@ -68,7 +86,12 @@ impl Mark {
             Self::Cloned => "cloned",
             Self::SetUp => "set_up",
             Self::Spawned => "spawned",
+            Self::KvmOpened => "kvm_opened",
+            Self::VmCreated => "vm_created",
+            Self::VmMemory => "vm_memory",
+            Self::VcpuCreated => "vcpu_created",
             Self::VmmReady => "vmm_ready",
+            Self::Resumed => "resumed",
             Self::Kernel => "kernel",
             Self::Init => "init",
             Self::Ready => "ready",
@@ -169,15 +192,12 @@ impl Metric {
 
     /// Every metric there is, in the order in which reports list them.
     pub fn all() -> impl Iterator<Item = Self> {
-        use Mark::{
-            Cgroup, Cloned, Exited, Gone, Init, Kernel, Ready, Removed, SetUp, Spawned, VmmReady,
-        };
-        let startup =
-            [Cgroup, Cloned, SetUp, Spawned, VmmReady, Kernel, Init, Ready, Exited, Removed, Gone];
-        startup
+        let ends = [Mark::Exited, Mark::Removed, Mark::Gone];
+        Mark::ALL
             .into_iter()
+            .filter(|mark| !matches!(mark, Mark::Request | Mark::Stop))
             .map(Self::Startup)
-            .chain([Exited, Removed, Gone].into_iter().map(Self::Stop))
+            .chain(ends.into_iter().map(Self::Stop))
             .chain([Self::PoolRefill, Self::HttpAnswer])
             .chain(Ledger::ALL.into_iter().map(Self::Memory))
             .chain(Ledger::ALL.into_iter().map(Self::Marginal))

@@ -108,7 +108,7 @@ fn idle(backend: &mut dyn Backend) -> Result<(Vec<f64>, Vec<f64>), BackendError>
     let mut key = cell(backend.name(), Workload::Pause);
     if key.backend == BackendName::Vm {
         let machine = [("kernel", "tuned"), ("machine", "microvm")];
-        key.params.0.extend(machine.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        key.params.edit().extend(machine.map(|(name, value)| (name.to_owned(), value.to_owned())));
     }
     backend.versions()?;
     let prepared = backend.prepare(&key)?;

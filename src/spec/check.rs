@@ -185,7 +185,7 @@ fn params(backend: BackendName, cell: &CellWire) -> Result<Params, Located> {
             };
             Located { at, problem }
         })?;
-        params.0.insert(name.get_ref().clone(), canonical);
+        params.edit().insert(name.get_ref().clone(), canonical);
     }
     normalise(backend, &mut params);
     Ok(params)
@@ -213,7 +213,7 @@ fn sensible(key: &CellKey) -> Result<(), Problem> {
     }
     let memory = match key.backend {
         BackendName::Container | BackendName::Vm => param_value(key, "memory"),
-        BackendName::Process | BackendName::Mock => None,
+        BackendName::Process | BackendName::KvmBare | BackendName::Mock => None,
     };
     if let (Workload::Touch(mib), Some(memory)) = (key.workload, memory) {
         let fits = memory.parse().is_ok_and(|Bytes(bytes)| u64::from(mib) * MIB < bytes);

@@ -129,10 +129,11 @@ const VM: &[Param] = &[
     },
     Param {
         name: "kernel",
-        kind: Kind::OneOf(&["tuned", "distro"]),
+        kind: Kind::OneOf(&["tuned", "distro", "stub"]),
         default: Some("tuned"),
         always: true,
-        about: "guest kernel: our small one, or the distribution's as it is",
+        about: "guest kernel: our small one, or the distribution's as it is; stub: a guest of a few \
+                instructions without an operating system, for the workload exit",
     },
     Param {
         name: "memory",
@@ -156,6 +157,14 @@ const VM: &[Param] = &[
         about: "accelerator: the best that boots a real kernel here, or this one",
     },
     CACHE,
+    Param {
+        name: "start",
+        kind: Kind::OneOf(&["cold", "clone", "restore"]),
+        default: Some("cold"),
+        always: false,
+        about: "cold: boots; clone: goes on from a snapshot whose memory all such guests map \
+                privately; restore: reads a whole snapshot",
+    },
 ];
 
 /// The parameters of a backend, in the order in which they are documented.
@@ -164,7 +173,7 @@ const VM: &[Param] = &[
 pub fn known_params(backend: BackendName) -> &'static [Param] {
     match backend {
         BackendName::Process => PROCESS,
-        BackendName::Mock => MOCK,
+        BackendName::KvmBare | BackendName::Mock => MOCK,
         BackendName::Container => CONTAINER,
         BackendName::Vm => VM,
     }
@@ -276,9 +285,9 @@ pub(super) fn normalise(backend: BackendName, params: &mut Params) {
             continue;
         };
         if param.always {
-            params.0.entry(param.name.to_owned()).or_insert_with(|| default.to_owned());
+            params.edit().entry(param.name.to_owned()).or_insert_with(|| default.to_owned());
         } else if params.get(param.name) == Some(default) {
-            params.0.remove(param.name);
+            params.edit().remove(param.name);
         }
     }
 }

@@ -10,11 +10,11 @@ use serde::Serialize;
 
 use super::compare::{Difference, Pair, Ratio, difference, holm, ratio_of_medians};
 use super::group::{self, CellData};
+use super::judge::{Evidence, Judge, LEVEL, Verdict, words};
 use super::order::{Sorted, median};
 use super::rank_sum::{rank_sum_p, ratio_between, values_needed};
-use super::verdict::{
-    Comparison, Evidence, Judge, LEVEL, Verdict, compare_pairs, is_comparable, is_control, is_null,
-    too_many_failures, words,
+use super::within::{
+    Comparison, compare_pairs, is_comparable, is_control, is_null, too_many_failures,
 };
 use crate::record::{CellKey, Experiment, Manifest, Metric, Sample, Workload};
 

@@ -9,7 +9,7 @@ use super::order::{Percentile, Sorted, median, median_interval};
 use super::slope::theil_sen;
 use super::summary::{CellSummary, Distribution, Marginal, MetricSummary, Summary};
 use super::timeline::{self, Marks};
-use super::verdict::{MAX_FAILED_SHARE, compare};
+use super::within::{MAX_FAILED_SHARE, compare};
 use crate::record::{Experiment, Ledger, Manifest, Metric, Outcome, SCHEMA_VERSION, Sample};
 
 /// Different numbers of instances that a marginal cost needs.

@@ -10,13 +10,14 @@ mod compare;
 mod export;
 mod flags;
 mod group;
+mod judge;
 mod moments;
 mod order;
 mod rank_sum;
 mod slope;
 mod summary;
 mod timeline;
-mod verdict;
+mod within;
 
 #[cfg(test)]
 mod simulation;
@@ -34,6 +35,7 @@ pub use compare::{
 };
 pub use export::COLUMNS;
 pub use flags::{Flag, OUTLIER_Z, flags};
+pub use judge::{LEAST_RATIO, LEVEL, Verdict};
 pub use moments::{lag1, mean, sample_sd};
 pub use order::{
     Interval, Percentile, Sorted, mad, median, median_interval, quantile, samples_needed,
@@ -42,9 +44,7 @@ pub use rank_sum::{rank_sum_p, ratio_between, values_needed};
 pub use slope::{Line, MAX_POINTS, theil_sen};
 pub use summary::{CellSummary, Distribution, Marginal, MetricSummary, Reason, Summary};
 pub use timeline::{Phase, TOLERANCE_NS, TimelineCheck};
-pub use verdict::{
-    Comparison, Control, LEAST_RATIO, LEVEL, MAX_FAILED_SHARE, Verdict, widest_ratio,
-};
+pub use within::{Comparison, Control, MAX_FAILED_SHARE, widest_ratio};
 
 /// Why a summary could not be written as text.
 #[derive(Debug, thiserror::Error)]

@@ -4,9 +4,10 @@
 //! `report/METHODOLOGY.md` states.
 
 use super::compare::{Pair, ratio_with};
+use super::judge::Verdict;
 use super::order::{Interval, Sorted, median_interval};
 use super::testing::{Noise, key, manifest, ok};
-use super::verdict::{Verdict, compare_with};
+use super::within::compare_with;
 
 /// Resamples here, fewer than behind a real summary: the ends of an interval
 /// then scatter a little more, around the same place.

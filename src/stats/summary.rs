@@ -10,7 +10,7 @@ use super::flags::Flag;
 use super::order::Interval;
 use super::slope::Line;
 use super::timeline::{Phase, TimelineCheck};
-use super::verdict::{Comparison, Control};
+use super::within::{Comparison, Control};
 use crate::record::{CellKey, Ledger, Metric, Outcome, RunState};
 
 /// The summary of one run.
@@ -166,7 +166,7 @@ impl CellSummary {
     /// Whether this is the null backend's second label, the A/A control.
     #[must_use]
     pub fn is_control(&self) -> bool {
-        super::verdict::is_control(&self.cell)
+        super::within::is_control(&self.cell)
     }
 
     /// Why the cell has no values, for a place where a number would stand.

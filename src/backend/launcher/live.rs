@@ -3,10 +3,13 @@
 
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 use std::time::Duration;
 
+use super::bare::Stamps;
 use super::order::{Failure, fd};
 use super::place::Network;
+use super::qmp::Conversation;
 use super::watch::{Goal, Source, Trouble, Watch};
 use crate::container::cgroup::Group;
 use crate::container::network::{Lease, Marked, Witness};
@@ -31,6 +34,10 @@ pub(super) enum Kind {
     Container,
     /// A virtual machine.
     Machine,
+    /// A virtual machine of bare KVM.
+    Bare,
+    /// One whose guest goes on from a snapshot.
+    Restored,
 }
 
 impl Kind {
@@ -38,9 +45,22 @@ impl Kind {
     fn marks(self) -> &'static [Mark] {
         match self {
             Self::Process | Self::Container => &[Mark::Spawned, Mark::Init, Mark::Ready],
+            Self::Bare => &[
+                Mark::Cloned,
+                Mark::SetUp,
+                Mark::KvmOpened,
+                Mark::VmCreated,
+                Mark::VmMemory,
+                Mark::VcpuCreated,
+                Mark::VmmReady,
+                Mark::Kernel,
+                Mark::Init,
+                Mark::Ready,
+            ],
             Self::Machine => {
                 &[Mark::Spawned, Mark::VmmReady, Mark::Kernel, Mark::Init, Mark::Ready]
             }
+            Self::Restored => &[Mark::Spawned, Mark::VmmReady, Mark::Resumed, Mark::Ready],
         }
     }
 
@@ -48,8 +68,10 @@ impl Kind {
     /// isa-debug-exit device turns code N into 2N+1.
     pub(super) fn code(self, exit: Exit) -> Option<u8> {
         match (self, exit) {
-            (Self::Machine, Exit::Code(code)) if code & 1 == 1 => u8::try_from(code >> 1).ok(),
-            (Self::Machine, _) | (_, Exit::Signal(_)) => None,
+            (Self::Machine | Self::Restored, Exit::Code(code)) if code & 1 == 1 => {
+                u8::try_from(code >> 1).ok()
+            }
+            (Self::Machine | Self::Restored, _) | (_, Exit::Signal(_)) => None,
             (_, Exit::Code(code)) => u8::try_from(code).ok(),
         }
     }
@@ -75,7 +97,7 @@ impl Wires {
         child.push((null.try_clone_to_owned()?, 0));
         child.push((write.try_clone()?, 1));
         child.push((write, 2));
-        if kind == Kind::Machine {
+        if matches!(kind, Kind::Machine | Kind::Restored) {
             let (read, write) = pipe()?;
             ears.push((Source::Console, read));
             child.push((write, fd::CONSOLE));
@@ -99,6 +121,8 @@ pub(super) struct Live {
     pub(super) marked: Option<Marked>,
     pub(super) lease: Option<Lease>,
     pub(super) refill: Option<u64>,
+    /// What its own process stamps.
+    pub(super) stamps: Option<Rc<Stamps>>,
 }
 
 impl Live {
@@ -112,16 +136,40 @@ impl Live {
     ) -> Result<(), Failure> {
         let until = Deadline::after(deadline);
         let result = self.watch.until(goal, self.pidfd.as_fd(), control, until);
+        if let Some(stamps) = &self.stamps {
+            stamps.add_to(&mut self.watch.timeline);
+        }
+        result.map_err(|trouble| self.failure(self.due(), self.explain(trouble, deadline)))
+    }
+
+    /// Has the guest saved, as the conversation says; it does not go on.
+    pub(super) fn save(
+        &mut self,
+        conversation: Conversation,
+        control: BorrowedFd<'_>,
+        deadline: Duration,
+    ) -> Result<(), Failure> {
+        let until = Deadline::after(deadline);
+        let watch = &mut self.watch;
+        let result = watch
+            .converse(conversation)
+            .and_then(|()| watch.until(Goal::Saved, self.pidfd.as_fd(), control, until));
         result.map_err(|trouble| {
-            let reason = match trouble {
-                Trouble::Deadline => format!("not within {:.1} s", deadline.as_secs_f64()),
-                Trouble::Died => self.how_it_died(),
-                Trouble::Said(text) => text,
-                Trouble::Orphaned => "the harness is gone".to_owned(),
-                Trouble::Io(call, error) => format!("cannot {call}: {error}"),
-            };
-            self.failure(self.due(), reason)
+            let (why, words) = (self.explain(trouble, deadline), self.watch.last_words());
+            let timeline = self.watch.timeline.clone();
+            Failure { due: Mark::Ready, reason: format!("snapshot: {why}{words}"), timeline }
         })
+    }
+
+    /// Why a wait ended without its goal, in words.
+    fn explain(&self, trouble: Trouble, deadline: Duration) -> String {
+        match trouble {
+            Trouble::Deadline => format!("not within {:.1} s", deadline.as_secs_f64()),
+            Trouble::Died => self.how_it_died(),
+            Trouble::Said(text) => text,
+            Trouble::Orphaned => "the harness is gone".to_owned(),
+            Trouble::Io(call, error) => format!("cannot {call}: {error}"),
+        }
     }
 
     /// Waits until the first process has ended and is reaped, stamps that,
@@ -175,8 +223,13 @@ impl Live {
     /// Stamps `stop` and asks the payload to end with code 0.
     pub(super) fn ask_to_stop(&mut self) -> Result<(), Failure> {
         self.watch.timeline.stamp(Mark::Stop, monotonic_ns());
+        self.ask_to_end(0)
+    }
+
+    /// Asks the payload to end with this code.
+    pub(super) fn ask_to_end(&mut self, code: u8) -> Result<(), Failure> {
         let sent = match self.watch.channel() {
-            Some(mut channel) => channel.write_all(&request(STOP, &[0])),
+            Some(mut channel) => channel.write_all(&request(STOP, &[code])),
             None => Err(std::io::ErrorKind::BrokenPipe.into()),
         };
         sent.map_err(|error| self.failure(Mark::Exited, format!("cannot ask it to stop: {error}")))

@@ -6,11 +6,14 @@
 //! dies in whatever way, the launcher sees its socket close and removes
 //! everything of the run.
 
+mod bare;
 mod delay;
 mod live;
 pub mod order;
 mod place;
+mod qmp;
 mod server;
+mod snapshot;
 mod template;
 mod watch;
 

@@ -1,6 +1,7 @@
 //! What the harness asks of the launcher, and what it answers: one message
 //! each way per order.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use oci_spec::runtime::Spec;
@@ -17,6 +18,8 @@ pub mod fd {
     pub const CONSOLE: i32 = 4;
     /// A machine monitor's control socket.
     pub const QMP: i32 = 5;
+    /// The saved state of a machine that goes on from a snapshot.
+    pub const STATE: i32 = 6;
 }
 
 /// How to make the instances of one cell.
@@ -38,6 +41,54 @@ pub enum Recipe {
     },
     /// A virtual machine monitor.
     Machine(Program),
+    /// The stub guest in a machine of bare KVM, made by a copy of the launcher.
+    Bare {
+        /// Bytes of memory that the machine gets.
+        memory: NonZeroUsize,
+    },
+    /// The same, whose guest goes on from a snapshot.
+    Restored {
+        /// What waits for the saved state.
+        program: Program,
+        /// What is started cold, once, and then saved.
+        source: Program,
+        /// What is saved where.
+        snapshot: Snapshot,
+    },
+}
+
+/// The files of a machine's snapshot.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Folder of all snapshots of the run. The launcher makes it, and
+    /// removes it at its end.
+    pub folder: PathBuf,
+    /// Which of them, unique in the run.
+    pub name: String,
+    /// Whether the guest's memory is a file that machines map; else it is
+    /// part of the state, and each reads its own copy.
+    pub mapped: bool,
+    /// Whether this QEMU can save to and load from a file by its name.
+    pub files: bool,
+    /// The code with which a guest is told to end after its first answer,
+    /// for a workload that runs to completion.
+    pub ends: Option<u8>,
+    /// Milliseconds until the cold guest must be ready, and then saved.
+    pub deadline_ms: u64,
+}
+
+impl Snapshot {
+    /// The file with the guest's memory, for a mapped one.
+    #[must_use]
+    pub fn memory_file(&self) -> PathBuf {
+        self.folder.join(format!("{}.memory", self.name))
+    }
+
+    /// The file with the state of its devices.
+    #[must_use]
+    pub fn state_file(&self) -> PathBuf {
+        self.folder.join(format!("{}.state", self.name))
+    }
 }
 
 /// A program to execute on the host.

@@ -4,15 +4,17 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use super::delay::Delay;
 use super::live::{Kind, Live, REMOVAL, Wires};
-use super::order::{Answer, Failure, Launched, Order, Recipe, Stopped, Until};
+use super::order::{Answer, Failure, Launched, Order, Recipe, Stopped, Until, fd};
 use super::place::{Ground, Network, Place};
+use super::snapshot::{self, Restore};
 use super::template::Template;
 use super::watch::{Goal, Watch};
 use crate::backend::Timeline;
@@ -21,7 +23,7 @@ use crate::container::network::{Bridge, Witness};
 use crate::errors::chain;
 use crate::record::Mark;
 use crate::sys::clock::monotonic_ns;
-use crate::sys::{fdpass, signals};
+use crate::sys::{fdpass, keyring, signals};
 
 /// Why the launcher cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +34,9 @@ pub enum ServeError {
     /// The cgroups of this host cannot be used at all.
     #[error("cannot look at the cgroups of this host")]
     Cgroups(#[source] CgroupError),
+    /// The keys of the caller's session would be within reach of instances.
+    #[error("cannot leave the session keyring (see /proc/sys/kernel/keys/maxkeys)")]
+    Keyring(#[source] Errno),
 }
 
 /// Serves orders from standard input until the harness closes it, then
@@ -46,6 +51,8 @@ pub fn serve(run_id: &str) -> Result<(), ServeError> {
         // whole terminal or session must not orphan what it started.
         signals::ignore(number).map_err(|error| ServeError::NoSocket(error.into()))?;
     }
+    // Once for all instances: nothing of it is in their time.
+    keyring::leave_session().map_err(ServeError::Keyring)?;
     let null = File::open("/dev/null").map_err(ServeError::NoSocket)?.into();
     let tree = Hierarchy::detect(Path::new("/proc"), Path::new("/sys/fs/cgroup"))
         .and_then(|hierarchy| hierarchy.prepare(run_id, &Controller::STANDARD))
@@ -54,7 +61,8 @@ pub fn serve(run_id: &str) -> Result<(), ServeError> {
     let ground = Ground { tree, bridge: None, witness };
     let (templates, live) = (HashMap::new(), HashMap::new());
     let (run_id, delay) = (run_id.to_owned(), Delay::from_environment());
-    let mut server = Server { control, null, run_id, ground, templates, live, delay };
+    let snapshots = None;
+    let mut server = Server { control, null, run_id, ground, templates, live, snapshots, delay };
     server.run();
     for live in server.live.values_mut() {
         live.destroy();
@@ -63,6 +71,9 @@ pub fn serve(run_id: &str) -> Result<(), ServeError> {
     // With them the pools' network namespaces.
     drop(server.templates);
     // What remains is found again by `unladen clean`.
+    if let Some(folder) = &server.snapshots {
+        let _ = std::fs::remove_dir_all(folder);
+    }
     drop(server.ground.bridge.map(Bridge::remove));
     let _ = server.ground.tree.remove();
     Ok(())
@@ -75,6 +86,8 @@ struct Server {
     ground: Ground,
     templates: HashMap<u32, Template>,
     live: HashMap<String, Live>,
+    /// The folder of the run's snapshots, once there is one.
+    snapshots: Option<PathBuf>,
     /// Set by tests of the suite itself only.
     delay: Option<Delay>,
 }
@@ -126,8 +139,13 @@ impl Server {
     }
 
     fn prepare(&mut self, number: u32, recipe: Recipe) -> Answer {
+        let restore = match self.restore(number, &recipe) {
+            Ok(restore) => restore,
+            Err(answer) => return *answer,
+        };
         match Template::new(recipe, &self.ground.tree, self.ground.witness.is_ok()) {
-            Ok(template) => {
+            Ok(mut template) => {
+                template.restore = restore;
                 if template.network == Network::Bridge && self.ground.bridge.is_none() {
                     match Bridge::create(&self.run_id) {
                         Ok(bridge) => self.ground.bridge = Some(bridge),
@@ -147,6 +165,29 @@ impl Server {
             }
             Err(error) => refused(chain(&error)),
         }
+    }
+
+    /// Makes the snapshot that a recipe's machines go on from, if they do.
+    fn restore(&mut self, number: u32, recipe: &Recipe) -> Result<Option<Restore>, Box<Answer>> {
+        let Recipe::Restored { source, snapshot, .. } = recipe else { return Ok(None) };
+        if self.snapshots.is_none() {
+            let folder = snapshot.folder.clone();
+            snapshot::empty_folder(&folder).map_err(|error| {
+                let reason = format!("cannot make the folder `{}`: {error}", folder.display());
+                Box::new(refused(reason))
+            })?;
+            self.snapshots = Some(folder);
+        }
+        let witnessed = self.ground.witness.is_ok();
+        let recipe = Recipe::Machine(source.clone());
+        let mut template = Template::new(recipe, &self.ground.tree, witnessed)
+            .map_err(|error| Box::new(refused(chain(&error))))?;
+        let (name, null, control) = (format!("source-{number}"), &self.null, &self.control);
+        let ground = &mut self.ground;
+        let result =
+            snapshot::take(&mut template, snapshot, ground, &name, null.as_fd(), control.as_fd())
+                .map_err(|failure| Box::new(Answer::Failed(failure)))?;
+        Ok(Some(Restore { snapshot: snapshot.clone(), result }))
     }
 
     fn launch(
@@ -170,10 +211,14 @@ impl Server {
         let mut live = start(template, ground, &instance, null, until, delay).map_err(failed)?;
         let control = self.control.as_fd();
         let witness = &mut self.ground.witness;
+        let ends = template.restore.as_ref().and_then(|restore| restore.snapshot.ends);
         let mut run = |live: &mut Live| -> Result<Option<u8>, Failure> {
             live.wait(Goal::Proved, control, deadline)?;
             if until == Until::Ready {
                 return Ok(None);
+            }
+            if let Some(code) = ends {
+                live.ask_to_end(code)?;
             }
             let code = live.exited(control, deadline)?;
             check_code(live, code)?;
@@ -256,7 +301,7 @@ fn refused(reason: String) -> Answer {
 }
 
 /// Makes an instance: the timed window begins here.
-fn start(
+pub(super) fn start(
     template: &mut Template,
     ground: &mut Ground,
     instance: &str,
@@ -269,8 +314,12 @@ fn start(
         reason: format!("start: {reason}"),
         timeline: Timeline::default(),
     };
-    let wires = Wires::new(template.kind, null).map_err(|error| early(error.to_string()))?;
+    let mut wires = Wires::new(template.kind, null).map_err(|error| early(error.to_string()))?;
     let mut watch = Watch::new(wires.ears);
+    if let Some(restore) = &template.restore {
+        wires.child.push((restore.snapshot.open().map_err(early)?, fd::STATE));
+        watch.restore(restore.snapshot.conversation(), restore.result);
+    }
     let mut place = settle(template, ground, instance, &mut watch.timeline).map_err(early)?;
     if let Some(delay) = delay {
         delay.spend();
@@ -286,9 +335,12 @@ fn start(
         }
     };
     let spawned = monotonic_ns();
-    watch.timeline.stamp(Mark::Cloned, child.begun);
-    watch.timeline.stamp(Mark::SetUp, child.set_up);
-    watch.timeline.stamp(Mark::Spawned, spawned);
+    // A copy of this process stamps for itself, and executes nothing.
+    if template.kind != Kind::Bare {
+        watch.timeline.stamp(Mark::Cloned, child.begun);
+        watch.timeline.stamp(Mark::SetUp, child.set_up);
+        watch.timeline.stamp(Mark::Spawned, spawned);
+    }
     // Whatever lives on is marked when it is to end.
     let netns = netns.as_ref().or(place.net.as_ref().map(|net| &net.netns));
     if let (Ok(witness), Some(netns), Until::Gone, None) =
@@ -307,6 +359,7 @@ fn start(
         // The namespace itself is the instance's alone from here on.
         lease: place.net.and_then(|net| net.lease),
         refill: place.refill,
+        stamps: template.stamps(),
     })
 }
 

@@ -4,13 +4,16 @@
 use std::ffi::{CString, NulError};
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::rc::Rc;
 
 use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
 
+use super::bare::{Bare, BareError, Stamps};
 use super::live::Kind;
 use super::order::{Program, Recipe};
 use super::place::{Net, Network, Pool};
+use super::snapshot::Restore;
 use crate::container::cgroup::{Group, Limits, RunTree};
 use crate::container::network::Netns;
 use crate::container::{
@@ -34,6 +37,9 @@ pub enum TemplateError {
     /// The container cannot be made.
     #[error("cannot prepare the container")]
     Container(#[from] PrepareError),
+    /// A machine of bare KVM cannot be had.
+    #[error("cannot prepare a machine of bare KVM")]
+    Bare(#[from] BareError),
 }
 
 /// A resolved recipe.
@@ -43,6 +49,8 @@ pub(super) struct Template {
     pub(super) network: Network,
     /// Places made beforehand, for a pooled cell.
     pub(super) pool: Option<Pool>,
+    /// What its machines go on from, once that is made.
+    pub(super) restore: Option<Restore>,
     /// What this host cannot give.
     pub(super) remarks: Vec<String>,
     maker: Maker,
@@ -54,6 +62,7 @@ enum Maker {
     Container(Box<Container>),
     Held(Box<HeldContainer>),
     Networked(Box<NetworkedContainer>),
+    Bare(Bare),
 }
 
 impl Template {
@@ -70,6 +79,10 @@ impl Template {
         let (kind, maker) = match recipe {
             Recipe::Process(program) => (Kind::Process, Maker::Plain(Box::new(plain(&program)?))),
             Recipe::Machine(program) => (Kind::Machine, Maker::Plain(Box::new(plain(&program)?))),
+            Recipe::Bare { memory } => (Kind::Bare, Maker::Bare(Bare::prepare(memory)?)),
+            Recipe::Restored { program, .. } => {
+                (Kind::Restored, Maker::Plain(Box::new(plain(&program)?)))
+            }
             Recipe::Container { spec, bundle, bridge, pooled } => {
                 let plan = Plan::from_spec(&spec, &bundle)?;
                 limits = plan.limits().clone();
@@ -102,7 +115,15 @@ impl Template {
             .map(|(controller, reason)| format!("no {controller} limit or reading: {reason}"))
             .chain(tree.remarks().iter().cloned())
             .collect();
-        Ok(Self { kind, limits, network, pool, remarks, maker })
+        Ok(Self { kind, limits, network, pool, restore: None, remarks, maker })
+    }
+
+    /// Where the newest instance's own process stamps, if it does.
+    pub(super) fn stamps(&self) -> Option<Rc<Stamps>> {
+        match &self.maker {
+            Maker::Bare(bare) => bare.stamps(),
+            _ => None,
+        }
     }
 
     /// Makes an instance's first process in its group, and gives the network
@@ -130,6 +151,7 @@ impl Template {
             (Maker::Networked(container), Some(net)) => {
                 container.launch(group, fds, &net.netns).map(alone)
             }
+            (Maker::Bare(bare), _) => return bare.launch(group, fds).map(alone),
             (Maker::Networked(_), None) => return Err("no network was made for it".to_owned()),
         };
         child.map_err(|error| chain(&error))

@@ -2,19 +2,23 @@
 //! arrives.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::poll::{PollFd, PollFlags, poll};
 
 use super::super::Timeline;
-use crate::payload::protocol::WorkResult;
-use crate::payload::{Decoder, Event};
+use super::qmp::{self, Conversation, Lines, QmpError, Reaction};
+use crate::payload::protocol::{PING, WorkResult};
+use crate::payload::{Decoder, Event, request};
 use crate::record::Mark;
 use crate::sys::clock::{Deadline, monotonic_ns};
 
 /// How much of a console or of stderr is kept for a message, in bytes.
 const TAIL: usize = 2048;
+
+/// What a restored guest's first answer must bring back.
+const NONCE: u64 = 0x5245_5355_4D45_4421;
 
 /// Something that an instance is heard on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +38,8 @@ pub(super) enum Source {
 pub(super) enum Goal {
     /// The workload is ready and its proof of work has arrived.
     Proved,
+    /// The guest is saved.
+    Saved,
     /// The first process ended.
     Exited,
 }
@@ -60,6 +66,12 @@ pub(super) struct Watch {
     decoder: Decoder,
     console: Vec<u8>,
     stderr: Vec<u8>,
+    lines: Lines,
+    conversation: Option<Conversation>,
+    saved: bool,
+    /// What the guest had proved before it was saved, for one that goes on
+    /// from there.
+    inherited: Option<WorkResult>,
     /// The marks so far.
     pub(super) timeline: Timeline,
     /// The proof of work, once it has arrived.
@@ -75,6 +87,10 @@ impl Watch {
             decoder: Decoder::default(),
             console: Vec::new(),
             stderr: Vec::new(),
+            lines: Lines::default(),
+            conversation: None,
+            saved: false,
+            inherited: None,
             timeline: Timeline::default(),
             result: None,
         }
@@ -84,6 +100,19 @@ impl Watch {
     pub(super) fn channel(&self) -> Option<&File> {
         let found = self.sources.iter().find(|(source, _)| *source == Source::Channel);
         found.map(|(_, file)| file)
+    }
+
+    /// Expects a guest that goes on from a snapshot in which it had proved
+    /// `inherited`: its first answer makes it ready.
+    pub(super) fn restore(&mut self, conversation: Conversation, inherited: WorkResult) {
+        self.conversation = Some(conversation);
+        self.inherited = Some(inherited);
+    }
+
+    /// Begins to talk to the machine monitor.
+    pub(super) fn converse(&mut self, conversation: Conversation) -> Result<(), Trouble> {
+        self.conversation = Some(conversation);
+        self.talk(monotonic_ns())
     }
 
     /// Waits until the goal is reached. `exit` becomes readable when the
@@ -96,8 +125,10 @@ impl Watch {
         deadline: Deadline,
     ) -> Result<(), Trouble> {
         loop {
-            if goal == Goal::Proved && self.result.is_some() {
-                return Ok(());
+            match goal {
+                Goal::Proved if self.result.is_some() => return Ok(()),
+                Goal::Saved if self.saved => return Ok(()),
+                _ => {}
             }
             let (heard, exited, orphaned) = self.listen(exit, control, deadline)?;
             if orphaned {
@@ -157,7 +188,11 @@ impl Watch {
             return Ok(());
         }
         match source {
-            Source::Qmp => self.timeline.stamp(Mark::VmmReady, now),
+            Source::Qmp => {
+                self.timeline.stamp(Mark::VmmReady, now);
+                self.lines.push(&buffer[..n]);
+                return self.talk(now);
+            }
             Source::Console => {
                 self.timeline.stamp(Mark::Kernel, now);
                 keep_tail(&mut self.console, &buffer[..n]);
@@ -168,16 +203,62 @@ impl Watch {
         Ok(())
     }
 
+    /// Answers what the machine monitor has said. Without a conversation
+    /// its lines wait.
+    fn talk(&mut self, now: u64) -> Result<(), Trouble> {
+        let said = |error: QmpError| Trouble::Said(error.to_string());
+        while let Some(conversation) = &mut self.conversation
+            && let Some(line) = self.lines.next().map_err(said)?
+        {
+            match conversation.hear(qmp::parse(&line).map_err(said)?).map_err(said)? {
+                Reaction::Wait => {}
+                Reaction::Send(bytes) => self.say(Source::Qmp, &bytes)?,
+                Reaction::Saved => self.saved = true,
+                Reaction::Resumed => {
+                    self.timeline.stamp(Mark::Resumed, now);
+                    self.say(Source::Channel, &request(PING, &NONCE.to_le_bytes()))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes to a source. One that was closed has more to tell by its end.
+    fn say(&mut self, to: Source, bytes: &[u8]) -> Result<(), Trouble> {
+        let Some((_, file)) = self.sources.iter_mut().find(|(source, _)| *source == to) else {
+            return Ok(());
+        };
+        match file.write_all(bytes) {
+            Err(error)
+                if !matches!(
+                    error.kind(),
+                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+                ) =>
+            {
+                Err(Trouble::Io("write", error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Understands bytes of the payload.
     fn hear(&mut self, bytes: &[u8], now: u64) -> Result<(), Trouble> {
         for event in self.decoder.push(bytes) {
             match event {
+                Event::Pong(NONCE) if self.inherited.is_some() && self.result.is_none() => {
+                    self.timeline.stamp(Mark::Ready, now);
+                    self.result = self.inherited;
+                }
+                Event::Init | Event::Ready | Event::Result(_) if self.inherited.is_some() => {
+                    return Err(Trouble::Said(format!("it began afresh: {event:?}")));
+                }
                 Event::Init => self.timeline.stamp(Mark::Init, now),
                 Event::Ready => self.timeline.stamp(Mark::Ready, now),
                 Event::Result(result) => self.result = Some(result),
                 Event::Error(text) => return Err(Trouble::Said(format!("payload: {text}"))),
                 // Serial ports may carry noise before the first mark.
-                Event::Garbage(_) if self.timeline.at(Mark::Init).is_none() => {}
+                Event::Garbage(_)
+                    if self.timeline.at(Mark::Init).is_none() && self.result.is_none() => {}
                 other => return Err(Trouble::Said(format!("unexpected on channel: {other:?}"))),
             }
         }

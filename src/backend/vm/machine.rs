@@ -11,6 +11,9 @@ use crate::payload::protocol::{ENV_CHANNEL, ENV_END, ENV_RUN, ENV_WORKLOAD};
 use crate::record::{ArtefactFact, CellKey, Experiment, Workload};
 use crate::spec::param_value;
 
+/// The value of the parameter `kernel` for a guest without an operating system.
+pub(super) const STUB: &str = "stub";
+
 /// The serial port that is the payload's channel in every machine.
 const GUEST_CHANNEL: &str = "/dev/ttyS1";
 
@@ -42,15 +45,16 @@ impl Qemu {
 pub(super) struct Machine {
     /// `microvm` or `q35`.
     pub(super) kind: String,
-    /// `tuned` or `distro`.
+    /// `tuned`, `distro` or `stub`.
     pub(super) kernel_kind: String,
     /// The kernel's file.
     pub(super) kernel: PathBuf,
-    initrd: PathBuf,
+    initrd: Option<PathBuf>,
     memory: String,
     cpus: String,
     purpose: &'static str,
-    workload: Workload,
+    /// What its payload does.
+    pub(super) workload: Workload,
     tsc_khz: Option<String>,
 }
 
@@ -63,16 +67,22 @@ impl Machine {
         if kernel_kind == "distro" {
             arguments.push("--distro".to_owned());
         }
-        let kernel = assets.script("guest/kernel.sh", &arguments).map_err(|source| {
-            let flags = if kernel_kind == "distro" { " --distro" } else { "" };
-            let script = format!("{}{flags}", assets.script_path("guest/kernel.sh").display());
-            VmError::NoKernel { script, source }
-        })?;
+        let kernel = || {
+            assets.script("guest/kernel.sh", &arguments).map_err(|source| {
+                let flags = if kernel_kind == "distro" { " --distro" } else { "" };
+                let script = format!("{}{flags}", assets.script_path("guest/kernel.sh").display());
+                VmError::NoKernel { script, source }
+            })
+        };
+        let (kernel, initrd) = match kernel_kind.as_str() {
+            STUB => (assets.stub()?, None),
+            _ => (kernel()?.trim().into(), Some(assets.initramfs()?)),
+        };
         Ok(Self {
             kind: value("machine"),
             kernel_kind,
-            kernel: kernel.trim().into(),
-            initrd: assets.initramfs()?,
+            kernel,
+            initrd,
             memory: value("memory"),
             cpus: value("cpus"),
             purpose: match cell.experiment {
@@ -93,12 +103,20 @@ impl Machine {
         Self { workload: Workload::Exit, purpose: "start", ..self.clone() }
     }
 
-    /// What the launcher executes.
+    /// The same machine with a payload that waits for requests: one that
+    /// ended at once could not be saved.
+    pub(super) fn waiting(&self) -> Self {
+        let workload = if self.workload.ends() { Workload::Pause } else { self.workload };
+        Self { workload, ..self.clone() }
+    }
+
+    /// What the launcher executes; `more` flags are given to the script.
     pub(super) fn program(
         &self,
         assets: &Assets,
         accelerator: Accelerator,
         run_id: &str,
+        more: &[&str],
     ) -> Result<Program, VmError> {
         let append = format!(
             "{ENV_CHANNEL}={GUEST_CHANNEL} {ENV_END}=debug-exit {ENV_WORKLOAD}={}",
@@ -107,12 +125,11 @@ impl Machine {
         let (channel, console, qmp) =
             (fd::CHANNEL.to_string(), fd::CONSOLE.to_string(), fd::QMP.to_string());
         let kernel = self.kernel.display().to_string();
-        let initrd = self.initrd.display().to_string();
+        let initrd = self.initrd.as_ref().map(|path| path.display().to_string());
         let name = format!("unladen-{run_id}");
         let mut arguments = vec!["--print"];
         for (flag, value) in [
             ("--kernel", &kernel),
-            ("--initrd", &initrd),
             ("--memory", &self.memory),
             ("--cpus", &self.cpus),
             ("--name", &name),
@@ -124,9 +141,13 @@ impl Machine {
             arguments.extend([flag, value.as_str()]);
         }
         arguments.extend(["--accel", accelerator.as_str(), "--for", self.purpose]);
+        if let Some(initrd) = &initrd {
+            arguments.extend(["--initrd", initrd]);
+        }
         if let Some(khz) = &self.tsc_khz {
             arguments.extend(["--tsc-khz", khz]);
         }
+        arguments.extend(more);
         let arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
         let script = format!("vm/{}.sh", self.kind);
         let printed = assets.script(&script, &arguments)?;
@@ -138,16 +159,19 @@ impl Machine {
 
     /// The files whose pages a cold start reads again. Firmware and shared
     /// libraries are not among them: what other programs use stays cached.
-    pub(super) fn files<'a>(&'a self, qemu: &'a Qemu) -> [&'a Path; 3] {
-        [&qemu.path, &self.kernel, &self.initrd]
+    pub(super) fn files<'a>(&'a self, qemu: &'a Qemu) -> Vec<&'a Path> {
+        [qemu.path.as_path(), &self.kernel].into_iter().chain(self.initrd.as_deref()).collect()
     }
 
     /// The files that take part.
     pub(super) fn artefacts(&self, qemu: &Qemu) -> Result<Vec<ArtefactFact>, AssetsError> {
-        Ok(vec![
+        let mut facts = vec![
             artefact("qemu", &qemu.path)?,
             artefact(&format!("guest kernel {}", self.kernel_kind), &self.kernel)?,
-            artefact("initramfs", &self.initrd)?,
-        ])
+        ];
+        if let Some(initrd) = &self.initrd {
+            facts.push(artefact("initramfs", initrd)?);
+        }
+        Ok(facts)
     }
 }

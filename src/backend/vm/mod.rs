@@ -5,6 +5,7 @@
 mod accelerator;
 mod inventory;
 mod machine;
+pub(super) mod snapshot;
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -13,17 +14,27 @@ use std::time::Duration;
 pub use accelerator::{Accelerator, VmError};
 pub use inventory::inventory;
 use machine::Machine;
+use snapshot::{Guests, Start};
 
 use super::cold::cold_files;
+use super::kvm_bare::only_exit;
 use super::launcher::order::Recipe;
 use super::process::own_version;
 use super::{Assets, Backend, BackendError, Instance, Prepared, Real, Until};
+use crate::payload::stub;
 use crate::record::{ArtefactFact, BackendName, CellKey, Version};
 use crate::spec::param_value;
 
 /// Time that a guest may take until its workload is ready. A software
 /// emulated distribution kernel takes some two seconds on an idle host.
 const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Least time for a trial boot under KVM.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The same for the stub: where KVM has to emulate much, the firmware alone
+/// takes seconds, and it comes to its end all the same.
+const STUB_PATIENCE: Duration = Duration::from_secs(15);
 
 /// QEMU as a backend.
 #[derive(Debug)]
@@ -34,13 +45,15 @@ pub struct Vm {
     qemu: Option<machine::Qemu>,
     accelerators: HashMap<String, accelerator::Probe>,
     artefacts: Vec<ArtefactFact>,
+    /// Cells prepared so far.
+    prepared: u32,
 }
 
 impl Vm {
     pub(super) fn new(real: Real, assets: Rc<Assets>, run_id: &str) -> Self {
         let run_id = run_id.to_owned();
         let (accelerators, artefacts) = (HashMap::new(), Vec::new());
-        Self { real, assets, run_id, qemu: None, accelerators, artefacts }
+        Self { real, assets, run_id, qemu: None, accelerators, artefacts, prepared: 0 }
     }
 
     /// QEMU's path and version, asked for once.
@@ -79,7 +92,8 @@ impl Vm {
         if let Err(reason) = accelerator::kvm_opens() {
             return Ok(accelerator::Probe::tcg(reason));
         }
-        let patience = tcg.saturating_mul(3).max(Duration::from_secs(2));
+        let least = if machine.kernel_kind == machine::STUB { STUB_PATIENCE } else { PATIENCE };
+        let patience = tcg.saturating_mul(3).max(least);
         match self.trial_boot(machine, Accelerator::Kvm, patience) {
             Ok(_) => Ok(accelerator::Probe::kvm()),
             Err(BackendError::Failed(failure)) => Ok(accelerator::Probe::tcg(format!(
@@ -99,7 +113,7 @@ impl Vm {
         deadline: Duration,
     ) -> Result<Duration, BackendError> {
         let program =
-            machine.program(&self.assets, accelerator, &self.run_id).map_err(unavailable)?;
+            machine.program(&self.assets, accelerator, &self.run_id, &[]).map_err(unavailable)?;
         let (template, remarks) = self.real.prepare(Recipe::Machine(program))?;
         let accelerator = Some(accelerator);
         let (command, cold) = (Vec::new(), Vec::new());
@@ -134,7 +148,18 @@ impl Backend for Vm {
     fn prepare(&mut self, cell: &CellKey) -> Result<Prepared, BackendError> {
         let qemu = self.qemu()?;
         let machine = Machine::of(cell, &self.assets).map_err(unavailable)?;
+        let is_stub = machine.kernel_kind == machine::STUB;
+        if is_stub && cell.workload != stub::WORKLOAD {
+            return Err(only_exit());
+        }
         let accelerator = match param_value(cell, "accel") {
+            // A floor that cannot be had is no failure of the run.
+            Some("kvm") if is_stub => match self.accelerator(&machine)? {
+                accelerator::Probe { best: Accelerator::Kvm, .. } => Accelerator::Kvm,
+                accelerator::Probe { reason, .. } => {
+                    return Err(BackendError::Unavailable(reason.unwrap_or_default()));
+                }
+            },
             Some("kvm") => Accelerator::Kvm,
             Some("tcg") => Accelerator::Tcg,
             _ => self.accelerator(&machine.probing())?.best,
@@ -144,13 +169,25 @@ impl Backend for Vm {
                 self.artefacts.push(fact);
             }
         }
-        let program =
-            machine.program(&self.assets, accelerator, &self.run_id).map_err(unavailable)?;
-        let command = program.argv.clone();
-        let (template, remarks) = self.real.prepare(Recipe::Machine(program))?;
-        let accelerator = Some(accelerator);
+        self.prepared += 1;
         let deadline = self.real.deadline(DEADLINE);
         let cold = cold_files(cell, &machine.files(&qemu));
+        let start = Start::of(cell);
+        if !cold.is_empty() && param_value(cell, "start") != Some("cold") {
+            let reason = "cache=cold is for guests that boot: the memory of a clone is never cold";
+            return Err(BackendError::Unavailable(reason.to_owned()));
+        }
+        let guests = Guests {
+            machine: &machine,
+            qemu: &qemu,
+            assets: &self.assets,
+            accelerator,
+            run_id: &self.run_id,
+            deadline,
+        };
+        let (recipe, command) = guests.recipe(start, self.prepared).map_err(unavailable)?;
+        let (template, remarks) = self.real.prepare(recipe)?;
+        let accelerator = Some(accelerator);
         Ok(Prepared { template, command, remarks, accelerator, deadline, cold })
     }
 

@@ -32,6 +32,8 @@ pub(super) struct Request {
 /// A root filesystem as the specification does not say it.
 #[derive(Debug)]
 enum Root {
+    /// The folder that it names, as the configuration of a bundle says.
+    Bundle,
     /// The folder that it names.
     Folder,
     /// That folder, and changes are dropped at the end.
@@ -55,7 +57,7 @@ impl Request {
     fn of_bundle(bundle: &Path) -> Result<Self, ContainerError> {
         let bundle = Bundle::load(bundle)?;
         let (spec, folder) = (bundle.spec().clone(), bundle.folder().to_owned());
-        Ok(Self { spec, bundle: folder, root: Root::Folder })
+        Ok(Self { spec, bundle: folder, root: Root::Bundle })
     }
 
     fn of_rootfs(args: &RunArgs, rootfs: PathBuf) -> Result<Self, ContainerError> {
@@ -132,8 +134,9 @@ impl Request {
     pub(super) fn plan(&self) -> Result<Plan, ContainerError> {
         let plan = Plan::from_spec(&self.spec, &self.bundle)?;
         Ok(match &self.root {
-            Root::Folder => plan,
-            Root::Scratch => plan.with_scratch_layer()?,
+            Root::Bundle => plan,
+            Root::Folder => plan.without_devices_in_root(),
+            Root::Scratch => plan.without_devices_in_root().with_scratch_layer()?,
             Root::Layers { overlay, .. } => {
                 let process = self.spec.process().as_ref();
                 plan.with_overlay(overlay, process.map_or(Path::new("/"), |process| process.cwd()))?

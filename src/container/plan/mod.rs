@@ -3,6 +3,7 @@
 //! A plan is pure data; nothing is made here. What the suite cannot do is
 //! refused by the field's name, never left out.
 
+mod cgroup_mounts;
 mod devices;
 mod held;
 mod identity;
@@ -25,12 +26,14 @@ use std::path::{Path, PathBuf};
 use nix::sched::CloneFlags;
 use oci_spec::runtime::{Linux, Process, Spec};
 
+use self::cgroup_mounts::View;
 pub(super) use self::held::{BEFORE_PIVOT, Joining, SET_UP};
 pub(super) use self::identity::BY_NUMBER;
 pub(super) use self::limits::limits as limits_of;
 use self::mounts::{Mounts, Request};
 use self::namespaces::Namespaces;
 pub(super) use self::namespaces::{IdMaps, Joined};
+use self::options::NO_DEVICES;
 pub(super) use self::options::names as mount_options;
 use self::scratch::Scratch;
 pub(super) use self::supported::check as check_fields;
@@ -106,6 +109,7 @@ pub struct Plan {
     pub(super) arguments: Vec<CString>,
     pub(super) environment: Vec<CString>,
     pub(super) limits: Limits,
+    cgroups_path: Option<PathBuf>,
     rootfs: CString,
     /// Layers of an image over it; it is a mount point only, then.
     overlay: Option<overlay::Layers>,
@@ -117,11 +121,15 @@ pub struct Plan {
     /// Whose terminal is made, if one is.
     terminal: Option<u32>,
     hooks: bool,
+    /// Whether each instance leaves the session keyring of its maker.
+    own_keyring: bool,
     /// Files of `/proc` that are written from inside the namespaces.
     settings: Vec<Step>,
     mounts: Mounts,
     /// Whether the root receives what the host mounts in it later.
     root_receives: bool,
+    /// Whether device nodes in the root, if it is a folder, are of use.
+    root_has_devices: bool,
     /// Names, loopback, masks: after all mounts.
     features: Vec<Step>,
     /// From the arrangement of descriptors to the end.
@@ -169,6 +177,7 @@ impl Plan {
             rootfs: &rootfs,
             bundle,
             readonly: root.readonly().unwrap_or(false),
+            view: View::of(&namespaces),
             cwd: process.cwd(),
             console: process.terminal().unwrap_or(false),
         })?;
@@ -190,6 +199,7 @@ impl Plan {
             arguments: strings("process.args", process.args().as_deref().unwrap_or_default())?,
             environment: strings("process.env", process.env().as_deref().unwrap_or_default())?,
             limits: limits::limits(linux)?,
+            cgroups_path: linux.cgroups_path().clone().filter(|path| !path.as_os_str().is_empty()),
             rootfs: c_path("root.path", rootfs)?,
             oom_score_adj: process.oom_score_adj(),
             settings: settings::steps(linux, process, &namespaces)?,
@@ -201,9 +211,18 @@ impl Plan {
             id_maps,
             terminal: process.terminal().unwrap_or(false).then(|| process.user().uid()),
             hooks: held::has_hooks(spec),
+            own_keyring: false,
             mounts,
             root_receives: matches!(propagation, Some("slave" | "rslave")),
+            root_has_devices: true,
         })
+    }
+
+    /// Where the spec wants the container's control groups, for
+    /// [`Hierarchy::group_at`](super::cgroup::Hierarchy::group_at).
+    #[must_use]
+    pub fn cgroups_path(&self) -> Option<&Path> {
+        self.cgroups_path.as_deref()
     }
 
     /// The limits that the spec asks for.
@@ -236,6 +255,16 @@ impl Plan {
         self.namespaces.new.contains(CloneFlags::CLONE_NEWNET)
     }
 
+    /// The same plan for instances that each get a session keyring of their
+    /// own instead of their maker's. That counts against the maker's quota of
+    /// keys, which is 200 for an ordinary user (`/proc/sys/kernel/keys`): who
+    /// starts many better leaves the keyring once, see
+    /// [`leave_session`](crate::sys::keyring::leave_session).
+    #[must_use]
+    pub fn with_own_keyring(&self) -> Self {
+        Self { own_keyring: true, ..self.clone() }
+    }
+
     /// The same plan for instances whose network namespace is made for them.
     pub(super) fn in_given_network(&self) -> Self {
         let mut plan = self.clone();
@@ -251,8 +280,18 @@ impl Plan {
         plan
     }
 
+    /// The same plan without the use of device nodes that may be in the root
+    /// filesystem: it is mounted `nodev`, as that of an image always is, see
+    /// [`Plan::with_overlay`]. (A spec has no field for this.)
+    #[must_use]
+    pub fn without_devices_in_root(mut self) -> Self {
+        self.root_has_devices = false;
+        self
+    }
+
     /// Namespaces that exist and that an instance enters: their handles come
-    /// first, in this order.
+    /// first, in this order, but after that of a cgroup namespace to come back
+    /// to, see [`Plan::borrows_cgroup_namespace`].
     pub(super) fn joined(&self) -> &[Joined] {
         &self.namespaces.joined
     }
@@ -335,7 +374,8 @@ impl Plan {
         // The new namespace's mounts still belong to the host's peer groups:
         // first of all nothing may propagate there.
         let all = flow(self.root_receives || self.mounts.receive());
-        let root = flow(self.root_receives);
+        let mut root = flow(self.root_receives);
+        root.set |= if self.root_has_devices { 0 } else { NO_DEVICES };
         let mut steps =
             vec![Step::SetMount { path: c"/".into(), recursive: true, attributes: all }];
         match (&self.overlay, &self.scratch) {
@@ -357,7 +397,7 @@ impl Plan {
     fn enter_steps(&self) -> Vec<Step> {
         let mut steps = match (&self.overlay, &self.scratch) {
             (Some(layers), _) => layers.enter(),
-            (None, Some(scratch)) => scratch.enter(&self.rootfs),
+            (None, Some(scratch)) => scratch.enter(&self.rootfs, self.root_has_devices),
             (None, None) => vec![
                 Step::AttachTree { slot: ROOT, target: self.rootfs.clone() },
                 Step::EnterTree(ROOT),
@@ -368,18 +408,23 @@ impl Plan {
         steps
     }
 
-    /// The steps of a child whose root was prepared: `namespace` is the first
-    /// handle of its command after those of [`Plan::joined`].
+    /// The steps of a child whose root was prepared: its mount namespace is the
+    /// first handle of its command after those of [`Plan::joined`].
     #[must_use]
     pub fn prepared_steps(&self) -> Vec<Step> {
         let mut steps = self.arrival_steps();
+        // The cgroup namespace comes after joining, as in `direct_steps`: with
+        // the next one, unless a mount shows what is in it.
+        let mut late = self.namespaces.new & CloneFlags::CLONE_NEWCGROUP;
+        if !late.is_empty() && self.mounts.show_cgroups() {
+            steps.push(Step::Unshare(late));
+            late = CloneFlags::empty();
+        }
         steps.extend(self.mounts.open_instance());
-        let namespace = handle(self.namespaces.joined.len());
+        let namespace = handle(self.handles());
         steps.push(Step::EnterNamespace { namespace, kind: CloneFlags::CLONE_NEWNS });
-        // A copy of the prepared root, in which this instance mounts its own;
-        // and the cgroup namespace, after joining as in `direct_steps`.
-        let late = CloneFlags::CLONE_NEWNS | (self.namespaces.new & CloneFlags::CLONE_NEWCGROUP);
-        steps.push(Step::Unshare(late));
+        // A copy of the prepared root, in which this instance mounts its own.
+        steps.push(Step::Unshare(CloneFlags::CLONE_NEWNS | late));
         steps.extend(self.mounts.attach_instance());
         steps.extend(self.closing_steps());
         steps
@@ -394,8 +439,22 @@ impl Plan {
         // What one instance writes no other may see.
         let writable = self.overlay.as_ref().is_some_and(overlay::Layers::is_writable)
             && !self.mounts.root_is_sealed();
-        let shared = self.scratch.is_none() && !writable && !self.is_born_again();
+        let shared = self.scratch.is_none()
+            && !writable
+            && !self.is_born_again()
+            && !self.borrows_cgroup_namespace();
         shared && self.id_maps.is_none() && in_first_user_namespace()
+    }
+
+    /// Whether the very first handle of the command must be the cgroup
+    /// namespace into which the child is born: it leaves it for a while.
+    pub(super) fn borrows_cgroup_namespace(&self) -> bool {
+        self.mounts.borrow_cgroup_namespace()
+    }
+
+    /// How many handles namespaces take that exist before any instance.
+    fn handles(&self) -> usize {
+        usize::from(self.borrows_cgroup_namespace()) + self.namespaces.joined.len()
     }
 
     /// From birth on: what needs the host's files.
@@ -411,6 +470,9 @@ impl Plan {
         if !again {
             steps.push(Step::NewSession);
         }
+        if self.own_keyring {
+            steps.push(Step::OwnSessionKeyring);
+        }
         if let Some(value) = self.oom_score_adj {
             // The host's /proc is still there, the instance's not yet.
             let data = value.to_string().into_bytes();
@@ -425,13 +487,14 @@ impl Plan {
             // Inside it may be forbidden to give up the host's groups.
             steps.push(Step::SetGroups(Vec::new()));
         }
+        let first = usize::from(self.borrows_cgroup_namespace());
         let joined = self.namespaces.joined.iter().enumerate();
         steps.extend(joined.map(|(index, joined)| Step::EnterNamespace {
-            namespace: handle(index),
+            namespace: handle(first + index),
             kind: joined.kind,
         }));
         if self.ranges().is_some() {
-            let namespace = handle(self.namespaces.joined.len());
+            let namespace = handle(self.handles());
             steps.push(Step::EnterNamespace { namespace, kind: CloneFlags::CLONE_NEWUSER });
         }
         if again {

@@ -14,6 +14,7 @@ use std::path::{Component, Path, PathBuf};
 use nix::libc;
 use oci_spec::runtime::Mount;
 
+use super::cgroup_mounts::{self, View};
 use super::devices::Device;
 use super::options::{Options, READ_ONLY};
 use super::{PlanError, c_path, c_string};
@@ -57,6 +58,8 @@ pub(super) struct Reader<'a> {
     rootfs: &'a Path,
     bundle: &'a Path,
     next_slot: usize,
+    /// What mounts of control groups show.
+    pub(super) view: View,
     /// Whether something will be bound at `/dev/console`.
     pub(super) console: bool,
     /// Devices of the spec beside those that every container has.
@@ -71,6 +74,8 @@ pub(super) struct Request<'a> {
     pub(super) rootfs: &'a Path,
     pub(super) bundle: &'a Path,
     pub(super) readonly: bool,
+    /// What mounts of control groups show.
+    pub(super) view: View,
     /// The directory of the process, which is made if need be.
     pub(super) cwd: &'a Path,
     /// Whether something will be bound at `/dev/console`.
@@ -80,10 +85,8 @@ pub(super) struct Request<'a> {
 impl Mounts {
     /// Plans the mounts of a spec.
     pub(super) fn plan(request: &Request<'_>) -> Result<Self, PlanError> {
-        let Request { mounts, devices, rootfs, bundle, readonly, cwd, console } = *request;
-        // Slot 0 is the root.
-        let mut reader =
-            Reader { rootfs, bundle, next_slot: 1, console, devices, list: Vec::new() };
+        let Request { mounts, devices, rootfs, bundle, readonly, view, cwd, console } = *request;
+        let mut reader = Reader { console, devices, ..Reader::new(rootfs, bundle, view) };
         for (index, mount) in mounts.iter().enumerate() {
             reader.read(mount, &format!("mounts[{index}]"))?;
         }
@@ -112,6 +115,17 @@ impl Mounts {
     /// Whether a mount receives what the host mounts later.
     pub(super) fn receive(&self) -> bool {
         self.list.iter().any(|mount| mount.receives)
+    }
+
+    /// See [`View::Borrowed`].
+    pub(super) fn borrow_cgroup_namespace(&self) -> bool {
+        self.list.iter().flat_map(|mount| &mount.open).any(cgroup_mounts::gives_back)
+    }
+
+    /// Whether a mount shows control groups, and so the cgroup namespace that
+    /// its maker is in.
+    pub(super) fn show_cgroups(&self) -> bool {
+        self.list.iter().flat_map(|mount| &mount.open).any(cgroup_mounts::shows)
     }
 
     /// A path as an instance looks it up.
@@ -169,7 +183,13 @@ impl Mounts {
     }
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    /// One that has read nothing yet. Slot 0 is the root.
+    pub(super) fn new(rootfs: &'a Path, bundle: &'a Path, view: View) -> Self {
+        let (devices, list) = (&[] as &[Device], Vec::new());
+        Self { rootfs, bundle, next_slot: 1, view, console: false, devices, list }
+    }
+
     /// Reads one mount of the spec.
     fn read(&mut self, mount: &Mount, field: &str) -> Result<(), PlanError> {
         let destination = destination(mount.destination(), field)?;
@@ -178,6 +198,12 @@ impl Reader<'_> {
         let planned = match options.bind {
             Some(recursive) => self.bind(mount, &destination, &options, recursive, field)?,
             None if kind == "bind" => self.bind(mount, &destination, &options, true, field)?,
+            None if kind == "cgroup" && cgroup_mounts::are_needed() => {
+                self.hierarchies(&destination, &options, field)?
+            }
+            None if kind == "cgroup" && cgroup_mounts::are_needed() => {
+                self.hierarchies(&destination, &options, field)?
+            }
             None => self.filesystem(mount, kind, &destination, &options, field)?,
         };
         self.list.push(planned);
@@ -254,10 +280,7 @@ impl Reader<'_> {
             slot,
             target: c_path(field, destination)?,
         }];
-        if let Some((propagation, _)) = options.propagation {
-            let attributes = MountAttributes { propagation, ..MountAttributes::default() };
-            open.push(Step::SetTree { slot, recursive: false, attributes });
-        }
+        open.extend(flow(options, slot));
         let shared = temporary && options.read_only() && self.may_share(destination);
         let special = matches!(kind, "proc" | "sysfs") || is_kernels(destination);
         let mut planned = Planned {
@@ -286,7 +309,7 @@ impl Reader<'_> {
 
     /// The step that attaches a tree: whether it is shared, a folder, and of
     /// the kernel's.
-    fn attach(
+    pub(super) fn attach(
         &self,
         destination: &Path,
         slot: Slot,
@@ -389,6 +412,13 @@ fn changes(options: &Options, recursive: bool, slot: Slot) -> Vec<Step> {
     steps
 }
 
+/// Who sees later mounts in a new filesystem, if its options say.
+pub(super) fn flow(options: &Options, slot: Slot) -> Option<Step> {
+    let (propagation, _) = options.propagation?;
+    let attributes = MountAttributes { propagation, ..MountAttributes::default() };
+    Some(Step::SetTree { slot, recursive: false, attributes })
+}
+
 /// A type that this runtime mounts, under the kernel's name.
 fn mountable<'a>(kind: &'a str, field: &str) -> Result<&'a str, PlanError> {
     let unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
@@ -397,7 +427,7 @@ fn mountable<'a>(kind: &'a str, field: &str) -> Result<&'a str, PlanError> {
         "cgroup" | "cgroup2" => Err(PlanError::Value {
             field: format!("{field}.type"),
             value: kind.to_owned(),
-            reason: "this runtime mounts control groups only where the host has version 2 alone",
+            reason: "this runtime has version 2 of control groups only where the host has it alone; use type `cgroup`",
         }),
         known if KINDS.contains(&known) => Ok(known),
         other => Err(PlanError::Value {
@@ -434,7 +464,7 @@ pub(super) fn destination(path: &Path, field: &str) -> Result<PathBuf, PlanError
 }
 
 /// Makes one mount read-only.
-fn seal(path: std::ffi::CString) -> Step {
+pub(super) fn seal(path: std::ffi::CString) -> Step {
     let attributes = MountAttributes { set: READ_ONLY, ..MountAttributes::default() };
     Step::SetMount { path, recursive: false, attributes }
 }

@@ -81,7 +81,6 @@ const SUPPORTED: &[&str] = &[
     "linux.gidMappings[].containerID",
     "linux.gidMappings[].hostID",
     "linux.gidMappings[].size",
-    // Where `lifecycle` makes its cgroups; others choose themselves.
     "linux.cgroupsPath",
     "linux.rootfsPropagation",
     "linux.maskedPaths[]",

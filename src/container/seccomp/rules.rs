@@ -253,7 +253,9 @@ fn machine_segments(
     for entry in entries {
         for name in entry.names {
             let number = machine.number(name);
-            last = last.max(number);
+            let multiplexed = machine.multiplexed(name);
+            // Who names a call knows the one through which it is reached.
+            last = last.max(number).max(multiplexed.map(|(number, _)| number));
             // As runc and crun do, and libseccomp demands.
             if entry.value == default {
                 continue;
@@ -261,7 +263,7 @@ fn machine_segments(
             if let Some(number) = number {
                 add(numbers.entry(number).or_default(), machine, entry);
             }
-            if let Some((number, first)) = machine.multiplexed(name) {
+            if let Some((number, first)) = multiplexed {
                 add_multiplexed(numbers.entry(number).or_default(), entry, first, default);
             }
         }

@@ -108,7 +108,7 @@ fn delegation(root: Root<'_>, layout: &CgroupLayout) -> Finding {
             FACT,
             value,
             "containers run without limits, and the ledgers cgroup and peak are missing",
-            "start it as `systemd-run --user --scope -p Delegate=yes unladen run ...`, or run as root",
+            "where systemd manages your session, `unladen run` gets itself a scope; elsewhere start it as `systemd-run --user --scope -p Delegate=yes unladen run ...`, or run as root",
         )
     };
     if layout.version != CgroupVersion::V2 {
