@@ -164,3 +164,37 @@ fn what_measuring_costs_is_measured() {
     let stored = fs::read_to_string(dir.path().join("cost.json")).expect("stored");
     assert_eq!(serde_json::from_str::<serde_json::Value>(&stored).expect("JSON"), told);
 }
+
+/// Others took the sub-second field of a duration for the whole, and the peak
+/// of a process's earlier children for its own.
+#[test]
+fn seconds_are_not_lost_and_peaks_are_not_inherited() {
+    if !is_root() {
+        return skip("the peak is that of a control group, which needs root here");
+    }
+    let dir = folder();
+    let spec = r#"
+[rounds]
+startup = 1
+memory = 2
+[[cells]]
+backend = "process"
+startup = ["sleep=1100"]
+memory = ["touch=64", "pause"]
+"#;
+    let output = measure(&mut unladen(), dir.path(), "run", spec);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let rows = samples(&dir.path().join("run"));
+    let values = |workload: &str, metric: &str| -> Vec<f64> {
+        rows.iter()
+            .filter(|row| row["workload"] == workload && row["metric"] == metric)
+            .map(|row| row["value"].parse().expect("a value"))
+            .collect()
+    };
+    let slept = values("sleep=1100", "startup.ready");
+    assert!(!slept.is_empty() && slept.iter().all(|took| *took >= 1.1e9), "{slept:?}");
+    let mib = 1_048_576.0;
+    let (touched, idle) = (values("touch=64", "memory.peak"), values("pause", "memory.peak"));
+    assert!(touched.iter().all(|peak| *peak >= 64.0 * mib), "{touched:?}");
+    assert!(idle.len() >= 2 && idle.iter().all(|peak| *peak < 32.0 * mib), "{idle:?}");
+}
