@@ -131,3 +131,22 @@ fn the_reference_page_is_made_from_the_reference_run() {
         same(&out.path().join(summary), &root.join("results/reference").join(summary));
     }
 }
+
+/// The methodology claims a test for each known mistake: it must be there.
+#[test]
+fn every_test_that_the_methodology_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("report/METHODOLOGY.md")).expect("METHODOLOGY.md");
+    let rows: Vec<(&str, &str)> = text
+        .lines()
+        .filter_map(|line| line.strip_suffix("` |")?.rsplit_once("`: `"))
+        .filter_map(|(before, name)| Some((before.rsplit_once('`')?.1, name)))
+        .collect();
+    assert!(rows.len() >= 13, "{rows:?}");
+    for (file, name) in rows {
+        let source = fs::read_to_string(root.join(file)).unwrap_or_default();
+        let at = source.find(&format!("fn {name}()"));
+        let before = &source[..at.unwrap_or_else(|| panic!("{file} has no test {name}"))];
+        assert!(before.trim_end().ends_with("#[test]"), "{file}: {name} is no test");
+    }
+}

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use oci_spec::runtime::{Capabilities, LinuxNamespaceType, Spec};
 
+use super::cold::cold_files;
 use super::launcher::order::Recipe;
 use super::process::{DEADLINE, environment, own_version};
 use super::{Assets, Backend, BackendError, Instance, Prepared, Real, Until};
@@ -104,6 +105,9 @@ impl Backend for Container {
     fn prepare(&mut self, cell: &CellKey) -> Result<Prepared, BackendError> {
         let spec = self.spec(cell)?;
         let command = command(&spec);
+        let root = spec.root().as_ref().map(|root| root.path().clone()).unwrap_or_default();
+        let payload = root.join(PAYLOAD_PATH.trim_start_matches('/'));
+        let cold = cold_files(cell, &[&payload]);
         let bundle = self.assets.cache().to_owned();
         let recipe = Recipe::Container {
             spec: Box::new(spec),
@@ -113,7 +117,7 @@ impl Backend for Container {
         };
         let (template, remarks) = self.real.prepare(recipe)?;
         let deadline = self.real.deadline(DEADLINE);
-        Ok(Prepared { template, command, remarks, accelerator: None, deadline })
+        Ok(Prepared { template, command, remarks, accelerator: None, deadline, cold })
     }
 
     fn launch(

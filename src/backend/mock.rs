@@ -64,6 +64,7 @@ impl Backend for Mock {
             remarks: Vec::new(),
             accelerator: None,
             deadline: std::time::Duration::from_secs(1),
+            cold: Vec::new(),
         })
     }
 

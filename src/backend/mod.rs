@@ -6,6 +6,7 @@
 //! what to measure.
 
 mod assets;
+mod cold;
 mod container;
 mod kvm_bare;
 pub mod launcher;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use assets::{Assets, AssetsError};
+pub use cold::make_cold;
 pub use launcher::order::{Failure, Until};
 pub use launcher::{Launcher, LauncherError};
 pub use mock::Mock;
@@ -39,6 +41,10 @@ pub enum BackendError {
     /// The instance failed.
     #[error(transparent)]
     Failed(#[from] Failure),
+    /// The condition that a trial is about could not be brought about, so
+    /// that there is nothing to measure.
+    #[error("{0}")]
+    Unmeasured(String),
     /// The launcher cannot be used.
     #[error(transparent)]
     Launcher(#[from] LauncherError),
@@ -60,6 +66,8 @@ pub struct Prepared {
     pub accelerator: Option<Accelerator>,
     /// How long an instance may take to its next mark.
     pub deadline: Duration,
+    /// Files that must be out of the page cache before each start.
+    pub cold: Vec<PathBuf>,
 }
 
 /// Where the memory of an instance can be read.

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::assets::artefact;
+use super::cold::cold_files;
 use super::launcher::order::{Program, Recipe, fd};
 use super::{Assets, Backend, BackendError, Instance, Prepared, Real, Until};
 use crate::payload::FILE_NAME;
@@ -64,11 +65,12 @@ impl Backend for Process {
             env: env.clone(),
             huge_pages: true,
         };
+        let cold = cold_files(cell, &[&program.path]);
         let (template, remarks) = self.real.prepare(Recipe::Process(program))?;
         let mut command = env;
         command.push(FILE_NAME.to_owned());
         let deadline = self.real.deadline(DEADLINE);
-        Ok(Prepared { template, command, remarks, accelerator: None, deadline })
+        Ok(Prepared { template, command, remarks, accelerator: None, deadline, cold })
     }
 
     fn launch(

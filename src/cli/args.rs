@@ -144,6 +144,9 @@ pub struct SelfcheckArgs {
     /// Only this backend (repeatable)
     #[arg(long, value_enum)]
     pub backend: Vec<BackendArg>,
+    /// Measure what measuring costs instead: clock, channels, probes, launcher
+    #[arg(long)]
+    pub cost: bool,
     /// Keep the measurements in this folder
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,

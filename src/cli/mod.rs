@@ -8,6 +8,7 @@ mod args;
 mod clean;
 mod compare;
 mod container;
+mod cost;
 mod doctor;
 mod exit;
 mod image;
@@ -137,6 +138,7 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
         Command::Tune(args) => tune::tune(&args),
         Command::List(args) => list::list(&args),
         Command::Run(args) => run::run(&args),
+        Command::Selfcheck(args) if args.cost => cost::cost(&args),
         Command::Selfcheck(args) => selfcheck::selfcheck(args),
         Command::Report(args) => {
             show_report(&args.run, args.out.as_deref())?;

@@ -12,6 +12,7 @@ use super::progress::Progress;
 use super::signals::Signals;
 use super::tune::{self, Tuned};
 use super::{CliError, say, show_report};
+use crate::backend::launcher::ENV_DELAY;
 use crate::backend::{Assets, Backend, Launcher, Mock, RealBackends};
 use crate::container::cgroup::Controller;
 use crate::host::{self, Guard, RunId};
@@ -146,6 +147,12 @@ impl Session {
             if !self.manifest.settings_changed.contains(&fact) {
                 self.manifest.settings_changed.push(fact);
             }
+        }
+        if std::env::var_os(ENV_DELAY).is_some() {
+            let warning =
+                format!("{ENV_DELAY} is set: containers are delayed, for a test of this suite");
+            say(&warning);
+            self.manifest.warnings.push(warning);
         }
         for warning in tuned.iter().flat_map(|tuned| &tuned.refused) {
             say(warning);

@@ -151,12 +151,12 @@ pub fn parse_config(text: &[u8], path: &Path) -> Result<Spec, BundleError> {
         // Its error says where.
         return serde_json::from_slice(text).map_err(syntax);
     };
-    check_fields(&mut serde_json::Deserializer::from_str(text)).map_err(|refusal| {
-        match refusal {
+    check_fields(&mut serde_json::Deserializer::from_str(text)).map_err(
+        |refusal| match refusal {
             Refusal::Field(source) => BundleError::Field { path: path.to_owned(), source },
             Refusal::Input(error) => syntax(error),
-        }
-    })?;
+        },
+    )?;
     serde_json::from_str(text).map_err(syntax)
 }
 

@@ -101,7 +101,8 @@ impl Moments<'_> {
         let name = format!("psi.{resource}");
         let microseconds = |facts| stalled(fact(facts, &name)?);
         let waited = (microseconds(self.after)? - microseconds(self.before)?) / 1e6;
-        let share = waited / self.seconds()?;
+        // The clock of uptime is coarser than that of pressure.
+        let share = (waited / self.seconds()?).min(1.0);
         (share > bound).then(|| {
             let detail = format!(
                 "during {:.0} % of the run something waited for a {title} (pressure), more than \

@@ -45,6 +45,7 @@ fn laptop() -> TempDir {
         ("sys/kernel/mm/ksm/run", "1\n".to_owned()),
         ("sys/devices/system/cpu/cpu0/cpufreq/scaling_governor", "powersave\n".to_owned()),
         ("sys/devices/system/cpu/cpufreq/boost", "1\n".to_owned()),
+        ("sys/devices/system/cpu/smt/control", "on\n".to_owned()),
         ("sys/devices/system/cpu/vulnerabilities/meltdown", "Not affected\n".to_owned()),
         ("sys/devices/system/clocksource/clocksource0/current_clocksource", "hpet\n".to_owned()),
         ("sys/class/power_supply/AC/type", "Mains\n".to_owned()),
@@ -252,6 +253,8 @@ fn doctor_finds_what_is_wrong_with_a_laptop() {
         ("same-page merging (KSM)", Note),
         ("clock source", Warning),
         ("turbo", Note),
+        ("threads per core (SMT)", Note),
+        ("heat", Note),
     ];
     let expect = |first: &[(&str, Severity)]| -> Vec<(String, Severity)> {
         let all = first.iter().chain(&condition);

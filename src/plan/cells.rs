@@ -109,7 +109,7 @@ fn add_controls(chosen: &mut Vec<PlannedCell>, spec: &Spec, filters: &Filters) {
             continue;
         }
         if let Some(mut control) = null.next().cloned() {
-            control.key.params.0.insert("control".to_owned(), "1".to_owned());
+            control.key.params.edit().insert("control".to_owned(), "1".to_owned());
             chosen.push(as_in_spec(control, spec, filters));
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -183,11 +184,17 @@ impl<'de> Deserialize<'de> for Workload {
 }
 
 /// Parameters of a cell: names and values, in canonical (sorted) order.
-/// [`fmt::Display`] and [`FromStr`] use `k=v;k=v`.
+/// [`fmt::Display`] and [`FromStr`] use `k=v;k=v`. Clones share the map: every
+/// sample of a cell carries it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Params(pub BTreeMap<String, String>);
+pub struct Params(pub Arc<BTreeMap<String, String>>);
 
 impl Params {
+    /// The map, to be changed; other clones keep what they have.
+    pub fn edit(&mut self) -> &mut BTreeMap<String, String> {
+        Arc::make_mut(&mut self.0)
+    }
+
     /// The value of one parameter.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
@@ -223,7 +230,7 @@ impl FromStr for Params {
                 _ => return Err(ParamsError(text.to_owned())),
             }
         }
-        Ok(Self(params))
+        Ok(Self(Arc::new(params)))
     }
 }
 

@@ -85,7 +85,7 @@ impl Trial<'_> {
         patience: Duration,
     ) -> Result<Result<(), String>, BackendError> {
         let mut key = self.cell.key.clone();
-        key.params.0.insert("memory".to_owned(), size(bytes));
+        key.params.edit().insert("memory".to_owned(), size(bytes));
         let prepared = backend.prepare(&key)?;
         let deadline = prepared.deadline.min(patience);
         match self.becomes_ready(backend, &Prepared { deadline, ..prepared }) {

@@ -4,6 +4,7 @@
 //! It decides nothing about order (the plan did), writes no file (a
 //! [`Recorder`] does) and prints nothing (an [`Observer`] may).
 
+mod cost;
 mod density;
 mod memory;
 mod minimum;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+pub use cost::{BARE, Cost, NULL, cost};
 use trial::Trial;
 pub use trial::headline;
 
@@ -279,6 +281,10 @@ impl Campaign {
                 Ok(Some(samples))
             }
             Err(BackendError::Interrupted) => Ok(None),
+            Err(BackendError::Unmeasured(reason)) => {
+                let metric = headline(trial.cell.key.experiment);
+                Ok(Some(vec![trial.missing(metric, reason)]))
+            }
             Err(BackendError::Launcher(error)) => Err(error.into()),
             Err(error) => Ok(Some(vec![trial.failed(&error)])),
         }

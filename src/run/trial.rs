@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::settle::Waited;
-use crate::backend::{Backend, BackendError, Failure, Instance, Prepared, Timeline, Until};
+use crate::backend::{
+    Backend, BackendError, Failure, Instance, Prepared, Timeline, Until, make_cold,
+};
 use crate::errors::chain;
 use crate::host::Guard;
 use crate::payload::expected_result;
@@ -54,6 +56,7 @@ impl Trial<'_> {
         until: Until,
     ) -> Result<Box<dyn Instance>, BackendError> {
         self.heed_signals()?;
+        make_cold(&self.prepared.cold)?;
         let instance = backend.launch(self.prepared, until)?;
         let expected = expected_result(self.cell.key.workload);
         if instance.result() == expected {

@@ -187,7 +187,7 @@ fn params(backend: BackendName, cell: &CellWire) -> Result<Params, Located> {
             };
             Located { at, problem }
         })?;
-        params.0.insert(name.get_ref().clone(), canonical);
+        params.edit().insert(name.get_ref().clone(), canonical);
     }
     normalise(backend, &mut params);
     Ok(params)

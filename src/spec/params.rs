@@ -54,7 +54,16 @@ const CONTROL: Param = Param {
     about: "the same cell under a second name, whose ratio to the first is the run's noise floor",
 };
 
-const PROCESS: &[Param] = &[CONTROL];
+const CACHE: Param = Param {
+    name: "cache",
+    kind: Kind::OneOf(&["warm", "cold"]),
+    default: Some("warm"),
+    always: false,
+    about: "cold: before each start its files are taken out of the page cache, and that is checked",
+};
+
+const PROCESS: &[Param] = &[CONTROL, CACHE];
+const MOCK: &[Param] = &[CONTROL];
 
 const CONTAINER: &[Param] = &[
     Param {
@@ -107,6 +116,7 @@ const CONTAINER: &[Param] = &[
         always: false,
         about: "system-call filter: the default profile of Podman, or none",
     },
+    CACHE,
 ];
 
 const VM: &[Param] = &[
@@ -198,6 +208,7 @@ const VM: &[Param] = &[
         always: false,
         about: "accelerator: the best that boots a real kernel here, or this one",
     },
+    CACHE,
     Param {
         name: "start",
         kind: Kind::OneOf(&["cold", "clone", "restore"]),
@@ -213,7 +224,8 @@ const VM: &[Param] = &[
 #[must_use]
 pub fn known_params(backend: BackendName) -> &'static [Param] {
     match backend {
-        BackendName::Process | BackendName::KvmBare | BackendName::Mock => PROCESS,
+        BackendName::Process => PROCESS,
+        BackendName::KvmBare | BackendName::Mock => MOCK,
         BackendName::Container => CONTAINER,
         BackendName::Vm => VM,
     }
@@ -340,19 +352,19 @@ pub(super) fn normalise(backend: BackendName, params: &mut Params) {
             continue;
         };
         if param.always {
-            params.0.entry(param.name.to_owned()).or_insert_with(|| default.to_owned());
+            params.edit().entry(param.name.to_owned()).or_insert_with(|| default.to_owned());
         } else if params.get(param.name) == Some(default) {
-            params.0.remove(param.name);
+            params.edit().remove(param.name);
         }
     }
     if backend == BackendName::Vm {
         let own = params.get("machine").map(own_firmware);
         if own == params.get("firmware") {
-            params.0.remove("firmware");
+            params.edit().remove("firmware");
         }
         // Its name says it all.
         if params.get("untuned").is_some() && params.get("kernel") == Some("distro") {
-            params.0.remove("kernel");
+            params.edit().remove("kernel");
         }
     }
 }
@@ -398,7 +410,7 @@ pub(super) fn contradiction(cell: &CellKey) -> Option<&'static str> {
 pub fn checked_params(backend: BackendName, given: &[(&str, &str)]) -> Result<Params, Problem> {
     let mut params = Params::default();
     for (name, value) in given {
-        params.0.insert((*name).to_owned(), check(backend, name, value)?);
+        params.edit().insert((*name).to_owned(), check(backend, name, value)?);
     }
     normalise(backend, &mut params);
     let (experiment, workload) = (Experiment::Startup, Workload::Exit);

@@ -173,7 +173,11 @@ impl Parser<'_> {
             let problem = format!("`{}` instead of the run's `{}`", row.run_id, self.run_id);
             return Err(Fault { column: Some("run_id"), problem });
         }
-        let (sample, rows) = row.sample()?;
+        let (mut sample, rows) = row.sample()?;
+        if let Some((known, _)) = self.cells.get_key_value(&sample.cell) {
+            // One map of parameters for all samples of a cell, not one each.
+            sample.cell = (*known).clone();
+        }
         self.take(byte, sample, rows)
     }
 

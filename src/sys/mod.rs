@@ -5,6 +5,7 @@
 //! carries out what it is told and reports which call failed.
 
 pub mod bpf;
+pub mod cached;
 pub mod clock;
 pub mod executable;
 pub mod fdpass;

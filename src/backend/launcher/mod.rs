@@ -8,6 +8,7 @@
 
 mod bare;
 mod console;
+mod delay;
 mod live;
 pub mod order;
 mod place;
@@ -24,6 +25,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+pub use delay::ENV_DELAY;
 use nix::poll::{PollFd, PollFlags, poll};
 use order::{Answer, Order};
 pub use server::{ServeError, serve};

@@ -10,6 +10,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
+use super::delay::Delay;
 use super::live::{Kind, Live, REMOVAL, Wires};
 use super::order::{Answer, Failure, Launched, Order, Recipe, Stopped, Until, fd};
 use super::place::{Ground, Network, Place};
@@ -59,9 +60,9 @@ pub fn serve(run_id: &str) -> Result<(), ServeError> {
     let witness = Witness::new().map_err(|error| chain(&error));
     let ground = Ground { tree, bridge: None, witness };
     let (templates, live) = (HashMap::new(), HashMap::new());
-    let run_id = run_id.to_owned();
+    let (run_id, delay) = (run_id.to_owned(), Delay::from_environment());
     let snapshots = None;
-    let mut server = Server { control, null, run_id, ground, templates, live, snapshots };
+    let mut server = Server { control, null, run_id, ground, templates, live, snapshots, delay };
     server.run();
     for live in server.live.values_mut() {
         live.destroy();
@@ -87,6 +88,8 @@ struct Server {
     live: HashMap<String, Live>,
     /// The folder of the run's snapshots, once there is one.
     snapshots: Option<PathBuf>,
+    /// Set by tests of the suite itself only.
+    delay: Option<Delay>,
 }
 
 impl Server {
@@ -194,12 +197,18 @@ impl Server {
         until: Until,
         deadline: Duration,
     ) -> Result<(Launched, Option<OwnedFd>), Box<Answer>> {
-        let Some(template) = self.templates.get_mut(&template) else {
-            return Err(Box::new(refused(format!("no template {template}"))));
+        let number = template;
+        let Some(template) = self.templates.get_mut(&number) else {
+            return Err(Box::new(refused(format!("no template {number}"))));
         };
+        let delayed = template.kind == Kind::Container;
+        if let (true, Some(delay)) = (delayed, &mut self.delay) {
+            delay.choose(number);
+        }
         let failed = |failure| Box::new(Answer::Failed(failure));
         let null = self.null.as_fd();
-        let mut live = start(template, &mut self.ground, &instance, null, until).map_err(failed)?;
+        let (ground, delay) = (&mut self.ground, self.delay.as_ref().filter(|_| delayed));
+        let mut live = start(template, ground, &instance, null, until, delay).map_err(failed)?;
         let control = self.control.as_fd();
         let witness = &mut self.ground.witness;
         let ends = template.restore.as_ref().and_then(|restore| restore.snapshot.ends);
@@ -232,6 +241,9 @@ impl Server {
             exit,
             refill: live.refill,
         };
+        if let (true, Some(delay)) = (delayed, &mut self.delay) {
+            delay.learn(number, &launched);
+        }
         if until == Until::Gone {
             return Ok((launched, None));
         }
@@ -295,6 +307,7 @@ pub(super) fn start(
     instance: &str,
     null: BorrowedFd<'_>,
     until: Until,
+    delay: Option<&Delay>,
 ) -> Result<Live, Failure> {
     let early = |reason: String| Failure {
         due: Mark::Spawned,
@@ -308,6 +321,9 @@ pub(super) fn start(
         watch.restore(restore.snapshot.conversation(), restore.result);
     }
     let mut place = settle(template, ground, instance, &mut watch.timeline).map_err(early)?;
+    if let Some(delay) = delay {
+        delay.spend();
+    }
     let fds: Vec<(BorrowedFd<'_>, i32)> =
         wires.child.iter().map(|(fd, number)| (fd.as_fd(), *number)).collect();
     let (child, netns) = match template.launch(&place.group, &fds, place.net.as_ref()) {

@@ -89,7 +89,7 @@ pub(super) fn take(
     control: BorrowedFd<'_>,
 ) -> Result<WorkResult, Failure> {
     let deadline = Duration::from_millis(snapshot.deadline_ms);
-    let mut live = start(source, ground, name, null, Until::Ready)?;
+    let mut live = start(source, ground, name, null, Until::Ready, None)?;
     let saved = save(&mut live, snapshot, control, deadline);
     live.destroy();
     let result = saved?;

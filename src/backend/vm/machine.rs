@@ -211,6 +211,14 @@ impl Machine {
         append
     }
 
+    /// The files whose pages a cold start reads again. Firmware and shared
+    /// libraries are not among them: what other programs use stays cached.
+    pub(super) fn cold_files<'a>(&'a self, qemu: &'a Qemu) -> Vec<&'a Path> {
+        let own = [self.files.initrd.as_deref(), self.files.root.as_deref()];
+        let own = own.into_iter().flatten().filter(|path| path.is_file());
+        [qemu.path.as_path(), &self.files.kernel].into_iter().chain(own).collect()
+    }
+
     /// The files that take part.
     pub(super) fn artefacts(&self, qemu: &Qemu) -> Result<Vec<ArtefactFact>, AssetsError> {
         let mut facts = vec![

@@ -20,6 +20,7 @@ pub use inventory::inventory;
 use machine::Machine;
 use snapshot::{Guests, Start};
 
+use super::cold::cold_files;
 use super::kvm_bare::only_exit;
 use super::launcher::order::Recipe;
 use super::process::own_version;
@@ -193,7 +194,8 @@ impl Vm {
             machine.program(&self.assets, accelerator, &self.run_id, &[]).map_err(unavailable)?;
         let (template, remarks) = self.real.prepare(Recipe::Machine(program))?;
         let accelerator = Some(accelerator);
-        let prepared = Prepared { template, command: Vec::new(), remarks, accelerator, deadline };
+        let (command, cold) = (Vec::new(), Vec::new());
+        let prepared = Prepared { template, command, remarks, accelerator, deadline, cold };
         let instance = self.real.launch(&prepared, Until::Gone)?;
         let taken = instance.timeline().between(Mark::Request, Mark::Gone).unwrap_or_default();
         Ok(Duration::from_nanos(taken))
@@ -234,6 +236,12 @@ impl Backend for Vm {
         }
         self.prepared += 1;
         let deadline = self.real.deadline(DEADLINE);
+        let cold = cold_files(cell, &machine.cold_files(&qemu));
+        let start = Start::of(cell);
+        if !cold.is_empty() && param_value(cell, "start") != Some("cold") {
+            let reason = "cache=cold is for guests that boot: the memory of a clone is never cold";
+            return Err(BackendError::Unavailable(reason.to_owned()));
+        }
         let guests = Guests {
             machine: &machine,
             qemu: &qemu,
@@ -242,17 +250,16 @@ impl Backend for Vm {
             run_id: &self.run_id,
             deadline,
         };
-        let (recipe, command) =
-            guests.recipe(Start::of(cell), self.prepared).map_err(unavailable)?;
+        let (recipe, command) = guests.recipe(start, self.prepared).map_err(unavailable)?;
         let (template, mut remarks) = self.real.prepare(recipe)?;
         remarks.extend(probe.reason.map(|reason| format!("software emulation: {reason}")));
         // At the end of a ladder a failure is a result, and no time to repeat.
         let measured_once = !matches!(cell.experiment, Experiment::Density | Experiment::Minimum);
-        if measured_once && !is_stub && Start::of(cell) == Start::Cold {
+        if measured_once && !is_stub && start == Start::Cold {
             self.repeats.insert(template, (machine, accelerator));
         }
         let accelerator = Some(accelerator);
-        Ok(Prepared { template, command, remarks, accelerator, deadline })
+        Ok(Prepared { template, command, remarks, accelerator, deadline, cold })
     }
 
     fn launch(

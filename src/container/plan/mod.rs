@@ -145,12 +145,12 @@ impl Plan {
     /// root filesystem or bind source that does not exist.
     pub fn from_spec(spec: &Spec, bundle: &Path) -> Result<Self, PlanError> {
         let text = serde_json::to_string(spec)?;
-        check_fields(&mut serde_json::Deserializer::from_str(&text)).map_err(
-            |refusal| match refusal {
+        check_fields(&mut serde_json::Deserializer::from_str(&text)).map_err(|refusal| {
+            match refusal {
                 Refusal::Field(error) => error,
                 Refusal::Input(error) => error.into(),
-            },
-        )?;
+            }
+        })?;
         Self::from_checked(spec, bundle)
     }
 

@@ -283,8 +283,7 @@ impl Candidate {
 
     /// The pattern in an item of a list.
     fn item(self) -> Option<Self> {
-        self.any_name()
-            .or_else(|| self.rest.strip_prefix("[]").map(|rest| Self { rest, ..self }))
+        self.any_name().or_else(|| self.rest.strip_prefix("[]").map(|rest| Self { rest, ..self }))
     }
 
     /// Whether the value here is carried out.

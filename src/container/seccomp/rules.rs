@@ -259,8 +259,8 @@ fn machine_segments(
                 continue;
             }
             let direct = number.map(|number| Mention { number, entry, first: None });
-            let multiplexed = multiplexed
-                .map(|(number, first)| Mention { number, entry, first: Some(first) });
+            let multiplexed =
+                multiplexed.map(|(number, first)| Mention { number, entry, first: Some(first) });
             mentions.extend(direct.into_iter().chain(multiplexed));
         }
     }
