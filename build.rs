@@ -1,4 +1,4 @@
-//! Compiles the payload and the guard: static programs without any library,
+//! Compiles the payload, the guard and the stub guest: static programs without any library,
 //! for the target of this build, so that the command can carry them inside
 //! itself.
 
@@ -13,6 +13,9 @@ fn main() {
     fix_addresses();
     compile("src/payload/program/main.rs", "unladen-payload");
     compile("src/sys/spawn/guard/program.rs", "unladen-guard");
+    if variable("CARGO_CFG_TARGET_ARCH") == "x86_64" {
+        compile("src/payload/stub/program.rs", "unladen-stub");
+    }
 }
 
 /// Lets the linker decide at which address the commands run, instead of the

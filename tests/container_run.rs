@@ -84,6 +84,7 @@ fn a_command_that_cannot_run_has_its_own_codes() {
 fn wrong_use_is_one_clear_error_with_125() {
     let engine = Engine::new();
     let rootfs = engine.rootfs().display().to_string();
+    fs::write(engine.rootfs().join("file"), "").expect("written");
     let with = |more: &[&str]| -> Vec<String> {
         let words = ["--rootfs", &rootfs].into_iter().chain(more.iter().copied());
         words.chain(["--", "true"]).map(str::to_owned).collect()
@@ -112,7 +113,7 @@ fn wrong_use_is_one_clear_error_with_125() {
         (with(&["--env", "=x"]), "no name before"),
         (with(&["--env-file", "/no/file"]), "/no/file"),
         (with(&["--workdir", "x"]), "not an absolute path"),
-        (with(&["--workdir", "/no/folder"]), "/no/folder"),
+        (with(&["--workdir", "/file"]), "change to the directory /file ("),
         (with(&["--hostname", "a b"]), "host name"),
         (with(&["--cap-add", "FLY"]), "`FLY` is no capability"),
         (with(&["--ulimit", "files=3"]), "`files`"),
@@ -251,6 +252,54 @@ fn privileges_are_few_and_can_be_changed() {
     let node = "mknod /tmp/node c 1 3";
     assert_ne!(run(engine.sh(&["--tmpfs", "/tmp"], node)).status.code(), Some(0));
     fine(engine.sh(&["--tmpfs", "/tmp", "--cap-add", "MKNOD"], node));
+}
+
+#[test]
+fn device_nodes_of_others_are_of_no_use() {
+    if !is_root() {
+        return skip("device nodes need root");
+    }
+    let engine = Engine::new();
+    let folder = tempfile::tempdir().expect("folder");
+    for place in [&engine.rootfs(), folder.path()] {
+        let made = run(Command::new("mknod").arg(place.join("node")).args(["c", "1", "5"]));
+        assert!(made.status.success(), "{}", stderr(&made));
+    }
+    let volume = format!("{}:/volume", folder.path().display());
+    let script = "for node in /node /volume/node /dev/zero; do head -c 1 $node | wc -c; done 2>&1";
+    for mode in [&[][..], &["--overlay"], &["--readonly"], &["--rootless"]] {
+        let flags = [&["-v", &volume][..], mode].concat();
+        let seen = fine(engine.sh(&flags, script));
+        assert_eq!(seen.matches("Permission denied").count(), 2, "{mode:?}: {seen}");
+        assert_eq!(seen.lines().last(), Some("1"), "{mode:?}: {seen}");
+    }
+    // Who may make nodes can only make those that any container has.
+    let script = "for number in '1 5' '1 1'; do rm -f /tmp/node; mknod /tmp/node c $number; \
+                  head -c 1 /tmp/node | wc -c; done 2>&1";
+    let flags = ["--cap-add", "MKNOD", "--cap-add", "SYS_RAWIO", "--tmpfs", "/tmp:dev"];
+    let seen = fine(engine.sh(&flags, script));
+    assert_eq!(seen.lines().next(), Some("1"), "{seen}");
+    assert!(seen.contains("not permitted"), "{seen}");
+}
+
+#[test]
+fn what_is_mounted_in_a_volume_is_read_only_with_it() {
+    if !is_root() {
+        return skip("mounts of the host need root");
+    }
+    let engine = Engine::new();
+    let folder = tempfile::tempdir().expect("folder");
+    fs::create_dir(folder.path().join("deep")).expect("made");
+    let volume = format!("{}:/volume:ro", folder.path().display());
+    let script = "for place in /volume /volume/deep; do touch $place/file; done 2>&1";
+    let command = engine.sh(&["-v", &volume], script);
+    // In a mount namespace of its own, which ends with the command.
+    let mut apart = Command::new("unshare");
+    apart.args(["-m", "sh", "-c", "mount -t tmpfs deep $0/deep && exec \"$@\""]);
+    apart.arg(folder.path()).arg(command.get_program()).args(command.get_args());
+    let output = run(&mut apart);
+    let seen = format!("{}{}", stdout(&output), stderr(&output));
+    assert_eq!(seen.matches("Read-only file system").count(), 2, "{seen}");
 }
 
 #[test]
@@ -547,6 +596,12 @@ fn limits_are_set_and_gone_afterwards() {
     let output =
         run(&mut engine.sh(&hog, "exec head -c 100000000 /dev/zero | tail -c 100000000 | wc -c"));
     assert!(!stdout(&output).contains("100000000"), "{} {}", stdout(&output), stderr(&output));
+    let said = "unladen: the kernel killed a process of the container for lack of memory \
+                (its limit: 16 MiB)\n";
+    assert!(stderr(&output).ends_with(said), "{}", stderr(&output));
+    // Who ends within the limit hears nothing of it.
+    let output = run(&mut engine.sh(&hog, "kill -KILL $$; exit 3"));
+    assert_eq!((output.status.code(), stderr(&output)), (Some(3), String::new()));
 }
 
 #[test]

@@ -11,7 +11,7 @@ mod lab;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use common::{is_root, skip as skipped};
@@ -19,10 +19,13 @@ use lab::{LIMIT, Lab, Running, mounts_of_host, open_descriptors};
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
-use unladen::container::cgroup::{CpuQuota, Limits, find};
-use unladen::container::{Container, Plan, Stdio, default_cell_spec, run};
+use unladen::container::cgroup::{CpuQuota, Group, Limits, find};
+use unladen::container::network::Netns;
+use unladen::container::{
+    Container, HeldContainer, NetworkedContainer, Plan, Stdio, default_cell_spec, run,
+};
 use unladen::sys::pidfd::Exit;
-use unladen::sys::spawn::{Command, Launch, Program, SpawnError, Step};
+use unladen::sys::spawn::{Child, Command, Launch, Program, SpawnError, Step};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -81,6 +84,97 @@ fn a_container_is_isolated_as_seen_from_outside() {
         let used = group.folders().len();
         assert!(cgroup.lines().filter(|line| line.ends_with(&inside)).count() >= used, "{cgroup}");
         running.finish(Exit::Code(0));
+    }
+}
+
+/// What is seen of a container from outside, without what numbers each
+/// instance anew.
+fn outside(pid: nix::unistd::Pid, group: &str) -> Vec<String> {
+    let proc = PathBuf::from(format!("/proc/{pid}"));
+    let read = |name: &str| fs::read_to_string(proc.join(name)).expect("alive");
+    let mut lines = Vec::new();
+    for kind in ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"] {
+        let link = |folder: &Path| fs::read_link(folder.join("ns").join(kind)).expect("link");
+        let own = link(&proc) != link(Path::new("/proc/self"));
+        lines.push(format!("{kind} namespace of its own: {own}"));
+    }
+    let passing = ["Pid", "Tgid", "PPid", "Vm", "Rss", "voluntary", "nonvoluntary", "SigQ"];
+    // It waits for its input, so nothing of it changes any more.
+    assert!(common::wait_until(LIMIT, || read("status").contains("State:\tS")));
+    let status = read("status").replace(&format!("\t{pid}"), "\tN");
+    let lasting = |line: &&str| !passing.iter().any(|start| line.starts_with(start));
+    lines.extend(status.lines().filter(lasting).map(str::to_owned));
+    // Without the numbers of mounts, parents and devices, by mount point: a
+    // prepared root has its mounts in another order.
+    let mounts = read("mountinfo");
+    let rest = |line: &str| line.splitn(4, ' ').last().expect("rest").to_owned();
+    let mut mounts: Vec<String> = mounts.lines().map(rest).collect();
+    mounts.sort_by_key(|line| line.split(' ').nth(1).map(str::to_owned));
+    lines.extend(mounts);
+    lines.extend(read("cgroup").lines().map(|line| line.replace(group, "GROUP")));
+    lines.extend(read("limits").lines().map(str::to_owned));
+    for name in ["oom_score_adj", "uid_map", "gid_map", "setgroups", "personality", "net/dev"] {
+        // Of the traffic only whose interface it is.
+        let text = read(name);
+        let words = text.lines().map(|line| line.split(':').next().unwrap_or_default().trim());
+        lines.push(format!("{name} {}", words.collect::<Vec<_>>().join(" ")));
+    }
+    for number in lab::descriptors_of(&proc) {
+        let target = fs::read_link(proc.join("fd").join(number.to_string())).expect("open");
+        let kind = target.display().to_string();
+        lines.push(format!("descriptor {number} {}", kind.split(":[").next().unwrap_or_default()));
+    }
+    lines
+}
+
+/// Lines that are not the same in both.
+fn differing(one: &[String], other: &[String]) -> Vec<String> {
+    assert_eq!(one.len(), other.len(), "{one:?}\n{other:?}");
+    let pairs = one.iter().zip(other).filter(|(one, other)| one != other);
+    pairs.map(|(one, other)| format!("{one} <> {other}")).collect()
+}
+
+/// Starts a container in a group, with descriptors.
+type Starter<'a> = dyn FnMut(&Group, &[(BorrowedFd<'_>, i32)]) -> Child + 'a;
+
+#[test]
+fn a_pooled_container_is_isolated_as_a_cold_one() {
+    if !is_root() {
+        return skipped("network namespaces of the host's need root");
+    }
+    let lab = Lab::new();
+    // Loopback is only of use when it is up.
+    let script = "exec 3<>/dev/udp/127.0.0.1/9 || exit; echo $(hostname) $$; read word || true";
+    let plan = lab.plan_for("bash", script, limits());
+    let seen = |name: &str, launch: &mut Starter<'_>| {
+        let group = lab.tree.create(name, plan.limits()).expect("group");
+        let running = Running::with(|fds| launch(&group, fds));
+        assert_eq!(running.first_line, "unladen 1", "{name}");
+        let lines = outside(running.child.pid, &format!("unladen-{}/{name}", lab.id));
+        running.finish(Exit::Code(0));
+        lines
+    };
+    let mut direct = Container::prepare_direct(&plan).expect("ready");
+    let direct = seen("direct", &mut |group, fds| direct.launch(group, fds).expect("launched"));
+    let mut held = HeldContainer::prepare(&plan).expect("ready");
+    let held = seen("held", &mut |group, fds| held.launch(group, fds).expect("launched").0);
+    let mut pooled = NetworkedContainer::prepare(&plan).expect("ready");
+    // The first is not the only one: nothing of it may be found by the next.
+    for name in ["pooled", "pooled-again"] {
+        let netns = Netns::fresh().expect("a namespace");
+        let pooled =
+            seen(name, &mut |group, fds| pooled.launch(group, fds, &netns).expect("launched"));
+        assert!(
+            differing(&pooled, &direct).is_empty(),
+            "{name}: {:?}",
+            differing(&pooled, &direct)
+        );
+    }
+    assert!(differing(&held, &direct).is_empty(), "held: {:?}", differing(&held, &direct));
+    // And it is not just that nothing was read.
+    for part in ["net namespace of its own: true", "NoNewPrivs:\t1", "GROUP", " /proc/keys ", " lo"]
+    {
+        assert!(direct.iter().any(|line| line.contains(part)), "{part}: {direct:?}");
     }
 }
 

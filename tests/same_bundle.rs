@@ -5,6 +5,7 @@
 #![allow(clippy::expect_used, clippy::print_stderr, reason = "a test fails by panicking")]
 
 mod common;
+mod lab;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use common::{is_root, skip as skipped};
+use lab::open_to_all;
 use oci_spec::runtime::{
     Capabilities, Capability, LinuxCapabilities, Mount, PosixRlimit, PosixRlimitBuilder,
     PosixRlimitType, Spec,
@@ -79,7 +81,7 @@ impl Bundle {
         let sticky = fs::Permissions::from_mode(0o1777);
         fs::set_permissions(rootfs.join("tmp"), sticky).expect("mode");
         open_to_all(&rootfs);
-        compile_inspector(&rootfs.join("inspector"));
+        lab::compile("inspector", &rootfs.join("inspector"));
         let options = CellOptions {
             rootfs: &rootfs,
             arguments: vec!["/inspector".to_owned()],
@@ -135,21 +137,6 @@ impl Bundle {
         let outside = outside.unwrap_or_else(|| panic!("no process of it was found: {inside:?}"));
         Seen { inside, outside }
     }
-}
-
-fn open_to_all(path: &Path) {
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("mode");
-}
-
-fn compile_inspector(program: &Path) {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/inspector/main.rs");
-    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let output = Command::new(rustc)
-        .args(["--edition=2024", "-Ctarget-feature=+crt-static", "-Cpanic=abort", "-o"])
-        .args([program, &source])
-        .output()
-        .expect("rustc starts");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 fn limits() -> Limits {

@@ -11,18 +11,20 @@ readonly debug_exit_port=0x501
 vm_help() {
 	local script=${0##*/}
 	cat <<EOT
-$script --kernel FILE --initrd FILE [options]
+$script --kernel FILE [--initrd FILE] [options]
 
 Starts a guest on QEMU's machine type ${script%.sh}; with --print only says how.
 
   --kernel FILE      $(machine_kernel)
-  --initrd FILE      initial file system whose /init is the payload
+  --initrd FILE      initial file system whose /init is the payload (default: none, for a guest that needs none)
   --memory SIZE      like 128M or 1G (default 128M)
   --cpus N           virtual processors, 1 to 255 (default 1)
   --accel NAME       tcg (default) or kvm
   --name NAME        a name for the guest: letters, digits, and . _ -
   --append 'WORDS'   more words for the kernel's command line; an unknown k=v becomes a variable of /init
   --for PURPOSE      start (default): the shortest boot; density: an idle guest costs the least processor time
+  --balloon NAME     off (default): none; on: a balloon device; reporting: one through which the guest gives back
+                     what is free
   --tsc-khz N        the host's true TSC frequency (see tsc-khz.sh): the guest skips its calibration
   --console-fd N     pipe or file open for writing only that receives ttyS0, the kernel's console (default: standard
                      input and output)
@@ -60,7 +62,7 @@ file_descriptor() { # FLAG VALUE
 }
 
 parse_options() {
-	kernel='' initrd='' memory=128M cpus=1 accel=tcg name='' append='' purpose=start tsc_khz=''
+	kernel='' initrd='' memory=128M cpus=1 accel=tcg name='' append='' purpose=start tsc_khz='' balloon=off
 	console_fd='' channel_fd='' qmp_fd='' verbose=no print=no
 	incoming=no memory_file='' memory_share=off generation_id=no
 	while (($#)); do
@@ -89,7 +91,7 @@ parse_options() {
 			shift
 			continue
 			;;
-		--kernel | --initrd | --memory | --cpus | --accel | --name | --append | --for | --tsc-khz | --console-fd | --channel-fd | --qmp-fd | --memory-file | --memory-share)
+		--kernel | --initrd | --memory | --cpus | --accel | --name | --append | --for | --tsc-khz | --balloon | --console-fd | --channel-fd | --qmp-fd | --memory-file | --memory-share)
 			need_value "$1" "$@"
 			;;
 		*) unknown_flag "$1" ;;
@@ -122,6 +124,10 @@ parse_options() {
 			one_of "$1" "$2" start density
 			purpose=$2
 			;;
+		--balloon)
+			one_of "$1" "$2" off on reporting
+			balloon=$2
+			;;
 		--tsc-khz)
 			whole_number "$1" "$2" 100000 20000000
 			tsc_khz=$2
@@ -146,12 +152,11 @@ parse_options() {
 		shift 2
 	done
 	[[ -n $kernel ]] || wrong_use "--kernel is missing"
-	[[ -n $initrd ]] || wrong_use "--initrd is missing"
 	readable_file --kernel "$kernel"
-	readable_file --initrd "$initrd"
+	[[ -z $initrd ]] || readable_file --initrd "$initrd"
 	# Whoever executes a printed vector may stand in another folder.
 	[[ $kernel == /* ]] || kernel=$PWD/$kernel
-	[[ $initrd == /* ]] || initrd=$PWD/$initrd
+	[[ -z $initrd || $initrd == /* ]] || initrd=$PWD/$initrd
 	[[ $incoming == no || -n $qmp_fd ]] || wrong_use "--incoming needs --qmp-fd: only a QMP client can say what to load"
 	[[ $memory_share == off || -n $memory_file ]] || wrong_use "--memory-share on needs --memory-file"
 }
@@ -216,7 +221,8 @@ argument_vector() {
 	# Without this KVM warns about features of QEMU's default model which the host lacks.
 	[[ $accel == tcg ]] || vector+=(-cpu host)
 	vector+=(-m "$memory" -smp "$cpus")
-	vector+=(-kernel "$kernel" -initrd "$initrd" -append "$(kernel_words)")
+	vector+=(-kernel "$kernel" -append "$(kernel_words)")
+	[[ -z $initrd ]] || vector+=(-initrd "$initrd")
 	if [[ -n $console_fd ]]; then
 		# append=on: QEMU would otherwise cut the file to length zero, which a pipe refuses.
 		vector+=(-add-fd "fd=$console_fd,set=1")
@@ -233,6 +239,13 @@ argument_vector() {
 	# The second line of a PC, at its usual place: every kernel finds it without a driver of its own.
 	vector+=(-chardev "$channel" -device "isa-serial,index=1,iobase=0x2f8,irq=3,chardev=channel")
 	vector+=(-device "isa-debug-exit,iobase=$debug_exit_port,iosize=0x2")
+	if [[ $balloon != off ]]; then
+		# A machine without PCI has its virtio devices in memory.
+		local bus=pci reporting=off
+		[[ $(machine_options) != microvm* ]] || bus=device
+		[[ $balloon != reporting ]] || reporting=on
+		vector+=(-device "virtio-balloon-$bus,free-page-reporting=$reporting")
+	fi
 	if [[ -n $qmp_fd ]]; then
 		vector+=(-chardev "socket,id=qmp,fd=$qmp_fd" -mon "chardev=qmp,mode=control")
 	fi

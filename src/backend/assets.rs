@@ -33,6 +33,9 @@ pub enum AssetsError {
         #[source]
         source: io::Error,
     },
+    /// There is no stub guest for this architecture.
+    #[error("the stub guest is for x86-64 only")]
+    NoStub,
     /// A script could not be started.
     #[error("cannot run `{script}` (the scripts need bash)")]
     Run {
@@ -68,8 +71,7 @@ impl Assets {
     /// # Errors
     /// When there is no cache folder or it cannot be written.
     pub fn unpack() -> Result<Self, AssetsError> {
-        let base = etcetera::choose_base_strategy().map_err(|_| AssetsError::NoCache)?;
-        Self::unpack_into(&base.cache_dir().join("unladen"))
+        Self::unpack_into(&user_cache()?)
     }
 
     /// Unpacks into this cache folder.
@@ -87,6 +89,9 @@ impl Assets {
             write_file(&fresh.path().join(payload::FILE_NAME), payload::EXECUTABLE, 0o755)?;
             fs::set_permissions(fresh.path(), fs::Permissions::from_mode(0o755))
                 .map_err(failed("set the mode of", fresh.path()))?;
+            if let Some(stub) = payload::stub::EXECUTABLE {
+                write_file(&fresh.path().join(payload::stub::FILE_NAME), stub, 0o644)?;
+            }
             match fs::rename(fresh.path(), &assets.folder) {
                 // Somebody else was faster with the same files.
                 Err(_) if assets.folder.is_dir() => {}
@@ -106,6 +111,18 @@ impl Assets {
     #[must_use]
     pub fn payload(&self) -> PathBuf {
         self.folder.join(payload::FILE_NAME)
+    }
+
+    /// The stub guest's file.
+    ///
+    /// # Errors
+    /// Where there is none for this architecture.
+    pub fn stub(&self) -> Result<PathBuf, AssetsError> {
+        let path = self.folder.join(payload::stub::FILE_NAME);
+        match payload::stub::EXECUTABLE {
+            Some(_) => Ok(path),
+            None => Err(AssetsError::NoStub),
+        }
     }
 
     /// Where a script, such as `vm/microvm.sh`, is unpacked.
@@ -153,6 +170,12 @@ impl Assets {
     }
 }
 
+/// The user's cache: `$XDG_CACHE_HOME/unladen` or `~/.cache/unladen`.
+pub(super) fn user_cache() -> Result<PathBuf, AssetsError> {
+    let base = etcetera::choose_base_strategy().map_err(|_| AssetsError::NoCache)?;
+    Ok(base.cache_dir().join("unladen"))
+}
+
 /// A file's name, size and SHA-256.
 ///
 /// # Errors
@@ -171,6 +194,7 @@ pub fn artefact(role: &str, path: &Path) -> Result<ArtefactFact, AssetsError> {
 fn fingerprint() -> String {
     let mut hasher = Sha256::new();
     hasher.update(payload::EXECUTABLE);
+    hasher.update(payload::stub::EXECUTABLE.unwrap_or_default());
     hash_scripts(&SCRIPTS, &mut hasher);
     hex(&hasher.finalize())
 }

@@ -1,8 +1,10 @@
 //! What killed runs left behind, found and removed from names alone: cgroups
-//! are called `unladen-<run id>`, and every process of a run has the id in
-//! its environment.
+//! are called `unladen-<run id>`, every process of a run has the id in its
+//! environment, and the snapshots of its machines are in a folder of that
+//! name in the user's cache.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ use nix::unistd::Pid;
 use procfs::process::Process;
 
 use super::launcher::SUBCOMMAND;
+use super::vm::snapshot;
 use crate::container::cgroup::{CgroupError, Hierarchy, find, sweep};
 use crate::container::network::NetworkError;
 use crate::container::{InstanceId, network};
@@ -36,6 +39,15 @@ pub enum LeftoverError {
     /// A network interface cannot be found or removed.
     #[error(transparent)]
     Network(#[from] NetworkError),
+    /// A folder with snapshots cannot be removed.
+    #[error("cannot remove the snapshots in `{path}`")]
+    Snapshots {
+        /// The folder.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A process cannot be killed.
     #[error("cannot kill process {pid}")]
     Kill {
@@ -61,6 +73,8 @@ pub struct Leftover {
     pub cgroups: Vec<PathBuf>,
     /// Network interfaces.
     pub links: Vec<String>,
+    /// The folder with the snapshots of its machines.
+    pub snapshots: Option<PathBuf>,
 }
 
 /// Everything on this host that carries the id of a run, by id.
@@ -69,6 +83,10 @@ pub struct Leftover {
 /// When processes or cgroups cannot be listed.
 pub fn leftovers() -> Result<BTreeMap<String, Leftover>, LeftoverError> {
     let mut found: BTreeMap<String, Leftover> = BTreeMap::new();
+    // Before the processes: a run that begins meanwhile has none of these.
+    for (id, folder) in snapshot::folders() {
+        found.entry(id).or_default().snapshots = Some(folder);
+    }
     // A process that ends while it is looked at has left nothing.
     for process in procfs::process::all_processes().map_err(LeftoverError::Processes)?.flatten() {
         if let Some((id, harness)) = launcher_of(&process) {
@@ -112,6 +130,18 @@ pub fn remove(run_id: &str, leftover: &Leftover) -> Result<(), LeftoverError> {
     }
     for pid in &leftover.processes {
         kill_if_of(*pid, run_id)?;
+    }
+    if let Some(folder) = &leftover.snapshots {
+        match std::fs::remove_dir_all(folder) {
+            // Its own launcher was faster.
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(LeftoverError::Snapshots {
+                    path: folder.display().to_string(),
+                    source,
+                });
+            }
+            _ => {}
+        }
     }
     sweep(&hierarchy()?, Some(run_id)).failed.into_iter().next().map_or(Ok(()), Err)?;
     Ok(network::remove_links(run_id, Path::new(LINKS))?)

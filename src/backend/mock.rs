@@ -125,6 +125,10 @@ impl Instance for MockInstance {
         Ok(self.script.number("http").unwrap_or(0))
     }
 
+    fn release(&mut self) -> Result<(), BackendError> {
+        Ok(())
+    }
+
     fn stop(self: Box<Self>) -> Result<Timeline, BackendError> {
         let mut timeline = self.timeline;
         let stop = timeline.at(Mark::Ready).unwrap_or(0);

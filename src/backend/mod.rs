@@ -7,6 +7,7 @@
 
 mod assets;
 mod container;
+mod kvm_bare;
 pub mod launcher;
 pub mod leftovers;
 mod mock;
@@ -144,6 +145,12 @@ pub trait Instance {
     /// # Errors
     /// [`BackendError::Failed`] when the answer is late or wrong.
     fn http(&mut self) -> Result<u64, BackendError>;
+
+    /// Has it give back the memory of its work.
+    ///
+    /// # Errors
+    /// [`BackendError::Failed`] when it holds none or does not answer.
+    fn release(&mut self) -> Result<(), BackendError>;
 
     /// Ends it and waits until it is gone; the marks from `stop` on are
     /// added to its timeline.

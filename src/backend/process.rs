@@ -62,6 +62,7 @@ impl Backend for Process {
             path: self.assets.payload(),
             argv: vec![FILE_NAME.to_owned()],
             env: env.clone(),
+            huge_pages: true,
         };
         let (template, remarks) = self.real.prepare(Recipe::Process(program))?;
         let mut command = env;

@@ -12,7 +12,7 @@ use super::launcher::Launcher;
 use super::launcher::order::{Answer, Failure, Launched, Order, Recipe};
 use super::{
     Assets, Backend, BackendError, Instance, LauncherError, MemorySource, Prepared, Timeline,
-    Until, container::Container, process::Process, vm::Vm,
+    Until, container::Container, kvm_bare::KvmBare, process::Process, vm::Vm,
 };
 use crate::payload::protocol::{self, HTTP_BODY, WorkResult};
 use crate::payload::{Decoder, Event, request};
@@ -44,6 +44,8 @@ pub struct RealBackends {
     pub process: Process,
     /// Our own container runtime.
     pub container: Container,
+    /// Machines of bare KVM.
+    pub kvm_bare: KvmBare,
     /// QEMU.
     pub vm: Vm,
 }
@@ -66,6 +68,7 @@ impl RealBackends {
         Self {
             process: Process::new(real.clone(), Rc::clone(assets), run_id),
             container: Container::new(real.clone(), Rc::clone(assets), run_id),
+            kvm_bare: KvmBare::new(real.clone()),
             vm: Vm::new(real, Rc::clone(assets), run_id),
         }
     }
@@ -74,7 +77,12 @@ impl RealBackends {
     /// [`crate::record::BackendName::ALL`].
     #[must_use]
     pub fn boxed(self) -> Vec<Box<dyn Backend>> {
-        vec![Box::new(self.process), Box::new(self.container), Box::new(self.vm)]
+        vec![
+            Box::new(self.process),
+            Box::new(self.container),
+            Box::new(self.kvm_bare),
+            Box::new(self.vm),
+        ]
     }
 }
 
@@ -256,6 +264,15 @@ impl Instance for RealInstance {
             Ok(took)
         } else {
             Err(self.failure(format!("answered a request with {text:?}")))
+        }
+    }
+
+    fn release(&mut self) -> Result<(), BackendError> {
+        match self.exchange(protocol::RELEASE, &[])? {
+            (Event::Reply(bytes), _) if bytes.is_empty() => Ok(()),
+            (event, _) => {
+                Err(self.failure(format!("gave its memory back with the answer {event:?}")))
+            }
         }
     }
 

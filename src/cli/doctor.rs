@@ -17,6 +17,7 @@ struct Entry<'a> {
     severity: &'static str,
     effect: &'a str,
     remedy: &'a str,
+    evidence: &'a str,
 }
 
 /// Prints the findings; a blocker makes the host lack something.
@@ -42,6 +43,7 @@ fn entry(finding: &Finding) -> Entry<'_> {
         severity: word(finding.severity),
         effect: &finding.effect,
         remedy: &finding.remedy,
+        evidence: &finding.evidence,
     }
 }
 
@@ -59,7 +61,9 @@ fn print(findings: &[Finding]) -> Result<(), CliError> {
     for finding in findings {
         let severity = word(finding.severity);
         print_line(&format!("{severity:<8}{}: {}", finding.fact, finding.value))?;
-        for (name, text) in [("effect", &finding.effect), ("remedy", &finding.remedy)] {
+        for (name, text) in
+            [("effect", &finding.effect), ("remedy", &finding.remedy), ("known", &finding.evidence)]
+        {
             if !text.is_empty() {
                 print_line(&format!("        {name}: {text}"))?;
             }

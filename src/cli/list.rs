@@ -73,6 +73,7 @@ fn about(experiment: Experiment) -> &'static str {
     match experiment {
         Experiment::Startup => "one instance from request to gone, with all marks",
         Experiment::Memory => "one idle instance, read by every ledger",
+        Experiment::Minimum => "the smallest memory with which an instance still becomes ready",
         Experiment::Density => "a ladder of live instances, memory at each step",
     }
 }

@@ -13,6 +13,7 @@ use super::signals::Signals;
 use super::tune::{self, Tuned};
 use super::{CliError, say, show_report};
 use crate::backend::{Assets, Backend, Launcher, Mock, RealBackends};
+use crate::container::cgroup::Controller;
 use crate::host::{self, Guard, RunId};
 use crate::plan::{self, Filters, Plan, Precision};
 use crate::record::{
@@ -25,7 +26,7 @@ use crate::store::RunWriter;
 
 /// Runs, and says how it went.
 pub(super) fn run(args: &RunArgs) -> Result<Exit, CliError> {
-    super::scope::enter_if_needed();
+    super::scope::enter_if_needed(&Controller::STANDARD);
     let signals = Signals::catch().map_err(CliError::Signals)?;
     // Before anything is read from the host: its facts are those measured under.
     let tuned = if args.tune { Some(Tuned::begin()?) } else { None };
@@ -197,12 +198,28 @@ impl Session {
         };
         self.manifest.ended = Some(host::utc(SystemTime::now()));
         self.manifest.host_after = host::facts();
+        self.note_disturbances();
         self.writer.write_manifest(&self.manifest)?;
         let samples = crate::store::read_run(self.writer.dir())?.samples;
         Ok(match ending {
             Ending::Interrupted => signals.exit(),
             Ending::Complete | Ending::Precise | Ending::Budget => outcome(&samples),
         })
+    }
+}
+
+impl Session {
+    /// What changed on the host while it was measured, said three times: on
+    /// the terminal, as a warning, and as a label of every chart.
+    fn note_disturbances(&mut self) {
+        let manifest = &mut self.manifest;
+        for found in host::disturbances(&manifest.host_before, &manifest.host_after) {
+            say(&found.detail);
+            if !manifest.labels.contains(&found.label) {
+                manifest.labels.push(found.label);
+            }
+            manifest.warnings.push(found.detail);
+        }
     }
 }
 

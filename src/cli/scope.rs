@@ -1,5 +1,5 @@
-//! A scope of systemd for an ordinary user's run, without which limits and
-//! the ledgers of control groups would be missing.
+//! A scope of systemd for an ordinary user's run or container, without which
+//! limits and the ledgers of control groups would be missing.
 //!
 //! On a host with systemd and version 2 alone, a terminal's own control group
 //! is not its user's to divide. The user's service manager gives one that is,
@@ -18,9 +18,6 @@ use crate::container::cgroup::{Availability, Controller, Hierarchy};
 
 /// Set for whom is in a scope already, or does not want one.
 const VARIABLE: &str = "UNLADEN_SCOPE";
-/// Controllers that limits and ledgers need.
-const NEEDED: [Controller; 3] = Controller::STANDARD;
-
 /// What decides whether a scope is needed and can be had.
 struct Situation {
     is_root: bool,
@@ -36,12 +33,12 @@ struct Situation {
 }
 
 impl Situation {
-    fn here() -> Self {
+    fn here(needed: &[Controller]) -> Self {
         let unusable = Hierarchy::detect(Path::new("/proc"), Path::new("/sys/fs/cgroup"))
             .map_err(|error| crate::errors::chain(&error))
             .and_then(|hierarchy| {
-                let found = NEEDED.map(|controller| hierarchy.availability(controller));
-                found.into_iter().try_for_each(|one| match one {
+                let mut found = needed.iter().map(|one| hierarchy.availability(*one));
+                found.try_for_each(|one| match one {
                     Availability::Usable { .. } => Ok(()),
                     Availability::Unusable(reason) => Err(reason),
                 })
@@ -73,11 +70,15 @@ impl Situation {
 const ARGUMENTS: [&str; 7] =
     ["--user", "--scope", "--quiet", "--collect", "-p", "Delegate=yes", "--"];
 
-/// Starts this command again in a scope of its own where it needs one. Returns
-/// when it does not, or cannot have one: then it goes on without limits and
-/// says so in its results.
-pub(super) fn enter_if_needed() {
-    let situation = Situation::here();
+/// Starts this command again in a scope of its own where it needs one to use
+/// these controllers. Returns when it does not, or cannot have one: then it
+/// goes on, and finds out by itself what cannot be limited.
+pub(super) fn enter_if_needed(needed: &[Controller]) {
+    if needed.is_empty() || nix::unistd::geteuid().is_root() {
+        // Nothing else needs to be looked at, on a path that is timed.
+        return;
+    }
+    let situation = Situation::here(needed);
     let (Some(program), Ok(own)) = (situation.scope_maker(), std::env::current_exe()) else {
         return;
     };
@@ -86,7 +87,7 @@ pub(super) fn enter_if_needed() {
          divided ({VARIABLE}=no prevents it)"
     ));
     let error = command(&program, own.as_os_str(), std::env::args_os().skip(1)).exec();
-    say(&format!("cannot execute {}: {error}; going on without limits", program.display()));
+    say(&format!("cannot execute {}: {error}; going on without a scope", program.display()));
 }
 
 fn command(program: &Path, own: &OsStr, arguments: impl Iterator<Item = OsString>) -> Command {

@@ -297,7 +297,7 @@ fn in_groups(
 }
 
 fn launch(plan: &Plan, group: &Group, streams: &Streams<'_>) -> Result<Child, RunError> {
-    let mut container = Container::prepare_direct(plan)?;
+    let mut container = Container::prepare_direct(&plan.with_own_keyring())?;
     Ok(match streams {
         Streams::Given(Stdio { input, output, error }) => {
             container.launch(group, &[(*input, 0), (*output, 1), (*error, 2)])?

@@ -11,6 +11,7 @@ use crate::units::Bytes;
 
 use super::cgroups::CgroupLayout;
 use super::kvm::KvmDevice;
+use super::leftovers::LeftoverCounters;
 use super::source::Root;
 
 /// How the value of a fact begins that could not be read.
@@ -40,6 +41,7 @@ pub fn facts_at(root: &Path) -> Vec<HostFact> {
     power(&mut facts, root);
     memory(&mut facts, root);
     limits(&mut facts, root);
+    leftovers(&mut facts, root);
     load(&mut facts, root);
     facts.0
 }
@@ -164,6 +166,7 @@ fn cpu(facts: &mut Facts, root: Root<'_>) {
         ],
     );
     facts.add("cpu.turbo", turbo(root));
+    counters(facts, root);
     const VULNERABILITIES: &str = "sys/devices/system/cpu/vulnerabilities";
     match root.names(VULNERABILITIES) {
         Ok(names) => {
@@ -173,6 +176,44 @@ fn cpu(facts: &mut Facts, root: Root<'_>) {
             }
         }
         Err(reason) => facts.add("cpu.vulnerability", Err(reason)),
+    }
+}
+
+/// Counters since the boot; only differences between two moments mean
+/// anything.
+fn counters(facts: &mut Facts, root: Root<'_>) {
+    for (name, file) in [
+        ("cpu.throttled.core", "core_throttle_count"),
+        ("cpu.throttled.package", "package_throttle_count"),
+    ] {
+        facts.add(name, throttled(root, file).map(|count| count.to_string()));
+    }
+    // The first line sums all processors, in ticks: user, nice, system, idle,
+    // iowait, irq, softirq, steal (proc_stat(5)). Guest time is in user time.
+    let ticks = root.text("proc/stat").and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("cpu "));
+        let words = line.unwrap_or_default().split_whitespace().take(8);
+        let ticks: Vec<u64> = words.filter_map(|word| word.parse().ok()).collect();
+        let steal = ticks.get(7).copied().ok_or("/proc/stat does not tell")?;
+        Ok((steal, ticks.iter().sum::<u64>()))
+    });
+    let part = |part: fn((u64, u64)) -> u64| ticks.clone().map(|ticks| part(ticks).to_string());
+    facts.add("cpu.ticks.steal", part(|ticks| ticks.0));
+    facts.add("cpu.ticks.all", part(|ticks| ticks.1));
+}
+
+/// How often processors were slowed down by their heat, all together
+/// (Documentation/ABI/stable/sysfs-devices-system-cpu).
+fn throttled(root: Root<'_>, file: &str) -> Result<u64, String> {
+    const CPU: &str = "sys/devices/system/cpu";
+    let names = root.names(CPU)?;
+    let counts: Vec<u64> = names
+        .iter()
+        .filter_map(|name| root.number(format!("{CPU}/{name}/thermal_throttle/{file}")).ok())
+        .collect();
+    match counts.is_empty() {
+        true => Err("the kernel does not count it".to_owned()),
+        false => Ok(counts.iter().sum()),
     }
 }
 
@@ -312,6 +353,33 @@ fn limits(facts: &mut Facts, root: Root<'_>) {
             }
         });
         facts.add(name, value);
+    }
+}
+
+/// What the kernel has not yet taken away of others' or earlier instances.
+fn leftovers(facts: &mut Facts, root: Root<'_>) {
+    let leftovers = LeftoverCounters::new(root.0).read();
+    let number = |count: &Result<u64, String>| count.clone().map(|count| count.to_string());
+    facts.add("cgroup.dying", number(&leftovers.dying));
+    facts.add("cgroup.memory_groups", number(&leftovers.memory_groups));
+    facts.add("net.namespaces", net_namespaces(root).map(|count| count.to_string()));
+    let uptime = root.text("proc/uptime");
+    let seconds = uptime.map(|text| text.split(' ').next().unwrap_or_default().to_owned());
+    facts.add("host.uptime_seconds", seconds);
+}
+
+/// Network namespaces that a process is in, of the processes that may be
+/// looked at.
+fn net_namespaces(root: Root<'_>) -> Result<usize, String> {
+    let names = root.names("proc")?;
+    let namespaces: BTreeSet<_> = names
+        .iter()
+        .filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
+        .filter_map(|pid| std::fs::read_link(root.path(format!("proc/{pid}/ns/net"))).ok())
+        .collect();
+    match namespaces.len() {
+        0 => Err("no process shows its namespace".to_owned()),
+        count => Ok(count),
     }
 }
 

@@ -48,8 +48,19 @@ pub struct Difference {
 }
 
 /// Facts that change by themselves from one moment to the next.
-const VOLATILE: [&str; 5] =
-    ["load.", "psi.", "memory.available", "memory.swap_free", "power.temperature"];
+const VOLATILE: [&str; 11] = [
+    "load.",
+    "psi.",
+    "memory.available",
+    "memory.swap_free",
+    "power.temperature",
+    "cpu.throttled.",
+    "cpu.ticks.",
+    "cgroup.dying",
+    "cgroup.memory_groups",
+    "net.namespaces",
+    "host.uptime_seconds",
+];
 
 /// The lasting facts in which two lists differ, in the order of the first.
 #[must_use]

@@ -8,21 +8,25 @@
 //! back; nothing here launches anything.
 
 mod cgroups;
+mod disturbance;
 mod doctor;
 mod facts;
 mod guard;
 mod kvm;
 mod labels;
+mod leftovers;
 mod run_id;
 mod settings;
 mod source;
 
 pub use cgroups::{CgroupLayout, CgroupVersion};
+pub use disturbance::{Disturbance, disturbances};
 pub use doctor::{Finding, Inventory, Severity, doctor};
 pub use facts::{UNAVAILABLE, fact, facts, facts_at};
 pub use guard::{Guard, Limit};
 pub use kvm::KvmDevice;
 pub use labels::{Difference, differences, labels};
+pub use leftovers::{LeftoverCounters, Leftovers};
 pub use run_id::{HostError, RunId, RunIdError, random_u64, utc};
 pub use settings::{
     Applied, Change, Holder, Planned, Restored, Saved, Setting, Settings, SettingsError,

@@ -425,3 +425,36 @@ fn run_ids_tell_their_time_and_read_back() {
     }
     assert_ne!(random_u64().expect("random"), random_u64().expect("random"));
 }
+
+#[test]
+fn counters_and_leftovers_are_facts() {
+    let root = laptop();
+    for cpu in ["cpu0", "cpu1"] {
+        let folder = format!("sys/devices/system/cpu/{cpu}/thermal_throttle");
+        put(&root, &format!("{folder}/core_throttle_count"), "3\n");
+        put(&root, &format!("{folder}/package_throttle_count"), "20\n");
+    }
+    put(&root, "proc/stat", "cpu  10 20 30 40 5 6 7 82 9 9\ncpu0 1 1\n");
+    put(&root, "proc/cgroups", "#subsys_name\thierarchy\tnum_cgroups\tenabled\nmemory\t4\t47\t1\n");
+    put(&root, "sys/fs/cgroup/cgroup.stat", "nr_descendants 9\nnr_dying_descendants 4\n");
+    put(&root, "proc/uptime", "1234.56 99.00\n");
+    for (pid, namespace) in [("1", "net:[1]"), ("2", "net:[1]"), ("3", "net:[7]")] {
+        let folder = root.path().join(format!("proc/{pid}/ns"));
+        fs::create_dir_all(&folder).expect("folder");
+        std::os::unix::fs::symlink(namespace, folder.join("net")).expect("link");
+    }
+    let facts = facts_at(root.path());
+    for (name, value) in [
+        ("cpu.throttled.core", "6"),
+        ("cpu.throttled.package", "40"),
+        ("cpu.ticks.steal", "82"),
+        // Guest time is part of user time and not counted again.
+        ("cpu.ticks.all", "200"),
+        ("cgroup.memory_groups", "47"),
+        ("cgroup.dying", "4"),
+        ("net.namespaces", "2"),
+        ("host.uptime_seconds", "1234.56"),
+    ] {
+        assert_eq!(fact(&facts, name), Some(value), "{name}");
+    }
+}

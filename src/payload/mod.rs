@@ -7,6 +7,7 @@
 
 pub mod protocol;
 mod stream;
+pub mod stub;
 
 pub use stream::{Decoder, Event, expected_result, request};
 

@@ -25,6 +25,9 @@ pub const ERROR: u8 = 4;
 pub const PING: u8 = 0x12;
 /// Harness to payload: bytes for the workload (an HTTP request).
 pub const DATA: u8 = 0x13;
+/// Harness to payload: give back the memory of the work, and answer with an
+/// empty [`REPLY`] when that is done.
+pub const RELEASE: u8 = 0x15;
 /// Harness to payload: end with this exit code, 1 byte.
 pub const STOP: u8 = 0x14;
 
@@ -45,6 +48,10 @@ pub const ENV_RUN: &str = "UNLADEN_RUN";
 
 /// I/O port of QEMU's isa-debug-exit device in our machines.
 pub const DEBUG_EXIT_PORT: u16 = 0x501;
+/// I/O port of a PC's first serial line, the console of our machines.
+pub const CONSOLE_PORT: u16 = 0x3f8;
+/// I/O port of a PC's second serial line, the channel of our machines.
+pub const CHANNEL_PORT: u16 = 0x2f8;
 
 /// The body that the `http` workload serves under `/`.
 pub const HTTP_BODY: &str = "unladen\n";
@@ -69,11 +76,13 @@ impl WorkResult {
 
     /// The bytes on the wire.
     #[must_use]
-    pub fn encode(self) -> [u8; Self::LEN] {
+    pub const fn encode(self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];
-        bytes[..8].copy_from_slice(&self.count.to_le_bytes());
-        bytes[8..16].copy_from_slice(&self.checksum.to_le_bytes());
-        bytes[16] = self.code;
+        let (count, rest) = bytes.split_at_mut(8);
+        let (checksum, code) = rest.split_at_mut(8);
+        count.copy_from_slice(&self.count.to_le_bytes());
+        checksum.copy_from_slice(&self.checksum.to_le_bytes());
+        code[0] = self.code;
         bytes
     }
 
@@ -93,13 +102,13 @@ impl WorkResult {
 
 /// The proof of work that touches no memory: `count` units, and the code.
 #[must_use]
-pub fn one_unit(count: u32, code: u8) -> WorkResult {
+pub const fn one_unit(count: u32, code: u8) -> WorkResult {
     WorkResult { count: count as u64, checksum: page_word(count as u64 - 1), code }
 }
 
 /// The header of a frame.
 #[must_use]
-pub fn header(kind: u8, len: u32) -> [u8; HEADER] {
+pub const fn header(kind: u8, len: u32) -> [u8; HEADER] {
     let len = len.to_le_bytes();
     [FRAME, kind, len[0], len[1], len[2], len[3]]
 }
@@ -108,7 +117,7 @@ pub fn header(kind: u8, len: u32) -> [u8; HEADER] {
 /// for each page (the finaliser of `SplitMix64`, so that neighbouring pages
 /// share no bytes and KSM finds no duplicates).
 #[must_use]
-pub fn page_word(index: u64) -> u64 {
+pub const fn page_word(index: u64) -> u64 {
     let mut word = index.wrapping_add(0x9E37_79B9_7F4A_7C15);
     word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

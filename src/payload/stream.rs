@@ -95,7 +95,7 @@ pub fn request(kind: u8, body: &[u8]) -> Vec<u8> {
 #[must_use]
 pub fn expected_result(workload: Workload) -> WorkResult {
     match workload {
-        Workload::Touch(mib) => {
+        Workload::Touch(mib) | Workload::Churn(mib) => {
             let pages = u64::from(mib) * (1024 * 1024 / protocol::PAGE as u64);
             let checksum =
                 (0..pages).fold(0, |sum, page| protocol::fold(sum, protocol::page_word(page)));

@@ -76,6 +76,10 @@ fn planned(cell: &SpecCell, filters: &Filters) -> PlannedCell {
 fn add_null(chosen: &mut Vec<PlannedCell>, spec: &Spec, filters: &Filters) {
     for index in 0..chosen.len() {
         let cell = &chosen[index];
+        // A process has no memory of its own to make smaller.
+        if cell.key.experiment == Experiment::Minimum {
+            continue;
+        }
         let key = CellKey {
             backend: BackendName::Process,
             params: Params::default(),

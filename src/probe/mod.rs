@@ -7,11 +7,13 @@
 
 mod cgroup;
 mod meminfo;
+mod parts;
 mod reading;
 mod smaps;
 
 use std::path::{Path, PathBuf};
 
+pub use parts::{PartSize, Parts, Shape};
 pub use reading::{Reading, SETTLED_SHARE};
 
 use crate::backend::MemorySource;
@@ -56,6 +58,22 @@ pub enum ProbeError {
 #[must_use]
 pub fn memory(source: &MemorySource) -> Reading {
     memory_at(Path::new("/proc"), source)
+}
+
+/// Reads the parts of a virtual machine, at one moment. Their sum is the
+/// machine's RSS; by PSS it is up to a KiB a mapping below the whole, since
+/// the kernel rounds each mapping down.
+///
+/// # Errors
+///
+/// The reason why they cannot be read.
+pub fn parts(source: &MemorySource, shape: &Shape) -> Result<Parts, String> {
+    match source {
+        MemorySource::Kernel { pid, cgroups } => {
+            parts::read(Path::new("/proc"), *pid, cgroups, shape).map_err(|error| error.to_string())
+        }
+        MemorySource::Exact(_) => Err("the mock has no parts".to_owned()),
+    }
 }
 
 /// The host's own ledger in bytes: memory in use less reclaimable caches, see

@@ -44,7 +44,7 @@ fn try_read(proc: &Path, pid: i32, cgroups: &[PathBuf]) -> Result<Sizes, ProbeEr
 }
 
 /// Every process that exists because of the instance.
-fn pids(pid: i32, cgroups: &[PathBuf]) -> Result<Vec<i32>, ProbeError> {
+pub(super) fn pids(pid: i32, cgroups: &[PathBuf]) -> Result<Vec<i32>, ProbeError> {
     let Some(first) = cgroups.first() else { return Ok(vec![pid]) };
     let mut all = Vec::new();
     for dir in cgroups {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tempfile::{TempDir, tempdir};
 
 use super::*;
-use crate::record::Ledger;
+use crate::record::{Ledger, Part};
 
 fn put(root: &TempDir, path: &str, text: &str) -> PathBuf {
     let path = root.path().join(path);
@@ -202,4 +202,69 @@ fn this_process_can_be_read_on_this_kernel() {
 
     let host = host_memory().expect("readable");
     assert!(host > size(&before, Ledger::Uss), "the host holds at least this process");
+}
+
+const KIB: u64 = 1024;
+
+/// A part of what QEMU 7.2 had mapped, with the tuned kernel under TCG.
+const QEMU: &str = include_str!("../../tests/golden/smaps/qemu.txt");
+
+fn shape() -> Shape {
+    let images = ["/home/reader/.cache/unladen/guest/vmlinux", "-m", "128M"];
+    Shape { memory: 128 * 1024 * KIB, images: images.map(PathBuf::from).to_vec() }
+}
+
+fn parts_of(smaps: &str, shape: &Shape) -> Result<Parts, String> {
+    let root = tempdir().expect("folder");
+    put(&root, "10/smaps", smaps);
+    parts::read(root.path(), 10, &[], shape).map_err(|error| error.to_string())
+}
+
+#[test]
+fn each_mapping_of_a_machine_belongs_to_one_part() {
+    let found = parts_of(QEMU, &shape()).expect("read");
+    let rss = |part| found[&part].rss / KIB;
+    assert_eq!(rss(Part::GuestRam), 28_672);
+    assert_eq!(rss(Part::Translation), 16_276);
+    assert_eq!(rss(Part::Image), 12_732);
+    assert_eq!(rss(Part::Vmm), 3720 + 2712 + 1028 + 1044 + 20);
+    let field = |name: &str| -> u64 {
+        let lines = QEMU.lines().filter_map(|line| line.strip_prefix(name));
+        lines.map(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().expect("KiB")).sum()
+    };
+    assert_eq!(found.values().map(|size| size.rss).sum::<u64>(), field("Rss:") * KIB);
+    assert_eq!(found.values().map(|size| size.pss).sum::<u64>(), field("Pss:") * KIB);
+}
+
+#[test]
+fn memory_of_a_snapshot_is_the_guests_and_other_files_are_text() {
+    let memory = "7f0000000000-7f0008000000 rw-p 00000000 fe:00 7 ";
+    let fields = "\nRss: 40 kB\nPss: 30 kB\n";
+    let one = |line: &str, part: Part| {
+        let found = parts_of(&format!("{line}{fields}"), &shape()).expect("read");
+        assert_eq!(found[&part], PartSize { pss: 30 * KIB, rss: 40 * KIB }, "{line}");
+    };
+    one(&format!("{memory}/cache/1.memory"), Part::GuestRam);
+    one(&memory.replace("rw-p", "rw-s"), Part::GuestRam);
+    one(&memory.replace("rw-p", "rwxp"), Part::Translation);
+    one(&memory.replace("rw-p", "r--p"), Part::Vmm);
+    one(
+        "7f0000000000-7f0000001000 r-xs 00000000 00:01 9 /memfd:tcg-jit (deleted)",
+        Part::Translation,
+    );
+    one(
+        "7f0000000000-7f0000001000 rw-s 00000000 00:01 9 /memfd:tcg-jit (deleted)",
+        Part::Translation,
+    );
+    one("7f0000000000-7f0000001000 rw-p 00000000 fe:00 9 /usr/lib/libc.so.6", Part::Text);
+    one("7f0000000000-7f0000001000 rw-p 00000000 00:00 0 [heap]", Part::Vmm);
+}
+
+#[test]
+fn parts_that_cannot_be_read_are_missing() {
+    let error = parts_of(&QEMU.replace("Pss:", "Xss:"), &shape()).expect_err("no PSS");
+    assert_eq!(error, "cannot read the memory of process 10: smaps has no field Pss");
+    let root = tempdir().expect("folder");
+    assert!(parts::read(root.path(), 10, &[], &shape()).is_err());
+    assert!(parts(&MemorySource::Exact(Vec::new()), &shape()).is_err());
 }

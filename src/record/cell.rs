@@ -16,11 +16,13 @@ pub enum Experiment {
     Memory,
     /// A ladder of live instances.
     Density,
+    /// The smallest memory with which an instance still becomes ready.
+    Minimum,
 }
 
 impl Experiment {
     /// All experiments.
-    pub const ALL: [Self; 3] = [Self::Startup, Self::Memory, Self::Density];
+    pub const ALL: [Self; 4] = [Self::Startup, Self::Memory, Self::Density, Self::Minimum];
 
     /// The name used in files and flags.
     #[must_use]
@@ -29,6 +31,7 @@ impl Experiment {
             Self::Startup => "startup",
             Self::Memory => "memory",
             Self::Density => "density",
+            Self::Minimum => "minimum",
         }
     }
 }
@@ -47,6 +50,10 @@ pub enum BackendName {
     Process,
     /// Our own container runtime.
     Container,
+    /// A virtual machine of bare KVM, without an operating system: how little
+    /// a machine can cost. A floor, not an arm.
+    #[serde(rename = "kvm-bare")]
+    KvmBare,
     /// A QEMU virtual machine.
     Vm,
     /// No real instance: exact timings, for testing the pipeline itself.
@@ -55,7 +62,8 @@ pub enum BackendName {
 
 impl BackendName {
     /// All backends, in the order in which reports list them.
-    pub const ALL: [Self; 4] = [Self::Process, Self::Container, Self::Vm, Self::Mock];
+    pub const ALL: [Self; 5] =
+        [Self::Process, Self::Container, Self::KvmBare, Self::Vm, Self::Mock];
 
     /// The name used in files and flags.
     #[must_use]
@@ -63,6 +71,7 @@ impl BackendName {
         match self {
             Self::Process => "process",
             Self::Container => "container",
+            Self::KvmBare => "kvm-bare",
             Self::Vm => "vm",
             Self::Mock => "mock",
         }
@@ -76,7 +85,7 @@ impl fmt::Display for BackendName {
 }
 
 /// What the payload does. Written `pause`, `exit`, `exit=7`, `touch=64`,
-/// `sleep=100`, `spin=1000` or `http`.
+/// `churn=64`, `sleep=100`, `spin=1000` or `http`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Workload {
     /// Ready at once, then idle.
@@ -87,6 +96,9 @@ pub enum Workload {
     ExitWith(u8),
     /// Touches this many MiB before it is ready, then idles.
     Touch(u32),
+    /// Touches this many MiB before it is ready, and gives them back when it is
+    /// told to.
+    Churn(u32),
     /// Sleeps this many milliseconds before it is ready, then idles.
     Sleep(u32),
     /// Uses this many milliseconds of CPU time before it is ready, then idles.
@@ -98,8 +110,8 @@ pub enum Workload {
 /// A text that names no workload.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
-    "unknown workload `{0}`: expected pause, exit, exit=CODE (1 to 127), touch=MIB (1 to 65536), \
-     sleep=MS or spin=MS (1 to 600000), or http"
+    "unknown workload `{0}`: expected pause, exit, exit=CODE (1 to 127), touch=MIB or churn=MIB (1 to \
+     65536), sleep=MS or spin=MS (1 to 600000), or http"
 )]
 pub struct WorkloadError(String);
 
@@ -110,6 +122,7 @@ impl fmt::Display for Workload {
             Self::Exit => f.write_str("exit"),
             Self::ExitWith(code) => write!(f, "exit={code}"),
             Self::Touch(mib) => write!(f, "touch={mib}"),
+            Self::Churn(mib) => write!(f, "churn={mib}"),
             Self::Sleep(ms) => write!(f, "sleep={ms}"),
             Self::Spin(ms) => write!(f, "spin={ms}"),
             Self::Http => f.write_str("http"),
@@ -138,6 +151,7 @@ impl FromStr for Workload {
                         number(127).and_then(|code| u8::try_from(code).ok()).map(Self::ExitWith)
                     }
                     "touch" => number(65_536).map(Self::Touch),
+                    "churn" => number(65_536).map(Self::Churn),
                     "sleep" => number(600_000).map(Self::Sleep),
                     "spin" => number(600_000).map(Self::Spin),
                     _ => None,
@@ -240,12 +254,20 @@ pub struct CellKey {
 }
 
 impl CellKey {
+    /// Whether the cell shows how little its technique can cost, with nothing
+    /// put inside: it is compared with nothing and stands for no arm.
+    #[must_use]
+    pub fn is_floor(&self) -> bool {
+        self.backend == BackendName::KvmBare || self.params.get("kernel") == Some("stub")
+    }
+
     /// The backend with the parameters that tell its cells apart, for a
     /// chart's legend or a table's first column: `vm microvm`, `container`,
     /// `container-pooled`, `vm-clone microvm`.
     #[must_use]
     pub fn label(&self) -> String {
-        let mut label = self.backend.as_str().to_owned();
+        let stub = self.params.get("kernel") == Some("stub");
+        let mut label = if stub { "qemu-stub" } else { self.backend.as_str() }.to_owned();
         if self.params.get("pool") == Some("yes") {
             label.push_str("-pooled");
         }
@@ -257,6 +279,9 @@ impl CellKey {
         for (name, value) in self.params.0.iter().filter(|(name, _)| !named(name)) {
             label.push(' ');
             match name.as_str() {
+                "kernel" if stub => {
+                    label.pop();
+                }
                 "machine" | "kernel" | "accel" => label.push_str(value),
                 "control" => label.push_str("(control)"),
                 _ => {

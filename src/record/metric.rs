@@ -22,11 +22,22 @@ pub enum Mark {
     SetUp,
     /// The creating call returned: the program is executed.
     Spawned,
-    /// The virtual machine monitor answers on its control socket.
+    /// `/dev/kvm` is open; this and the next three marks are known of a
+    /// machine of bare KVM only.
+    KvmOpened,
+    /// The machine is created.
+    VmCreated,
+    /// The machine has its memory, with the program in it.
+    VmMemory,
+    /// The machine has its processor.
+    VcpuCreated,
+    /// The virtual machine monitor answers on its control socket; without
+    /// one, the machine is about to run.
     VmmReady,
     /// A guest that was saved before goes on; its kernel started long ago.
     Resumed,
-    /// First sign of life of the guest kernel on its console.
+    /// First sign of life of the guest kernel on its console; of a machine of
+    /// bare KVM its guest's first exit.
     Kernel,
     /// First instruction of our own program inside the instance.
     Init,
@@ -45,12 +56,16 @@ pub enum Mark {
 
 impl Mark {
     /// All marks in the order of time.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 18] = [
         Self::Request,
         Self::Cgroup,
         Self::Cloned,
         Self::SetUp,
         Self::Spawned,
+        Self::KvmOpened,
+        Self::VmCreated,
+        Self::VmMemory,
+        Self::VcpuCreated,
         Self::VmmReady,
         Self::Resumed,
         Self::Kernel,
@@ -71,6 +86,10 @@ impl Mark {
             Self::Cloned => "cloned",
             Self::SetUp => "set_up",
             Self::Spawned => "spawned",
+            Self::KvmOpened => "kvm_opened",
+            Self::VmCreated => "vm_created",
+            Self::VmMemory => "vm_memory",
+            Self::VcpuCreated => "vcpu_created",
             Self::VmmReady => "vmm_ready",
             Self::Resumed => "resumed",
             Self::Kernel => "kernel",
@@ -127,6 +146,41 @@ impl Ledger {
     }
 }
 
+/// A part of the memory of a virtual machine monitor's processes. The parts
+/// are disjoint and together all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// The guest's memory, as far as it was ever touched and not given back.
+    GuestRam,
+    /// Buffers of translated code: memory that is both written and executed.
+    Translation,
+    /// Heap, stacks and other memory of its own.
+    Vmm,
+    /// Its program and libraries, which other instances share.
+    Text,
+    /// Files that the guest is made from: kernel, initial file system.
+    Image,
+}
+
+impl Part {
+    /// All parts.
+    pub const ALL: [Self; 5] =
+        [Self::GuestRam, Self::Translation, Self::Vmm, Self::Text, Self::Image];
+
+    /// The name used in metric names and files.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::GuestRam => "guest_ram",
+            Self::Translation => "translation",
+            Self::Vmm => "vmm",
+            Self::Text => "text",
+            Self::Image => "image",
+        }
+    }
+}
+
 /// What a sample is a value of. [`fmt::Display`] gives the name in files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Metric {
@@ -143,6 +197,15 @@ pub enum Metric {
     /// `memory.marginal.<ledger>`: bytes that one more instance costs, the
     /// slope over a ladder.
     Marginal(Ledger),
+    /// `memory.part.<part>.<ledger>`: bytes of one part of an idle virtual
+    /// machine, by PSS or RSS.
+    Part(Part, Ledger),
+    /// `memory.touched.<ledger>`: bytes of an instance that holds the memory
+    /// of its work, before it gives it back.
+    Touched(Ledger),
+    /// `memory.minimum`: the smallest memory, in bytes, with which an instance
+    /// became ready: a machine's memory, or the limit of a container's cgroup.
+    Minimum,
     /// `density.instances`: the highest number alive at once, all of them
     /// answering.
     DensityInstances,
@@ -150,6 +213,9 @@ pub enum Metric {
     DensityStart,
     /// `http.answer`: nanoseconds from sending a request to its whole answer.
     HttpAnswer,
+    /// `settle.wait`: nanoseconds from the end of a trial until the kernel
+    /// had freed its control groups, or until nobody waited any longer.
+    SettleWait,
 }
 
 impl Metric {
@@ -161,30 +227,36 @@ impl Metric {
             | Self::Stop(_)
             | Self::PoolRefill
             | Self::DensityStart
-            | Self::HttpAnswer => Unit::Nanoseconds,
-            Self::Memory(_) | Self::Marginal(_) => Unit::Bytes,
+            | Self::HttpAnswer
+            | Self::SettleWait => Unit::Nanoseconds,
+            Self::Memory(_)
+            | Self::Marginal(_)
+            | Self::Part(..)
+            | Self::Touched(_)
+            | Self::Minimum => Unit::Bytes,
             Self::DensityInstances => Unit::Count,
         }
     }
 
     /// Every metric there is, in the order in which reports list them.
     pub fn all() -> impl Iterator<Item = Self> {
-        use Mark::{
-            Cgroup, Cloned, Exited, Gone, Init, Kernel, Ready, Removed, Resumed, SetUp, Spawned,
-            VmmReady,
-        };
-        let startup = [
-            Cgroup, Cloned, SetUp, Spawned, VmmReady, Resumed, Kernel, Init, Ready, Exited,
-            Removed, Gone,
-        ];
-        startup
+        let ends = [Mark::Exited, Mark::Removed, Mark::Gone];
+        Mark::ALL
             .into_iter()
+            .filter(|mark| !matches!(mark, Mark::Request | Mark::Stop))
             .map(Self::Startup)
-            .chain([Exited, Removed, Gone].into_iter().map(Self::Stop))
+            .chain(ends.into_iter().map(Self::Stop))
             .chain([Self::PoolRefill, Self::HttpAnswer])
             .chain(Ledger::ALL.into_iter().map(Self::Memory))
             .chain(Ledger::ALL.into_iter().map(Self::Marginal))
-            .chain([Self::DensityInstances, Self::DensityStart])
+            .chain(
+                Part::ALL.into_iter().flat_map(|part| {
+                    [Ledger::Pss, Ledger::Rss].map(|ledger| Self::Part(part, ledger))
+                }),
+            )
+            .chain(Ledger::ALL.into_iter().map(Self::Touched))
+            .chain([Self::Minimum])
+            .chain([Self::DensityInstances, Self::DensityStart, Self::SettleWait])
     }
 }
 
@@ -196,9 +268,15 @@ impl fmt::Display for Metric {
             Self::PoolRefill => f.write_str("pool.refill"),
             Self::Memory(ledger) => write!(f, "memory.{}", ledger.as_str()),
             Self::Marginal(ledger) => write!(f, "memory.marginal.{}", ledger.as_str()),
+            Self::Part(part, ledger) => {
+                write!(f, "memory.part.{}.{}", part.as_str(), ledger.as_str())
+            }
+            Self::Touched(ledger) => write!(f, "memory.touched.{}", ledger.as_str()),
+            Self::Minimum => f.write_str("memory.minimum"),
             Self::DensityInstances => f.write_str("density.instances"),
             Self::DensityStart => f.write_str("density.start"),
             Self::HttpAnswer => f.write_str("http.answer"),
+            Self::SettleWait => f.write_str("settle.wait"),
         }
     }
 }

@@ -67,7 +67,7 @@ fn least<'a>(
 ) -> Option<(&'a CellSummary, &'a Distribution)> {
     cells
         .iter()
-        .filter(|cell| cell.cell.backend == backend)
+        .filter(|cell| cell.cell.backend == backend && !cell.cell.is_floor())
         .filter_map(|cell| Some((*cell, cell.values(metric)?)))
         .min_by(|a, b| a.1.median.total_cmp(&b.1.median))
 }

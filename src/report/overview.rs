@@ -46,6 +46,7 @@ pub(super) fn overviews(summary: &Summary) -> Vec<Overview> {
         ("Start-up", Experiment::Startup, startup.to_vec()),
         ("Memory of one instance", Experiment::Memory, memory.map(Metric::Memory).to_vec()),
         ("Density", Experiment::Density, density.collect()),
+        ("Smallest memory", Experiment::Minimum, vec![Metric::Minimum]),
     ]
     .into_iter()
     .filter_map(|(title, experiment, metrics)| overview(summary, title, experiment, &metrics))

@@ -82,7 +82,7 @@ fn the_page_has_its_parts_in_order() {
         "skipped: the guest never reached init under KVM within 9 s",
         "unladen run quick --out &#x27;a b&#x27;",
         "unladen-payload exit",
-        "slower: ",
+        "slower by ",
         "memory.marginal.cgroup",
     ] {
         assert!(html.contains(needed), "{needed}");

@@ -1,9 +1,13 @@
 //! Memory: one idle instance, read by every ledger once it has settled.
 
+use std::path::PathBuf;
+
 use super::trial::Trial;
 use crate::backend::{Backend, BackendError, Instance, Until};
-use crate::probe::{self, Reading};
-use crate::record::{Ledger, Metric, Sample};
+use crate::probe::{self, Reading, Shape};
+use crate::record::{BackendName, Ledger, Metric, Part, Sample, Workload};
+use crate::spec::param_value;
+use crate::units::Bytes;
 
 /// Ledgers of a single instance; the host's own ledger is too noisy for one
 /// and belongs to the ladder.
@@ -12,22 +16,75 @@ const LEDGERS: [Ledger; 5] = [Ledger::Pss, Ledger::Uss, Ledger::Rss, Ledger::Cgr
 /// Readings until an instance must have settled; then the last one counts.
 const SETTLE_READINGS: u32 = 6;
 
+/// Ledgers that show what an instance gives back.
+const RETURNED: [Ledger; 4] = [Ledger::Pss, Ledger::Uss, Ledger::Rss, Ledger::Cgroup];
+
+/// Pauses after which the first of two readings may count when an instance has
+/// given memory back. A guest reports free memory two seconds after it became
+/// free (`PAGE_REPORTING_DELAY` in mm/page_reporting.c).
+const RETURN_PAUSES: u32 = 4;
+
 impl Trial<'_> {
     /// Starts an instance, waits until its memory no longer moves, and reads it.
     pub(super) fn memory(&self, backend: &mut dyn Backend) -> Result<Vec<Sample>, BackendError> {
         let mut instance = self.launch(backend, Until::Ready)?;
-        let reading = self.settled(&[instance.as_ref()])?;
+        let mut samples = Vec::with_capacity(2 * LEDGERS.len());
+        let mut reading = self.settled(&[instance.as_ref()])?;
+        if matches!(self.cell.key.workload, Workload::Churn(_)) {
+            samples.extend(self.ledgers(&reading, &RETURNED, Metric::Touched));
+            instance.release()?;
+            if !reading.is_exact() {
+                (0..RETURN_PAUSES).try_for_each(|_| self.pause())?;
+            }
+            reading = self.settled(&[instance.as_ref()])?;
+        }
+        samples.extend(self.ledgers(&reading, &LEDGERS, Metric::Memory));
+        samples.extend(self.parts(instance.as_ref()));
         // What is read must be the memory of something that lives.
         instance.ping()?;
-        let mut samples = Vec::with_capacity(LEDGERS.len());
-        for ledger in LEDGERS {
-            samples.push(match reading.get(ledger) {
-                Ok(bytes) => self.ok(Metric::Memory(ledger), bytes as f64),
-                Err(reason) => self.missing(Metric::Memory(ledger), reason),
-            });
-        }
         instance.stop()?;
         Ok(samples)
+    }
+
+    /// A reading as samples.
+    fn ledgers(
+        &self,
+        reading: &Reading,
+        ledgers: &[Ledger],
+        metric: fn(Ledger) -> Metric,
+    ) -> Vec<Sample> {
+        let sample = |&ledger: &Ledger| match reading.get(ledger) {
+            Ok(bytes) => self.ok(metric(ledger), bytes as f64),
+            Err(reason) => self.missing(metric(ledger), reason),
+        };
+        ledgers.iter().map(sample).collect()
+    }
+
+    /// What a virtual machine's memory consists of.
+    fn parts(&self, instance: &dyn Instance) -> Vec<Sample> {
+        let key = &self.cell.key;
+        let memory = param_value(key, "memory").and_then(|text| text.parse().ok());
+        let (BackendName::Vm, Some(Bytes(memory))) = (key.backend, memory) else {
+            return Vec::new();
+        };
+        // Whatever file its command names is part of the guest.
+        let images = self.prepared.command.iter().skip(1).map(PathBuf::from).collect();
+        let parts = probe::parts(&instance.memory(), &Shape { memory, images });
+        let values = |part| match &parts {
+            Ok(parts) => {
+                let size = parts.get(&part).copied().unwrap_or_default();
+                [(Ledger::Pss, Ok(size.pss)), (Ledger::Rss, Ok(size.rss))]
+            }
+            Err(reason) => [Ledger::Pss, Ledger::Rss].map(|ledger| (ledger, Err(reason.clone()))),
+        };
+        let all = Part::ALL.into_iter().flat_map(|part| {
+            values(part).map(|(ledger, value)| (Metric::Part(part, ledger), value))
+        });
+        all.map(|(metric, value)| match value {
+            Ok(bytes) => self.ok(metric, bytes as f64),
+            Err(reason) => self.missing(metric, reason),
+        })
+        .collect()
     }
 
     /// The sum over instances, once two readings agree.

@@ -6,10 +6,13 @@
 
 mod density;
 mod memory;
+mod minimum;
+mod settle;
 mod startup;
 mod trial;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,7 +22,7 @@ pub use trial::headline;
 
 use crate::backend::{Backend, BackendError, LauncherError, Prepared};
 use crate::errors::chain;
-use crate::host::Guard;
+use crate::host::{Guard, LeftoverCounters};
 use crate::plan::{Eta, Plan, PlannedCell, budget_allows};
 use crate::record::{ArtefactFact, CellFact, Clock, Outcome, Sample, Version};
 use crate::sys::clock::monotonic_ns;
@@ -97,6 +100,7 @@ pub struct Campaign {
     backends: Vec<Box<dyn Backend>>,
     states: Vec<State>,
     guard: Guard,
+    leftovers: LeftoverCounters,
     stop: Arc<AtomicBool>,
     settle: Duration,
     eta: Eta,
@@ -126,7 +130,8 @@ impl Campaign {
             states.push(prepare(cell, &mut backends)?);
         }
         let (settle, eta) = (Duration::from_secs(1), Eta::default());
-        Ok(Self { cells, backends, states, guard, stop, settle, eta })
+        let leftovers = LeftoverCounters::new(Path::new("/"));
+        Ok(Self { cells, backends, states, guard, leftovers, stop, settle, eta })
     }
 
     /// The cells that cannot run here, by index and with the reason.
@@ -263,8 +268,16 @@ impl Campaign {
             guard: &self.guard,
             stop: &self.stop,
         };
-        match trial.run(self.backends[*backend].as_mut()) {
-            Ok(samples) => Ok(Some(samples)),
+        let before = self.leftovers.read();
+        let result = trial.run(self.backends[*backend].as_mut());
+        // A mock leaves nothing.
+        let waited = (trial.clock == Clock::Monotonic)
+            .then(|| settle::wait(&self.leftovers, &before, &self.stop));
+        match result {
+            Ok(mut samples) => {
+                samples.extend(waited.map(|waited| trial.settled_after(waited)));
+                Ok(Some(samples))
+            }
             Err(BackendError::Interrupted) => Ok(None),
             Err(BackendError::Launcher(error)) => Err(error.into()),
             Err(error) => Ok(Some(vec![trial.failed(&error)])),

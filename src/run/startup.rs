@@ -5,11 +5,15 @@ use crate::backend::{Backend, BackendError, Instance, Timeline, Until};
 use crate::record::{Mark, Metric, Sample, Workload};
 
 /// Marks of a start, in the order of time.
-const STARTING: [Mark; 9] = [
+const STARTING: [Mark; 13] = [
     Mark::Cgroup,
     Mark::Cloned,
     Mark::SetUp,
     Mark::Spawned,
+    Mark::KvmOpened,
+    Mark::VmCreated,
+    Mark::VmMemory,
+    Mark::VcpuCreated,
     Mark::VmmReady,
     Mark::Resumed,
     Mark::Kernel,

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::settle::Waited;
 use crate::backend::{Backend, BackendError, Failure, Instance, Prepared, Timeline, Until};
 use crate::errors::chain;
 use crate::host::Guard;
@@ -18,6 +19,7 @@ pub fn headline(experiment: Experiment) -> Metric {
         Experiment::Startup => Metric::Startup(Mark::Ready),
         Experiment::Memory => Metric::Memory(Ledger::Pss),
         Experiment::Density => Metric::DensityInstances,
+        Experiment::Minimum => Metric::Minimum,
     }
 }
 
@@ -41,6 +43,7 @@ impl Trial<'_> {
             Experiment::Startup => self.startup(backend),
             Experiment::Memory => self.memory(backend),
             Experiment::Density => self.density(backend),
+            Experiment::Minimum => self.minimum(backend),
         }
     }
 
@@ -50,9 +53,7 @@ impl Trial<'_> {
         backend: &mut dyn Backend,
         until: Until,
     ) -> Result<Box<dyn Instance>, BackendError> {
-        if self.stop.load(Ordering::Relaxed) {
-            return Err(BackendError::Interrupted);
-        }
+        self.heed_signals()?;
         let instance = backend.launch(self.prepared, until)?;
         let expected = expected_result(self.cell.key.workload);
         if instance.result() == expected {
@@ -60,8 +61,17 @@ impl Trial<'_> {
         }
         let reason =
             format!("wrong proof of work: {:?} instead of {expected:?}", instance.result());
-        let timeline = instance.timeline().clone();
-        Err(Failure { due: Mark::Ready, reason, timeline }.into())
+        Err(self.failure(instance.as_ref(), reason))
+    }
+
+    /// A failure of an instance that should be ready.
+    pub(super) fn failure(&self, instance: &dyn Instance, reason: String) -> BackendError {
+        Failure { due: Mark::Ready, reason, timeline: instance.timeline().clone() }.into()
+    }
+
+    /// Whether a signal asked for the end.
+    pub(super) fn heed_signals(&self) -> Result<(), BackendError> {
+        if self.stop.load(Ordering::Relaxed) { Err(BackendError::Interrupted) } else { Ok(()) }
     }
 
     /// Waits between two readings; a signal ends the wait at once.
@@ -83,6 +93,15 @@ impl Trial<'_> {
             _ => Clock::None,
         };
         self.sample(metric, clock, Some(value), Outcome::Ok, String::new())
+    }
+
+    /// How long the kernel took to free what the trial left.
+    pub(super) fn settled_after(&self, waited: Waited) -> Sample {
+        let mut sample = self.ok(Metric::SettleWait, waited.took as f64);
+        if waited.left > 0 {
+            sample.detail = format!("not waited for any longer: {} groups are left", waited.left);
+        }
+        sample
     }
 
     /// A value that could not be had although the trial went well.

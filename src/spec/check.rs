@@ -11,8 +11,8 @@ use super::error::{Problem, nearest};
 use super::params::{check as check_param, normalise, param_value};
 use super::wire::{CellWire, Located, RoundsWire, SpecWire, line_of};
 use super::{
-    DEFAULT_DENSITY_CAP, DEFAULT_DENSITY_ROUNDS, DEFAULT_MEMORY_ROUNDS, DEFAULT_STARTUP_ROUNDS,
-    MAX_DENSITY_CAP, MAX_ROUNDS, SpecCell,
+    DEFAULT_DENSITY_CAP, DEFAULT_DENSITY_ROUNDS, DEFAULT_MEMORY_ROUNDS, DEFAULT_MINIMUM_ROUNDS,
+    DEFAULT_STARTUP_ROUNDS, MAX_DENSITY_CAP, MAX_ROUNDS, SpecCell,
 };
 
 /// What an entry gets where it does not say otherwise.
@@ -62,6 +62,7 @@ fn rounds(wire: &RoundsWire) -> Result<BTreeMap<Experiment, u32>, Located> {
         (Experiment::Startup, one("startup", &wire.startup, DEFAULT_STARTUP_ROUNDS)?),
         (Experiment::Memory, one("memory", &wire.memory, DEFAULT_MEMORY_ROUNDS)?),
         (Experiment::Density, one("density", &wire.density, DEFAULT_DENSITY_ROUNDS)?),
+        (Experiment::Minimum, one("minimum", &wire.minimum, DEFAULT_MINIMUM_ROUNDS)?),
     ]))
 }
 
@@ -97,6 +98,7 @@ fn expand(
         (Experiment::Startup, &cell.startup),
         (Experiment::Memory, &cell.memory),
         (Experiment::Density, &cell.density),
+        (Experiment::Minimum, &cell.minimum),
     ];
     let mut cells = Vec::new();
     for (experiment, workloads) in lists {
@@ -213,9 +215,12 @@ fn sensible(key: &CellKey) -> Result<(), Problem> {
     }
     let memory = match key.backend {
         BackendName::Container | BackendName::Vm => param_value(key, "memory"),
-        BackendName::Process | BackendName::Mock => None,
+        BackendName::Process | BackendName::KvmBare | BackendName::Mock => None,
     };
-    if let (Workload::Touch(mib), Some(memory)) = (key.workload, memory) {
+    if memory.is_none() && key.experiment == Experiment::Minimum {
+        return Err(Problem::NoMemory { backend: key.backend.as_str() });
+    }
+    if let (Workload::Touch(mib) | Workload::Churn(mib), Some(memory)) = (key.workload, memory) {
         let fits = memory.parse().is_ok_and(|Bytes(bytes)| u64::from(mib) * MIB < bytes);
         if !fits {
             return Err(Problem::DoesNotFit {

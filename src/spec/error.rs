@@ -133,6 +133,12 @@ pub enum Problem {
         /// The workload.
         workload: String,
     },
+    /// Only what has a memory of its own can have less of it.
+    #[error("experiment minimum makes memory smaller, and backend {backend} has none of its own")]
+    NoMemory {
+        /// The backend.
+        backend: &'static str,
+    },
     /// The workload needs more memory than the instance has.
     #[error("workload \"{workload}\" cannot fit into memory = \"{memory}\" of backend {backend}")]
     DoesNotFit {

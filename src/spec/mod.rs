@@ -44,6 +44,8 @@ pub const DEFAULT_STARTUP_ROUNDS: u32 = 15;
 pub const DEFAULT_MEMORY_ROUNDS: u32 = 6;
 /// Trials per cell where a spec does not say: density.
 pub const DEFAULT_DENSITY_ROUNDS: u32 = 1;
+/// Trials per cell where a spec does not say: smallest memory.
+pub const DEFAULT_MINIMUM_ROUNDS: u32 = 1;
 /// Upper bound of live instances where a spec does not say.
 pub const DEFAULT_DENSITY_CAP: u32 = 64;
 /// Most trials of one cell.

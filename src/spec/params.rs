@@ -119,14 +119,15 @@ const VM: &[Param] = &[
     },
     Param {
         name: "kernel",
-        kind: Kind::OneOf(&["tuned", "distro"]),
+        kind: Kind::OneOf(&["tuned", "distro", "stub"]),
         default: Some("tuned"),
         always: true,
-        about: "guest kernel: our small one, or the distribution's as it is",
+        about: "guest kernel: our small one, or the distribution's as it is; stub: a guest of a few \
+                instructions without an operating system, for the workload exit",
     },
     Param {
         name: "memory",
-        kind: Kind::Size { min: 32 * MIB, max: 1024 * 1024 * MIB },
+        kind: Kind::Size { min: 16 * MIB, max: 1024 * 1024 * MIB },
         default: Some("128M"),
         always: false,
         about: "guest memory",
@@ -137,6 +138,20 @@ const VM: &[Param] = &[
         default: Some("1"),
         always: false,
         about: "virtual processors",
+    },
+    Param {
+        name: "balloon",
+        kind: Kind::OneOf(&["off", "on", "reporting"]),
+        default: Some("off"),
+        always: false,
+        about: "a virtio balloon; reporting: through which the guest gives back what it freed",
+    },
+    Param {
+        name: "thp",
+        kind: Kind::OneOf(&["on", "off"]),
+        default: Some("on"),
+        always: false,
+        about: "transparent huge pages: as the host has them, or not for this machine",
     },
     Param {
         name: "accel",
@@ -160,7 +175,7 @@ const VM: &[Param] = &[
 #[must_use]
 pub fn known_params(backend: BackendName) -> &'static [Param] {
     match backend {
-        BackendName::Process | BackendName::Mock => PROCESS,
+        BackendName::Process | BackendName::KvmBare | BackendName::Mock => PROCESS,
         BackendName::Container => CONTAINER,
         BackendName::Vm => VM,
     }

@@ -97,7 +97,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "{cell}params = { memory = \"much\" }",
-        "specs/my.toml:3: parameter memory = \"much\" of backend vm: expected a size from 32M to 1024G, such as 128M",
+        "specs/my.toml:3: parameter memory = \"much\" of backend vm: expected a size from 16M to 1024G, such as 128M",
     ),
     (
         "{cell}params = { memory = [] }",

@@ -28,6 +28,7 @@ pub(super) struct RoundsWire {
     pub startup: Option<Spanned<i64>>,
     pub memory: Option<Spanned<i64>>,
     pub density: Option<Spanned<i64>>,
+    pub minimum: Option<Spanned<i64>>,
 }
 
 /// The table `[density]`.
@@ -50,6 +51,8 @@ pub(super) struct CellWire {
     pub memory: Vec<Spanned<String>>,
     #[serde(default)]
     pub density: Vec<Spanned<String>>,
+    #[serde(default)]
+    pub minimum: Vec<Spanned<String>>,
     pub rounds: Option<Spanned<i64>>,
     pub density_cap: Option<Spanned<i64>>,
 }

@@ -102,7 +102,9 @@ pub(crate) fn compare_with(
     cells: &[CellData<'_>],
     ratio: &dyn Fn(&[Pair]) -> Option<Ratio>,
 ) -> (Vec<Control>, Vec<Comparison>) {
-    let subjects = cells.iter().filter(|cell| !is_null(cell.key) && !is_control(cell.key));
+    let subjects = cells
+        .iter()
+        .filter(|cell| !is_null(cell.key) && !is_control(cell.key) && !cell.key.is_floor());
     let pairs: Vec<_> = subjects
         .flat_map(|subject| {
             baselines(cells, subject.key).into_iter().map(move |baseline| (subject, baseline))

@@ -9,6 +9,10 @@ pub mod clock;
 pub mod executable;
 pub mod fdpass;
 pub mod file;
+pub mod fork;
+pub mod keyring;
+#[cfg(target_arch = "x86_64")]
+pub mod kvm;
 pub mod namespace;
 pub mod pidfd;
 mod raw;

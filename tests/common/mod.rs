@@ -68,8 +68,14 @@ pub fn values(rows: &[BTreeMap<String, String>], backend: &str, metric: &str) ->
         .collect()
 }
 
+/// The command's cache folder.
+pub fn cache() -> PathBuf {
+    let home = || PathBuf::from(std::env::var_os("HOME").expect("HOME")).join(".cache");
+    std::env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from).join("unladen")
+}
+
 /// Everything on the host that carries this run's id: processes by their
-/// environment, and cgroups by their names.
+/// environment, cgroups and links by their names, mounts, and snapshots.
 pub fn traces_of(run_id: &str) -> Vec<String> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
@@ -89,6 +95,10 @@ pub fn traces_of(run_id: &str) -> Vec<String> {
         if own.trim_end() == alias {
             found.push(link.path().display().to_string());
         }
+    }
+    let snapshots = cache().join("snapshots").join(run_id);
+    if snapshots.exists() {
+        found.push(snapshots.display().to_string());
     }
     let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
     found.extend(mounts.lines().filter(|line| line.contains(run_id)).map(str::to_owned));

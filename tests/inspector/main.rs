@@ -5,6 +5,7 @@
 //! Arguments: paths to look at closely (masked and read-only ones). At the end
 //! it prints `end` and waits for the end of its input, so that somebody can
 //! look at it from outside.
+#![allow(clippy::print_stdout, reason = "it speaks to the test")]
 
 use std::collections::BTreeSet;
 use std::ffi::{CString, c_char, c_int, c_long};

@@ -252,6 +252,18 @@ pub fn host_program(path: &str, arguments: impl Iterator<Item = String>) -> (Exi
     (ended.exit, text)
 }
 
+/// Compiles a program of these tests, `tests/NAME/main.rs`, as a static one.
+pub fn compile(name: &str, program: &Path) {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name).join("main.rs");
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let output = std::process::Command::new(rustc)
+        .args(["--edition=2024", "-Ctarget-feature=+crt-static", "-Cpanic=abort", "-o"])
+        .args([program, &source])
+        .output()
+        .expect("rustc starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 pub fn open_to_all(folder: &Path) {
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).expect("changed");
 }

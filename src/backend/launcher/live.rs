@@ -3,8 +3,10 @@
 
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 use std::time::Duration;
 
+use super::bare::Stamps;
 use super::order::{Failure, fd};
 use super::place::Network;
 use super::qmp::Conversation;
@@ -32,6 +34,8 @@ pub(super) enum Kind {
     Container,
     /// A virtual machine.
     Machine,
+    /// A virtual machine of bare KVM.
+    Bare,
     /// One whose guest goes on from a snapshot.
     Restored,
 }
@@ -41,6 +45,18 @@ impl Kind {
     fn marks(self) -> &'static [Mark] {
         match self {
             Self::Process | Self::Container => &[Mark::Spawned, Mark::Init, Mark::Ready],
+            Self::Bare => &[
+                Mark::Cloned,
+                Mark::SetUp,
+                Mark::KvmOpened,
+                Mark::VmCreated,
+                Mark::VmMemory,
+                Mark::VcpuCreated,
+                Mark::VmmReady,
+                Mark::Kernel,
+                Mark::Init,
+                Mark::Ready,
+            ],
             Self::Machine => {
                 &[Mark::Spawned, Mark::VmmReady, Mark::Kernel, Mark::Init, Mark::Ready]
             }
@@ -105,6 +121,8 @@ pub(super) struct Live {
     pub(super) marked: Option<Marked>,
     pub(super) lease: Option<Lease>,
     pub(super) refill: Option<u64>,
+    /// What its own process stamps.
+    pub(super) stamps: Option<Rc<Stamps>>,
 }
 
 impl Live {
@@ -118,6 +136,9 @@ impl Live {
     ) -> Result<(), Failure> {
         let until = Deadline::after(deadline);
         let result = self.watch.until(goal, self.pidfd.as_fd(), control, until);
+        if let Some(stamps) = &self.stamps {
+            stamps.add_to(&mut self.watch.timeline);
+        }
         result.map_err(|trouble| self.failure(self.due(), self.explain(trouble, deadline)))
     }
 

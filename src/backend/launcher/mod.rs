@@ -6,6 +6,7 @@
 //! dies in whatever way, the launcher sees its socket close and removes
 //! everything of the run.
 
+mod bare;
 mod live;
 pub mod order;
 mod place;

@@ -1,6 +1,7 @@
 //! What the harness asks of the launcher, and what it answers: one message
 //! each way per order.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use oci_spec::runtime::Spec;
@@ -40,6 +41,11 @@ pub enum Recipe {
     },
     /// A virtual machine monitor.
     Machine(Program),
+    /// The stub guest in a machine of bare KVM, made by a copy of the launcher.
+    Bare {
+        /// Bytes of memory that the machine gets.
+        memory: NonZeroUsize,
+    },
     /// The same, whose guest goes on from a snapshot.
     Restored {
         /// What waits for the saved state.
@@ -94,6 +100,8 @@ pub struct Program {
     pub argv: Vec<String>,
     /// Its whole environment as `NAME=value`.
     pub env: Vec<String>,
+    /// Whether it may have transparent huge pages, where the host gives them.
+    pub huge_pages: bool,
 }
 
 /// Up to which mark a launch runs before it is answered.

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use super::live::{Kind, Live, REMOVAL, Wires};
@@ -21,7 +22,7 @@ use crate::container::network::{Bridge, Witness};
 use crate::errors::chain;
 use crate::record::Mark;
 use crate::sys::clock::monotonic_ns;
-use crate::sys::{fdpass, signals};
+use crate::sys::{fdpass, keyring, signals};
 
 /// Why the launcher cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +33,9 @@ pub enum ServeError {
     /// The cgroups of this host cannot be used at all.
     #[error("cannot look at the cgroups of this host")]
     Cgroups(#[source] CgroupError),
+    /// The keys of the caller's session would be within reach of instances.
+    #[error("cannot leave the session keyring (see /proc/sys/kernel/keys/maxkeys)")]
+    Keyring(#[source] Errno),
 }
 
 /// Serves orders from standard input until the harness closes it, then
@@ -46,6 +50,8 @@ pub fn serve(run_id: &str) -> Result<(), ServeError> {
         // whole terminal or session must not orphan what it started.
         signals::ignore(number).map_err(|error| ServeError::NoSocket(error.into()))?;
     }
+    // Once for all instances: nothing of it is in their time.
+    keyring::leave_session().map_err(ServeError::Keyring)?;
     let null = File::open("/dev/null").map_err(ServeError::NoSocket)?.into();
     let tree = Hierarchy::detect(Path::new("/proc"), Path::new("/sys/fs/cgroup"))
         .and_then(|hierarchy| hierarchy.prepare(run_id, &Controller::STANDARD))
@@ -313,9 +319,12 @@ pub(super) fn start(
         }
     };
     let spawned = monotonic_ns();
-    watch.timeline.stamp(Mark::Cloned, child.begun);
-    watch.timeline.stamp(Mark::SetUp, child.set_up);
-    watch.timeline.stamp(Mark::Spawned, spawned);
+    // A copy of this process stamps for itself, and executes nothing.
+    if template.kind != Kind::Bare {
+        watch.timeline.stamp(Mark::Cloned, child.begun);
+        watch.timeline.stamp(Mark::SetUp, child.set_up);
+        watch.timeline.stamp(Mark::Spawned, spawned);
+    }
     // Whatever lives on is marked when it is to end.
     let netns = netns.as_ref().or(place.net.as_ref().map(|net| &net.netns));
     if let (Ok(witness), Some(netns), Until::Gone, None) =
@@ -334,6 +343,7 @@ pub(super) fn start(
         // The namespace itself is the instance's alone from here on.
         lease: place.net.and_then(|net| net.lease),
         refill: place.refill,
+        stamps: template.stamps(),
     })
 }
 

@@ -4,10 +4,13 @@
 use std::ffi::{CString, NulError};
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::rc::Rc;
 
 use nix::sched::CloneFlags;
+use nix::sys::prctl::set_thp_disable;
 use nix::sys::signal::Signal;
 
+use super::bare::{Bare, BareError, Stamps};
 use super::live::Kind;
 use super::order::{Program, Recipe};
 use super::place::{Net, Network, Pool};
@@ -35,6 +38,9 @@ pub enum TemplateError {
     /// The container cannot be made.
     #[error("cannot prepare the container")]
     Container(#[from] PrepareError),
+    /// A machine of bare KVM cannot be had.
+    #[error("cannot prepare a machine of bare KVM")]
+    Bare(#[from] BareError),
 }
 
 /// A resolved recipe.
@@ -53,10 +59,12 @@ pub(super) struct Template {
 
 /// What makes the instances.
 enum Maker {
-    Plain(Box<Command>),
+    /// A program, and whether it may have huge pages.
+    Plain(Box<Command>, bool),
     Container(Box<Container>),
     Held(Box<HeldContainer>),
     Networked(Box<NetworkedContainer>),
+    Bare(Bare),
 }
 
 impl Template {
@@ -71,11 +79,10 @@ impl Template {
         // depth and controllers.
         let (mut limits, mut network, mut pool) = (Limits::default(), Network::Host, None);
         let (kind, maker) = match recipe {
-            Recipe::Process(program) => (Kind::Process, Maker::Plain(Box::new(plain(&program)?))),
-            Recipe::Machine(program) => (Kind::Machine, Maker::Plain(Box::new(plain(&program)?))),
-            Recipe::Restored { program, .. } => {
-                (Kind::Restored, Maker::Plain(Box::new(plain(&program)?)))
-            }
+            Recipe::Process(program) => (Kind::Process, maker(&program)?),
+            Recipe::Machine(program) => (Kind::Machine, maker(&program)?),
+            Recipe::Bare { memory } => (Kind::Bare, Maker::Bare(Bare::prepare(memory)?)),
+            Recipe::Restored { program, .. } => (Kind::Restored, maker(&program)?),
             Recipe::Container { spec, bundle, bridge, pooled } => {
                 let plan = Plan::from_spec(&spec, &bundle)?;
                 limits = plan.limits().clone();
@@ -111,6 +118,14 @@ impl Template {
         Ok(Self { kind, limits, network, pool, restore: None, remarks, maker })
     }
 
+    /// Where the newest instance's own process stamps, if it does.
+    pub(super) fn stamps(&self) -> Option<Rc<Stamps>> {
+        match &self.maker {
+            Maker::Bare(bare) => bare.stamps(),
+            _ => None,
+        }
+    }
+
     /// Makes an instance's first process in its group, and gives the network
     /// namespace that was made with it.
     pub(super) fn launch(
@@ -121,7 +136,10 @@ impl Template {
     ) -> Result<(Child, Option<Netns>), String> {
         let alone = |child| (child, None);
         let child = match (&mut self.maker, net) {
-            (Maker::Plain(command), _) => {
+            (Maker::Plain(command, huge_pages), _) => {
+                // The child inherits it with the memory that it shares with
+                // us until it executes its program (prctl(2)).
+                let _without = (!*huge_pages).then(WithoutHugePages::new).transpose()?;
                 let join = group.join_fds();
                 let into_cgroup = group.into_cgroup();
                 let launch = Launch { fds, join: &join, into_cgroup, ..Launch::default() };
@@ -136,10 +154,34 @@ impl Template {
             (Maker::Networked(container), Some(net)) => {
                 container.launch(group, fds, &net.netns).map(alone)
             }
+            (Maker::Bare(bare), _) => return bare.launch(group, fds).map(alone),
             (Maker::Networked(_), None) => return Err("no network was made for it".to_owned()),
         };
         child.map_err(|error| chain(&error))
     }
+}
+
+/// While it lives, new programs get no transparent huge pages.
+struct WithoutHugePages;
+
+impl WithoutHugePages {
+    fn new() -> Result<Self, String> {
+        set_thp_disable(true)
+            .map(|()| Self)
+            .map_err(|error| format!("cannot switch transparent huge pages off: {error}"))
+    }
+}
+
+impl Drop for WithoutHugePages {
+    fn drop(&mut self) {
+        // Undoing what was done a moment ago cannot fail.
+        let _ = set_thp_disable(false);
+    }
+}
+
+/// What makes plain children.
+fn maker(program: &Program) -> Result<Maker, TemplateError> {
+    Ok(Maker::Plain(Box::new(plain(program)?), program.huge_pages))
 }
 
 /// A child without isolation, executed by its path: a machine monitor may be

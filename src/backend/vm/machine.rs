@@ -11,6 +11,9 @@ use crate::payload::protocol::{ENV_CHANNEL, ENV_END, ENV_RUN, ENV_WORKLOAD};
 use crate::record::{ArtefactFact, CellKey, Experiment, Workload};
 use crate::spec::param_value;
 
+/// The value of the parameter `kernel` for a guest without an operating system.
+pub(super) const STUB: &str = "stub";
+
 /// The serial port that is the payload's channel in every machine.
 const GUEST_CHANNEL: &str = "/dev/ttyS1";
 
@@ -42,17 +45,19 @@ impl Qemu {
 pub(super) struct Machine {
     /// `microvm` or `q35`.
     pub(super) kind: String,
-    /// `tuned` or `distro`.
+    /// `tuned`, `distro` or `stub`.
     pub(super) kernel_kind: String,
     /// The kernel's file.
     pub(super) kernel: PathBuf,
-    initrd: PathBuf,
+    initrd: Option<PathBuf>,
     memory: String,
     cpus: String,
     purpose: &'static str,
     /// What its payload does.
     pub(super) workload: Workload,
     tsc_khz: Option<String>,
+    balloon: String,
+    huge_pages: bool,
 }
 
 impl Machine {
@@ -64,25 +69,33 @@ impl Machine {
         if kernel_kind == "distro" {
             arguments.push("--distro".to_owned());
         }
-        let kernel = assets.script("guest/kernel.sh", &arguments).map_err(|source| {
-            let flags = if kernel_kind == "distro" { " --distro" } else { "" };
-            let script = format!("{}{flags}", assets.script_path("guest/kernel.sh").display());
-            VmError::NoKernel { script, source }
-        })?;
+        let kernel = || {
+            assets.script("guest/kernel.sh", &arguments).map_err(|source| {
+                let flags = if kernel_kind == "distro" { " --distro" } else { "" };
+                let script = format!("{}{flags}", assets.script_path("guest/kernel.sh").display());
+                VmError::NoKernel { script, source }
+            })
+        };
+        let (kernel, initrd) = match kernel_kind.as_str() {
+            STUB => (assets.stub()?, None),
+            _ => (kernel()?.trim().into(), Some(assets.initramfs()?)),
+        };
         Ok(Self {
             kind: value("machine"),
             kernel_kind,
-            kernel: kernel.trim().into(),
-            initrd: assets.initramfs()?,
+            kernel,
+            initrd,
             memory: value("memory"),
             cpus: value("cpus"),
             purpose: match cell.experiment {
-                Experiment::Startup => "start",
+                Experiment::Startup | Experiment::Minimum => "start",
                 // An idle guest must not tick: what an instance costs while
                 // nothing happens is the question.
                 Experiment::Memory | Experiment::Density => "density",
             },
             workload: cell.workload,
+            balloon: value("balloon"),
+            huge_pages: value("thp") != "off",
             // Without the frequency the guest calibrates for itself, which
             // only takes longer.
             tsc_khz: assets.script("vm/tsc-khz.sh", &[]).ok().map(|khz| khz.trim().to_owned()),
@@ -116,12 +129,11 @@ impl Machine {
         let (channel, console, qmp) =
             (fd::CHANNEL.to_string(), fd::CONSOLE.to_string(), fd::QMP.to_string());
         let kernel = self.kernel.display().to_string();
-        let initrd = self.initrd.display().to_string();
+        let initrd = self.initrd.as_ref().map(|path| path.display().to_string());
         let name = format!("unladen-{run_id}");
         let mut arguments = vec!["--print"];
         for (flag, value) in [
             ("--kernel", &kernel),
-            ("--initrd", &initrd),
             ("--memory", &self.memory),
             ("--cpus", &self.cpus),
             ("--name", &name),
@@ -129,10 +141,14 @@ impl Machine {
             ("--channel-fd", &channel),
             ("--console-fd", &console),
             ("--qmp-fd", &qmp),
+            ("--balloon", &self.balloon),
         ] {
             arguments.extend([flag, value.as_str()]);
         }
         arguments.extend(["--accel", accelerator.as_str(), "--for", self.purpose]);
+        if let Some(initrd) = &initrd {
+            arguments.extend(["--initrd", initrd]);
+        }
         if let Some(khz) = &self.tsc_khz {
             arguments.extend(["--tsc-khz", khz]);
         }
@@ -143,15 +159,19 @@ impl Machine {
         let argv: Vec<String> = printed.lines().map(str::to_owned).collect();
         let path = argv.first().ok_or(VmError::NoArguments { script })?.into();
         let env = vec![format!("{ENV_RUN}={run_id}"), "PATH=/usr/bin:/bin".to_owned()];
-        Ok(Program { path, argv, env })
+        let huge_pages = self.huge_pages;
+        Ok(Program { path, argv, env, huge_pages })
     }
 
     /// The files that take part.
     pub(super) fn artefacts(&self, qemu: &Qemu) -> Result<Vec<ArtefactFact>, AssetsError> {
-        Ok(vec![
+        let mut facts = vec![
             artefact("qemu", &qemu.path)?,
             artefact(&format!("guest kernel {}", self.kernel_kind), &self.kernel)?,
-            artefact("initramfs", &self.initrd)?,
-        ])
+        ];
+        if let Some(initrd) = &self.initrd {
+            facts.push(artefact("initramfs", initrd)?);
+        }
+        Ok(facts)
     }
 }

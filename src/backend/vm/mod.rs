@@ -16,15 +16,24 @@ pub use inventory::inventory;
 use machine::Machine;
 use snapshot::{Guests, Start};
 
+use super::kvm_bare::only_exit;
 use super::launcher::order::Recipe;
 use super::process::own_version;
 use super::{Assets, Backend, BackendError, Instance, Prepared, Real, Until};
+use crate::payload::stub;
 use crate::record::{ArtefactFact, BackendName, CellKey, Version};
 use crate::spec::param_value;
 
 /// Time that a guest may take until its workload is ready. A software
 /// emulated distribution kernel takes some two seconds on an idle host.
 const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Least time for a trial boot under KVM.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The same for the stub: where KVM has to emulate much, the firmware alone
+/// takes seconds, and it comes to its end all the same.
+const STUB_PATIENCE: Duration = Duration::from_secs(15);
 
 /// QEMU as a backend.
 #[derive(Debug)]
@@ -82,7 +91,8 @@ impl Vm {
         if let Err(reason) = accelerator::kvm_opens() {
             return Ok(accelerator::Probe::tcg(reason));
         }
-        let patience = tcg.saturating_mul(3).max(Duration::from_secs(2));
+        let least = if machine.kernel_kind == machine::STUB { STUB_PATIENCE } else { PATIENCE };
+        let patience = tcg.saturating_mul(3).max(least);
         match self.trial_boot(machine, Accelerator::Kvm, patience) {
             Ok(_) => Ok(accelerator::Probe::kvm()),
             Err(BackendError::Failed(failure)) => Ok(accelerator::Probe::tcg(format!(
@@ -136,7 +146,18 @@ impl Backend for Vm {
     fn prepare(&mut self, cell: &CellKey) -> Result<Prepared, BackendError> {
         let qemu = self.qemu()?;
         let machine = Machine::of(cell, &self.assets).map_err(unavailable)?;
+        let is_stub = machine.kernel_kind == machine::STUB;
+        if is_stub && (cell.workload != stub::WORKLOAD || Start::of(cell) != Start::Cold) {
+            return Err(only_exit());
+        }
         let accelerator = match param_value(cell, "accel") {
+            // A floor that cannot be had is no failure of the run.
+            Some("kvm") if is_stub => match self.accelerator(&machine)? {
+                accelerator::Probe { best: Accelerator::Kvm, .. } => Accelerator::Kvm,
+                accelerator::Probe { reason, .. } => {
+                    return Err(BackendError::Unavailable(reason.unwrap_or_default()));
+                }
+            },
             Some("kvm") => Accelerator::Kvm,
             Some("tcg") => Accelerator::Tcg,
             _ => self.accelerator(&machine.probing())?.best,

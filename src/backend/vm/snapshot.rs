@@ -2,22 +2,37 @@
 //! made when the cell is prepared. The launcher makes it; this module only
 //! says of what and where.
 
+use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::super::Assets;
+use super::super::assets::user_cache;
 use super::super::launcher::order::{Program, Recipe, Snapshot};
 use super::machine::{Machine, Qemu};
 use super::{Accelerator, VmError};
+use crate::host::RunId;
 use crate::record::{CellKey, Workload};
 use crate::spec::param_value;
 
 /// The name of the folder in the cache that holds a folder for each run with
 /// snapshots.
-pub(in crate::backend) const FOLDER: &str = "snapshots";
+const FOLDER: &str = "snapshots";
 
 /// The first QEMU that saves to a file by its name: 8.2, of December 2023.
 const KNOWS_FILES: (u32, u32) = (8, 2);
+
+/// The folders with snapshots in the user's cache, with the ids of their
+/// runs.
+pub(in crate::backend) fn folders() -> Vec<(String, PathBuf)> {
+    // Without the cache, or the folder in it, no run has made a snapshot.
+    let Ok(cache) = user_cache() else { return Vec::new() };
+    let entries = fs::read_dir(cache.join(FOLDER)).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path())))
+        .filter(|(id, _)| id.parse::<RunId>().is_ok())
+        .collect()
+}
 
 /// How a guest begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

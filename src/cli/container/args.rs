@@ -282,7 +282,7 @@ mod tests {
     fn volumes_are_paths() {
         let mount = parse_volume("/a:/b:ro").expect("fine");
         assert_eq!(mount.destination(), Path::new("/b"));
-        assert!(mount.options().as_ref().is_some_and(|words| words.contains(&"ro".to_owned())));
+        assert!(mount.options().as_ref().is_some_and(|words| words.contains(&"rro".to_owned())));
         let here = parse_volume("./x:/b").expect("fine");
         assert!(here.source().as_ref().is_some_and(|path| path.is_absolute()));
         for bad in ["/a", "", ":/b", "name:/b", "/a:b", "/a:/b:rx", "/a:/b:ro:z"] {

@@ -19,7 +19,7 @@ pub use self::args::{ContainerArgs, ContainerCommand, Net, RunArgs};
 use self::relay::Listener;
 use self::request::Request;
 use self::terminal::caller_size;
-use super::{Exit, print_line, say};
+use super::{Exit, print_line, say, scope};
 use crate::container::seccomp::ProfileError;
 use crate::container::{
     BundleError, InstanceId, Plan, PlanError, RunError, Running, Stdio, Streams, UserError, start,
@@ -29,6 +29,7 @@ use crate::errors::chain;
 use crate::sys::spawn::{SpawnError, Terminal};
 use crate::sys::terminal::WindowSize;
 use crate::sys::{fdpass, pidfd};
+use crate::units::Bytes;
 
 /// Why a container did not run.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +110,7 @@ fn try_run(args: &RunArgs) -> Result<Exit, ContainerError> {
         return Ok(print_line(&text).map_or(Exit::Container(Exit::CONTAINER_FAILED), |()| Exit::Ok));
     }
     let plan = request.plan()?;
+    scope::enter_if_needed(&plan.controllers());
     let id = InstanceId::own(0)?;
     // Before the start, so that none that comes meanwhile is lost.
     let listener = Listener::new().map_err(ContainerError::Signals)?;
@@ -118,10 +120,24 @@ fn try_run(args: &RunArgs) -> Result<Exit, ContainerError> {
     } else {
         plainly(&plan, &id, &listener, begin)?
     };
-    Ok(match running.wait()? {
+    let ended = running.finish()?;
+    if ended.killed_for_memory {
+        say(&format!(
+            "the kernel killed a process of the container for lack of memory (its limit: {})",
+            memory_limit(&plan)
+        ));
+    }
+    Ok(match ended.exit {
         pidfd::Exit::Code(code) => Exit::Container(u8::try_from(code).unwrap_or(u8::MAX)),
         pidfd::Exit::Signal(number) => Exit::Signal(number),
     })
+}
+
+fn memory_limit(plan: &Plan) -> String {
+    // Without one of its own, that of a group above was reached.
+    plan.limits()
+        .memory
+        .map_or_else(|| "none of its own".to_owned(), |limit| Bytes(limit).to_string())
 }
 
 /// Either way of starting a container.

@@ -30,6 +30,8 @@ pub(super) struct Request {
 /// A root filesystem as the specification does not say it.
 #[derive(Debug)]
 enum Root {
+    /// The folder that it names, as the configuration of a bundle says.
+    Bundle,
     /// The folder that it names.
     Folder,
     /// That folder, and changes are dropped at the end.
@@ -51,7 +53,7 @@ impl Request {
     }
 
     fn of_bundle(bundle: &Path) -> Result<Self, ContainerError> {
-        Ok(Self { bundle: Bundle::load(bundle)?, root: Root::Folder })
+        Ok(Self { bundle: Bundle::load(bundle)?, root: Root::Bundle })
     }
 
     fn of_rootfs(args: &RunArgs, rootfs: PathBuf) -> Result<Self, ContainerError> {
@@ -128,8 +130,9 @@ impl Request {
     pub(super) fn plan(&self) -> Result<Plan, ContainerError> {
         let plan = self.bundle.plan()?;
         Ok(match &self.root {
-            Root::Folder => plan,
-            Root::Scratch => plan.with_scratch_layer()?,
+            Root::Bundle => plan,
+            Root::Folder => plan.without_devices_in_root(),
+            Root::Scratch => plan.without_devices_in_root().with_scratch_layer()?,
             Root::Layers { overlay, .. } => {
                 let process = self.bundle.spec().process().as_ref();
                 plan.with_overlay(overlay, process.map_or(Path::new("/"), |process| process.cwd()))?

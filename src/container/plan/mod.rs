@@ -33,6 +33,7 @@ pub(super) use self::limits::limits as limits_of;
 use self::mounts::{Mounts, Request};
 use self::namespaces::Namespaces;
 pub(super) use self::namespaces::{IdMaps, Joined};
+use self::options::NO_DEVICES;
 pub(super) use self::options::names as mount_options;
 use self::scratch::Scratch;
 pub(super) use self::supported::{Refusal, check as check_fields};
@@ -120,11 +121,15 @@ pub struct Plan {
     /// Whose terminal is made, if one is.
     terminal: Option<u32>,
     hooks: bool,
+    /// Whether each instance leaves the session keyring of its maker.
+    own_keyring: bool,
     /// Files of `/proc` that are written from inside the namespaces.
     settings: Vec<Step>,
     mounts: Mounts,
     /// Whether the root receives what the host mounts in it later.
     root_receives: bool,
+    /// Whether device nodes in the root, if it is a folder, are of use.
+    root_has_devices: bool,
     /// Names, loopback, masks: after all mounts.
     features: Vec<Step>,
     /// From the arrangement of descriptors to the end.
@@ -218,8 +223,10 @@ impl Plan {
             id_maps,
             terminal: process.terminal().unwrap_or(false).then(|| process.user().uid()),
             hooks: held::has_hooks(spec),
+            own_keyring: false,
             mounts,
             root_receives: matches!(propagation, Some("slave" | "rslave")),
+            root_has_devices: true,
         })
     }
 
@@ -260,6 +267,16 @@ impl Plan {
         self.namespaces.new.contains(CloneFlags::CLONE_NEWNET)
     }
 
+    /// The same plan for instances that each get a session keyring of their
+    /// own instead of their maker's. That counts against the maker's quota of
+    /// keys, which is 200 for an ordinary user (`/proc/sys/kernel/keys`): who
+    /// starts many better leaves the keyring once, see
+    /// [`leave_session`](crate::sys::keyring::leave_session).
+    #[must_use]
+    pub fn with_own_keyring(&self) -> Self {
+        Self { own_keyring: true, ..self.clone() }
+    }
+
     /// The same plan for instances whose network namespace is made for them.
     pub(super) fn in_given_network(&self) -> Self {
         let mut plan = self.clone();
@@ -273,6 +290,15 @@ impl Plan {
         let mut plan = self.in_given_network();
         plan.features.retain(|step| *step != Step::LoopbackUp);
         plan
+    }
+
+    /// The same plan without the use of device nodes that may be in the root
+    /// filesystem: it is mounted `nodev`, as that of an image always is, see
+    /// [`Plan::with_overlay`]. (A spec has no field for this.)
+    #[must_use]
+    pub fn without_devices_in_root(mut self) -> Self {
+        self.root_has_devices = false;
+        self
     }
 
     /// Namespaces that exist and that an instance enters: their handles come
@@ -360,7 +386,8 @@ impl Plan {
         // The new namespace's mounts still belong to the host's peer groups:
         // first of all nothing may propagate there.
         let all = flow(self.root_receives || self.mounts.receive());
-        let root = flow(self.root_receives);
+        let mut root = flow(self.root_receives);
+        root.set |= if self.root_has_devices { 0 } else { NO_DEVICES };
         let mut steps =
             vec![Step::SetMount { path: c"/".into(), recursive: true, attributes: all }];
         match (&self.overlay, &self.scratch) {
@@ -382,7 +409,7 @@ impl Plan {
     fn enter_steps(&self) -> Vec<Step> {
         let mut steps = match (&self.overlay, &self.scratch) {
             (Some(layers), _) => layers.enter(),
-            (None, Some(scratch)) => scratch.enter(&self.rootfs),
+            (None, Some(scratch)) => scratch.enter(&self.rootfs, self.root_has_devices),
             (None, None) => vec![
                 Step::AttachTree { slot: ROOT, target: self.rootfs.clone() },
                 Step::EnterTree(ROOT),
@@ -454,6 +481,9 @@ impl Plan {
         steps.push(Step::JoinCgroups);
         if !again {
             steps.push(Step::NewSession);
+        }
+        if self.own_keyring {
+            steps.push(Step::OwnSessionKeyring);
         }
         if let Some(value) = self.oom_score_adj {
             // The host's /proc is still there, the instance's not yet.

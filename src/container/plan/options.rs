@@ -11,6 +11,8 @@ use crate::sys::spawn::MountAttributes;
 
 /// `MOUNT_ATTR_RDONLY` of mount_setattr(2).
 pub(super) const READ_ONLY: u64 = 1;
+/// `MOUNT_ATTR_NODEV` of mount_setattr(2).
+pub(super) const NO_DEVICES: u64 = 4;
 /// The bits that together say how access times are kept.
 const ATIME_BITS: u64 = 0x70;
 const NO_ATIME: u64 = 0x10;
@@ -25,8 +27,8 @@ const WORDS: [(&str, u64, u64); 19] = [
     ("rw", 0, READ_ONLY),
     ("nosuid", 0x2, 0),
     ("suid", 0, 0x2),
-    ("nodev", 0x4, 0),
-    ("dev", 0, 0x4),
+    ("nodev", NO_DEVICES, 0),
+    ("dev", 0, NO_DEVICES),
     ("noexec", 0x8, 0),
     ("exec", 0, 0x8),
     ("nosymfollow", NO_SYMLINK_FOLLOW, 0),

@@ -61,14 +61,15 @@ impl Scratch {
     /// Puts the overlay together at the folder and makes it the working
     /// directory. Paths are relative, so that no path of the host is in the
     /// options of the mount, where some characters would have a meaning.
-    pub(super) fn enter(&self, folder: &CString) -> Vec<Step> {
+    pub(super) fn enter(&self, folder: &CString, devices: bool) -> Vec<Step> {
         let make = |path: &std::ffi::CStr, mode| Step::Make {
             place: Place::root(path.into()),
             node: Node::Directory(mode),
         };
         let mount = |kind: &std::ffi::CStr, target: &std::ffi::CStr, data: &std::ffi::CStr| {
             let (kind, source) = (CString::from(kind), CString::from(kind));
-            Step::Mount { kind, source, target: target.into(), flags: 0, data: data.into() }
+            let flags = if devices { 0 } else { nix::libc::MS_NODEV };
+            Step::Mount { kind, source, target: target.into(), flags, data: data.into() }
         };
         // Nothing needs to survive, so nothing needs to be synced (Linux 5.10).
         let data = if self.user_xattr {

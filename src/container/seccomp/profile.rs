@@ -6,7 +6,9 @@
 //! `default.json` is the default profile of the containers/common project,
 //! version 0.50.1 (Apache-2.0,
 //! <https://github.com/containers/common/blob/v0.50.1/pkg/seccomp/seccomp.json>),
-//! as Debian 12 ships it in `golang-github-containers-common`, unchanged.
+//! as Debian 12 ships it in `golang-github-containers-common`, unchanged. Of it
+//! [`default_profile`] leaves out `keyctl`, as Docker does: no namespace divides
+//! keys, so that root in a container would have those of the host's root.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -130,7 +132,17 @@ pub fn default_profile(
     capabilities: &Capabilities,
     machine: Machine,
 ) -> Result<LinuxSeccomp, ProfileError> {
-    parse(DEFAULT, Path::new("default.json"), capabilities, machine)
+    let mut profile = parse(DEFAULT, Path::new("default.json"), capabilities, machine)?;
+    let mut entries = profile.syscalls().clone();
+    for entry in entries.iter_mut().flatten() {
+        // Keys of a user are in reach of all of the user's processes
+        // (`KEY_SPEC_USER_KEYRING` in keyctl(2)). Requesting and adding keys
+        // is not in the profile anyway.
+        let names = entry.names().iter().filter(|name| *name != "keyctl").cloned().collect();
+        entry.set_names(names);
+    }
+    profile.set_syscalls(entries);
+    Ok(profile)
 }
 
 /// Reads a profile, or a plain OCI seccomp object, from a file, for a

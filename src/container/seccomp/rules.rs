@@ -251,15 +251,16 @@ fn machine_segments(
     for entry in entries {
         for name in entry.names {
             let number = machine.number(name);
-            last = last.max(number);
+            let multiplexed = machine.multiplexed(name);
+            // Who names a call knows the one through which it is reached.
+            last = last.max(number).max(multiplexed.map(|(number, _)| number));
             // As runc and crun do, and libseccomp demands.
             if entry.value == default {
                 continue;
             }
             let direct = number.map(|number| Mention { number, entry, first: None });
-            let multiplexed = machine
-                .multiplexed(name)
-                .map(|(number, first)| Mention { number, entry, first: Some(first) });
+            let multiplexed =
+                multiplexed.map(|(number, first)| Mention { number, entry, first: Some(first) });
             mentions.extend(direct.into_iter().chain(multiplexed));
         }
     }

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{getegid, geteuid};
 use oci_spec::runtime::{
-    Linux, LinuxCpu, LinuxIdMapping, LinuxIdMappingBuilder, LinuxMemory, LinuxNamespace,
-    LinuxNamespaceType, LinuxPids, LinuxResources, Mount, Root,
+    Linux, LinuxCpu, LinuxDeviceCgroup, LinuxIdMapping, LinuxIdMappingBuilder, LinuxMemory,
+    LinuxNamespace, LinuxNamespaceType, LinuxPids, LinuxResources, Mount, Root,
 };
 
 use crate::container::cgroup::{CpuQuota, Limits, weight_to_shares};
@@ -98,6 +98,13 @@ pub(super) fn linux(limits: &Limits, network: bool, user: Option<(u32, u32)>) ->
 }
 
 /// One id of the host under the number that it has inside.
+/// A rule against every device.
+pub(super) fn no_devices() -> LinuxDeviceCgroup {
+    let mut rule = LinuxDeviceCgroup::default();
+    rule.set_allow(false).set_typ(None).set_access(Some("rwm".to_owned()));
+    rule
+}
+
 fn id_map(inside: u32, host: u32) -> Option<Vec<LinuxIdMapping>> {
     let map = LinuxIdMappingBuilder::default().host_id(host).container_id(inside);
     // Every field is there, so it is always built.

@@ -104,6 +104,22 @@ pub struct StandardOptions {
     pub terminal: bool,
 }
 
+impl StandardOptions {
+    /// Whether device nodes are guarded by rules of a control group. That is
+    /// what other engines always do; it costs a start some 80 system calls
+    /// with version 1. Here whatever may hold a foreign node is mounted
+    /// `nodev`, which costs nothing, so rules are needed only by who can
+    /// get around that: who may make nodes in a new filesystem, or mount.
+    /// In a user namespace the kernel lets nobody make one, or mount a
+    /// filesystem that has some.
+    #[must_use]
+    pub fn has_device_rules(&self) -> bool {
+        let bounding = self.capabilities.apply();
+        !self.user_namespace
+            && [Capability::Mknod, Capability::SysAdmin].iter().any(|one| bounding.contains(one))
+    }
+}
+
 /// The spec of an ordinary container: the filesystems and devices that the
 /// OCI runtime specification asks for, hidden and protected paths, namespaces
 /// of all kinds but user and time, few capabilities.
@@ -118,6 +134,12 @@ pub fn standard_spec(options: &StandardOptions) -> Spec {
     let user = options.user_namespace.then_some((options.identity.uid, options.identity.gid));
     let mut linux = parts::linux(&options.limits, network, user);
     linux.set_seccomp(options.seccomp.clone());
+    if options.has_device_rules()
+        && let Some(resources) = linux.resources_mut()
+    {
+        // Planning adds those that every container may use.
+        resources.set_devices(Some(vec![parts::no_devices()]));
+    }
     spec.set_linux(Some(linux));
     spec
 }
@@ -169,6 +191,11 @@ fn mounts(options: &StandardOptions) -> Vec<Mount> {
         !options.mounts.iter().any(|other| other.destination() == mount.destination())
     });
     let mut others = options.mounts.clone();
+    if !options.has_device_rules() {
+        for mount in &mut others {
+            mount.options_mut().get_or_insert_default().push("rnodev".to_owned());
+        }
+    }
     // Outer ones first, or they would hide the inner ones.
     others.sort_by_key(|mount| mount.destination().components().count());
     standard.chain(others).collect()
@@ -210,10 +237,10 @@ fn standard_mounts(options: &StandardOptions) -> Vec<Mount> {
 }
 
 /// A file or folder of the host inside the container, with what is mounted
-/// below it.
+/// below it, which is read-only too, then.
 #[must_use]
 pub fn volume(source: &Path, destination: &Path, readonly: bool) -> Mount {
-    let words = ["rbind", "rprivate", if readonly { "ro" } else { "rw" }];
+    let words = ["rbind", "rprivate", if readonly { "rro" } else { "rw" }];
     parts::bind(destination, "bind", source, words)
 }
 
@@ -312,6 +339,29 @@ mod tests {
         assert_eq!(change.apply().len(), 2);
         change.drop = vec![Capability::Kill];
         assert_eq!(change.apply(), Capabilities::from([Capability::NetRaw]));
+    }
+
+    #[test]
+    fn foreign_device_nodes_are_of_no_use() {
+        let mut options = options();
+        options.mounts = vec![volume(Path::new("/a"), Path::new("/b"), true)];
+        let nodev = |options: &StandardOptions| {
+            let words = mounts(options).pop().and_then(|mount| mount.options().clone());
+            words.is_some_and(|words| words.contains(&"rnodev".to_owned()))
+        };
+        let rules = |options: &StandardOptions| {
+            let spec = standard_spec(options);
+            let plan = crate::container::Plan::from_spec(&spec, Path::new("/")).expect("a plan");
+            !plan.limits().devices.is_empty()
+        };
+        options.mounts[0].set_source(Some("/usr".into()));
+        assert!(nodev(&options) && !rules(&options));
+        options.capabilities.add = vec![Capability::Mknod];
+        assert!(!nodev(&options));
+        // Who is not root cannot set them, and plans none.
+        assert_eq!(rules(&options), nix::unistd::geteuid().is_root());
+        options.user_namespace = true;
+        assert!(nodev(&options) && !rules(&options));
     }
 
     #[test]

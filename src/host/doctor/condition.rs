@@ -20,7 +20,7 @@ const LOW_DISK: u64 = 4096 * MIB;
 /// What is looked at: its title, the fact it rests on, and the judgement.
 type Check = (&'static str, &'static str, fn(&[HostFact]) -> Option<Finding>);
 
-const CHECKS: [Check; 9] = [
+const CHECKS: [Check; 12] = [
     ("virtual host", "host.hypervisor", hypervisor),
     ("CPU governor", "cpu.governor", governor),
     ("power", "power.source", power),
@@ -30,6 +30,9 @@ const CHECKS: [Check; 9] = [
     ("same-page merging (KSM)", "memory.ksm", same_page_merging),
     ("clock source", "clock.source", clock_source),
     ("turbo", "cpu.turbo", turbo),
+    ("threads per core (SMT)", "cpu.smt", threads_per_core),
+    ("transparent huge pages", "memory.thp", huge_pages),
+    ("heat", "cpu.throttled.package", heat),
 ];
 
 pub(super) fn findings(facts: &[HostFact]) -> Vec<Finding> {
@@ -69,7 +72,11 @@ fn governor(facts: &[HostFact]) -> Option<Finding> {
         "CPU governor",
         value,
         "the clock rises during a trial, so short trials look slower than long ones",
-        "`sudo cpupower frequency-set -g performance` for the time of the run",
+        "`unladen run --tune` for one run, or `unladen tune --apply --only governor`, as root",
+    )
+    .with_evidence(
+        "Google Benchmark warns that times are noisy and longer unless the governor is performance \
+         (https://google.github.io/benchmark/reducing_variance.html)",
     ))
 }
 
@@ -99,6 +106,10 @@ fn load(facts: &[HostFact]) -> Option<Finding> {
         format!("{value} on {cpus} processors"),
         "others use the processors: times scatter, and small differences cannot be shown",
         "end what is running (`top` shows it) and wait a minute",
+    )
+    .with_evidence(
+        "one busy neighbour made the same loop take 372 ms instead of 229 ms (V. Stinner, \"How to \
+         run stable benchmarks\", FOSDEM 2017)",
     ))
 }
 
@@ -147,7 +158,8 @@ fn same_page_merging(facts: &[HostFact]) -> Option<Finding> {
         "on",
         "equal pages of virtual machines are shared after a while, so their memory depends on how \
          long they have lived",
-        "`echo 2 | sudo tee /sys/kernel/mm/ksm/run` undoes it",
+        "`unladen run --tune`, or `unladen tune --apply --only ksm`, as root, stops it; `echo 2 | \
+         sudo tee /sys/kernel/mm/ksm/run` also undoes what was merged",
     ))
 }
 
@@ -176,7 +188,67 @@ fn turbo(facts: &[HostFact]) -> Option<Finding> {
         "turbo",
         value,
         "the first trials after a pause may be faster than later ones",
-        "switch it off in the firmware or under /sys/devices/system/cpu for steadier numbers",
+        "`unladen run --tune`, or `unladen tune --apply --only turbo`, as root, for steadier numbers",
+    )
+    .with_evidence(
+        "the kernel's own documents name reproducible benchmarks as the reason for the switch: the \
+         clock of one thread depends on the load of the whole package \
+         (https://kernel.org/doc/Documentation/cpu-freq/boost.txt)",
+    ))
+}
+
+fn threads_per_core(facts: &[HostFact]) -> Option<Finding> {
+    const FACT: &str = "threads per core (SMT)";
+    let value = fact(facts, "cpu.smt")?;
+    if value != "on" {
+        return Some(Finding::ok(FACT, value));
+    }
+    Some(Finding::new(
+        Severity::Note,
+        FACT,
+        value,
+        "what runs on the other thread of a core slows a trial down",
+        "`unladen tune --apply --only smt` as root; not part of `--tune`, since it takes processors \
+         away from everybody",
+    ))
+}
+
+fn huge_pages(facts: &[HostFact]) -> Option<Finding> {
+    const FACT: &str = "transparent huge pages";
+    let value = fact(facts, "memory.thp")?;
+    if value != "always" {
+        return Some(Finding::ok(FACT, value));
+    }
+    Some(
+        Finding::new(
+            Severity::Note,
+            FACT,
+            value,
+            "a program that touches one page may get 512: memory depends on how fragmented the \
+             host is",
+            "`unladen run --tune`, or `unladen tune --apply --only thp`, as root, gives them to \
+             programs that ask",
+        )
+        .with_evidence(
+            "guest memory in huge pages shortened Firecracker's boots by up to half \
+             (https://github.com/firecracker-microvm/firecracker/blob/main/docs/hugepages.md): \
+             whether a guest gets them must not be chance",
+        ),
+    )
+}
+
+/// Since the boot, so that it says what this machine is prone to.
+fn heat(facts: &[HostFact]) -> Option<Finding> {
+    let count = fact(facts, "cpu.throttled.package")?;
+    if count == "0" {
+        return Some(Finding::ok("heat", "never slowed down since the start of the host"));
+    }
+    Some(Finding::new(
+        Severity::Note,
+        "heat",
+        format!("slowed down {count} times since the start of the host"),
+        "a hot processor is slower; a run in which it happens says so",
+        "let it cool down before a run, and see to its fan",
     ))
 }
 

@@ -39,6 +39,9 @@ pub struct Finding {
     pub effect: String,
     /// What to do about it; empty when there is nothing to do.
     pub remedy: String,
+    /// How much it was found to matter, with where; empty when nobody has
+    /// published a figure that we know of.
+    pub evidence: String,
 }
 
 impl Finding {
@@ -63,7 +66,15 @@ impl Finding {
             severity,
             effect: effect.to_owned(),
             remedy: remedy.to_owned(),
+            evidence: String::new(),
         }
+    }
+
+    /// With a published figure and its source.
+    #[must_use]
+    pub fn with_evidence(mut self, evidence: &str) -> Self {
+        evidence.clone_into(&mut self.evidence);
+        self
     }
 }
 

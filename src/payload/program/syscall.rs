@@ -7,6 +7,7 @@ mod number {
     pub const READ: usize = 0;
     pub const WRITE: usize = 1;
     pub const MMAP: usize = 9;
+    pub const MUNMAP: usize = 11;
     pub const IOCTL: usize = 16;
     pub const NANOSLEEP: usize = 35;
     pub const REBOOT: usize = 169;
@@ -21,6 +22,7 @@ mod number {
     pub const READ: usize = 63;
     pub const WRITE: usize = 64;
     pub const MMAP: usize = 222;
+    pub const MUNMAP: usize = 215;
     pub const IOCTL: usize = 29;
     pub const NANOSLEEP: usize = 101;
     pub const CLOCK_GETTIME: usize = 113;
@@ -143,6 +145,15 @@ pub fn map(len: usize) -> Option<*mut u8> {
     let at = unsafe { call(number::MMAP, [0, len, READ_WRITE, PRIVATE_ANONYMOUS, usize::MAX, 0]) };
     // Addresses of user space are positive; an error is -1 to -4095.
     (at > 0).then_some(at as *mut u8)
+}
+
+/// Gives memory back to the kernel.
+///
+/// # Safety
+/// `start` and `len` must be those of a mapping that nobody uses any more.
+pub unsafe fn unmap(start: *mut u8, len: usize) -> bool {
+    // SAFETY: the caller vouches for the mapping.
+    unsafe { call(number::MUNMAP, [start as usize, len, 0, 0, 0, 0]) == 0 }
 }
 
 /// A clock of the kernel.

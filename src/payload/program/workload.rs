@@ -5,14 +5,15 @@ use crate::End;
 use crate::channel::{Channel, parse};
 use crate::http;
 use crate::protocol::{
-    DATA, MAX_BODY, PAGE, PING, PONG, READY, REPLY, RESULT, STOP, WorkResult, fold, one_unit,
-    page_word,
+    DATA, MAX_BODY, PAGE, PING, PONG, READY, RELEASE, REPLY, RESULT, STOP, WorkResult, fold,
+    one_unit, page_word,
 };
 use crate::syscall;
 
 /// Runs the named workload to its end.
 pub fn run(name: &[u8], channel: &mut Channel, end: End) -> ! {
-    let result = match work(name) {
+    let mut held = Held(None);
+    let result = match work(name, &mut held) {
         Ok(result) => result,
         Err(reason) => {
             channel.error(reason);
@@ -24,22 +25,35 @@ pub fn run(name: &[u8], channel: &mut Channel, end: End) -> ! {
     if name == b"exit" || name.starts_with(b"exit=") {
         end.now(result.code);
     }
-    serve(channel, end, name == b"http")
+    serve(channel, end, name == b"http", held)
+}
+
+/// The memory of the work: start and length of a mapping.
+struct Held(Option<(*mut u8, usize)>);
+
+impl Held {
+    /// Gives it back; whether there was any and it is gone.
+    fn release(&mut self) -> bool {
+        let Some((start, len)) = self.0.take() else { return false };
+        // SAFETY: the mapping that `touch` made, whose pages nobody reads
+        // again.
+        unsafe { syscall::unmap(start, len) }
+    }
 }
 
 /// Does the work that stands before `ready`.
-fn work(name: &[u8]) -> Result<WorkResult, &'static str> {
+fn work(name: &[u8], held: &mut Held) -> Result<WorkResult, &'static str> {
     match name {
         b"pause" | b"exit" | b"http" => Ok(one_unit(1, 0)),
-        _ => measured(name),
+        _ => measured(name, held),
     }
 }
 
 /// Work of a stated amount.
-fn measured(name: &[u8]) -> Result<WorkResult, &'static str> {
+fn measured(name: &[u8], held: &mut Held) -> Result<WorkResult, &'static str> {
     let amount = |kind: &[u8]| name.strip_prefix(kind).and_then(parse).filter(|n| *n > 0);
-    if let Some(mib) = amount(b"touch=") {
-        touch(mib as usize)
+    if let Some(mib) = amount(b"touch=").or(amount(b"churn=")) {
+        touch(mib as usize, held)
     } else if let Some(code) = amount(b"exit=") {
         Ok(one_unit(1, u8::try_from(code).map_err(|_| "no such exit code")?))
     } else if let Some(ms) = amount(b"sleep=") {
@@ -67,9 +81,10 @@ fn until(clock: syscall::Clock, ms: u32, wait: impl Fn(u64)) {
 }
 
 /// Writes a word to each page of `mib` MiB, then reads all of them back.
-fn touch(mib: usize) -> Result<WorkResult, &'static str> {
+fn touch(mib: usize, held: &mut Held) -> Result<WorkResult, &'static str> {
     let len = mib.checked_mul(1024 * 1024).ok_or("more memory than addresses")?;
     let start = syscall::map(len).ok_or("no memory: mmap failed")?;
+    held.0 = Some((start, len));
     let pages = len / PAGE;
     let word = |page: usize| start.wrapping_add(page * PAGE).cast::<u64>();
     for page in 0..pages {
@@ -86,7 +101,7 @@ fn touch(mib: usize) -> Result<WorkResult, &'static str> {
 }
 
 /// Answers requests until one says stop or the harness is gone.
-fn serve(channel: &mut Channel, end: End, is_http: bool) -> ! {
+fn serve(channel: &mut Channel, end: End, is_http: bool, mut held: Held) -> ! {
     let mut body = [0_u8; MAX_BODY];
     while let Some(request) = channel.receive(&mut body) {
         let bytes = &body[..request.len];
@@ -96,6 +111,7 @@ fn serve(channel: &mut Channel, end: End, is_http: bool) -> ! {
                 let mut answer = http::Answer::new();
                 channel.send(REPLY, answer.to(bytes));
             }
+            RELEASE if held.release() => channel.send(REPLY, &[]),
             STOP => end.now(bytes.first().copied().unwrap_or(0)),
             _ => channel.error("unknown request"),
         }

@@ -13,6 +13,7 @@ use super::{
     CapabilitySets, Filter, Handle, Instruction, MountAttributes, Program, Scheduling, Slot, Step,
     filesystem, paths, terminal, wait,
 };
+use crate::sys::keyring;
 use crate::sys::raw::{call, signed, small, word};
 
 const OPEN_TREE_CLONE: u32 = 1;
@@ -21,8 +22,6 @@ pub(super) const AT_RECURSIVE: u32 = 0x8000;
 pub(super) const AT_EMPTY_PATH: u32 = libc::AT_EMPTY_PATH.cast_unsigned();
 pub(super) const MOVE_MOUNT_F_EMPTY_PATH: u32 = 4;
 pub(super) const MOUNT_ATTR_RDONLY: u64 = 1;
-/// `KEYCTL_JOIN_SESSION_KEYRING` of linux/keyctl.h.
-const JOIN_SESSION_KEYRING: usize = 1;
 
 /// Carries out one step.
 pub(super) fn step(step: &Step, context: &Context<'_>) -> Result<(), Errno> {
@@ -101,12 +100,8 @@ fn identity_step(step: &Step, context: &Context<'_>) -> Result<(), Errno> {
         Step::MapDescriptors => map_descriptors(context),
         Step::CheckParent => check_parent(context),
         Step::Terminal { owner, console } => terminal::make(context, *owner, *console),
-        Step::SessionKeyring(name) => {
-            match simple(libc::SYS_keyctl, [JOIN_SESSION_KEYRING, pointer(name), 0]) {
-                Err(Errno::ENOSYS) => Ok(()),
-                other => other,
-            }
-        }
+        Step::SessionKeyring(name) => keyring::join_session(pointer(name)),
+        Step::OwnSessionKeyring => keyring::join_session(0),
         Step::Pause(number) => wait::pause(context, *number),
         Step::FindProgram => find_program(context),
         Step::AwaitStart => wait::await_start(context),

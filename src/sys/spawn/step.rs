@@ -390,6 +390,8 @@ pub enum Step {
     /// (keyctl(2)), so that the child does not have the keys of who made it.
     /// Kernels without keyrings have nothing to leave.
     SessionKeyring(CString),
+    /// Joins a new session keyring without a name, for the same reason.
+    OwnSessionKeyring,
     /// Tells the launching process that this point is reached, and waits for
     /// its answer. Only for [`Command::spawn_apart`](super::Command::spawn_apart).
     Pause(u8),
@@ -485,6 +487,9 @@ impl Step {
             Self::Terminal { .. } => f.write_str("make a terminal in /dev/pts"),
             Self::Hide => f.write_str("hide from other processes"),
             Self::SessionKeyring(name) => write!(f, "join the session keyring {}", text(name)),
+            Self::OwnSessionKeyring => f.write_str(
+                "join a session keyring of its own (/proc/sys/kernel/keys has a user's quotas)",
+            ),
             Self::Pause(number) => write!(f, "wait for the launching process at point {number}"),
             Self::FindProgram => f.write_str("find the program"),
             Self::AwaitStart => f.write_str("wait to be started"),

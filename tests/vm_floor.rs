@@ -1,0 +1,201 @@
+//! How little a virtual machine can cost: bare KVM, and QEMU with a guest of
+//! a few instructions. Real machines, under every accelerator that works.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "tests"
+)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use common::{run, samples, skip, stderr, traces_of, unladen};
+use unladen::sys::fork;
+
+type Row = BTreeMap<String, String>;
+
+/// Runs a spec of start-up cells and gives its rows.
+fn measure(cells: &str) -> Vec<Row> {
+    let folder = tempfile::tempdir().expect("folder");
+    let spec = folder.path().join("floor.toml");
+    let text = format!("[rounds]\nstartup = 5\n{cells}");
+    std::fs::write(&spec, text).expect("spec");
+    let out = folder.path().join("run");
+    let mut command = unladen();
+    command.arg("run").arg(&spec).arg("--no-report").arg("--out").arg(&out);
+    let output = run(&mut command);
+    assert!(out.join("samples.csv").exists(), "{}", stderr(&output));
+    let rows = samples(&out);
+    let left = traces_of(&rows[0]["run_id"]);
+    assert!(left.is_empty(), "left behind: {left:?}");
+    rows
+}
+
+fn kvm_opens() -> bool {
+    let opened = std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm");
+    if let Err(error) = &opened {
+        skip(&format!("/dev/kvm: {error}"));
+    }
+    opened.is_ok()
+}
+
+/// The values of a metric of the cells with this backend and these parameters.
+fn values(rows: &[Row], backend: &str, params: &str, metric: &str) -> Vec<f64> {
+    rows.iter()
+        .filter(|row| row["backend"] == backend && row["params"] == params)
+        .filter(|row| row["metric"] == metric && row["outcome"] == "ok")
+        .map(|row| row["value"].parse().expect("a number"))
+        .collect()
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+#[test]
+fn bare_kvm_runs_a_guest_and_its_phases_are_in_order() {
+    if !kvm_opens() {
+        return;
+    }
+    let rows = measure("[[cells]]\nbackend = \"kvm-bare\"\nstartup = [\"exit\"]\n");
+    let phases = [
+        "cloned",
+        "set_up",
+        "kvm_opened",
+        "vm_created",
+        "vm_memory",
+        "vcpu_created",
+        "vmm_ready",
+        "kernel",
+        "init",
+        "ready",
+        "exited",
+        "removed",
+        "gone",
+    ];
+    let all = phases.map(|mark| values(&rows, "kvm-bare", "", &format!("startup.{mark}")));
+    for (mark, values) in phases.iter().zip(&all) {
+        assert_eq!(values.len(), 5, "{mark} of every trial");
+    }
+    for round in 0..5 {
+        let times: Vec<f64> = all.iter().map(|values| values[round]).collect();
+        assert!(times.is_sorted(), "round {}: {times:?}", round + 1);
+    }
+    assert!(
+        rows.iter().all(|row| row["metric"] != "startup.spawned" || row["backend"] != "kvm-bare")
+    );
+}
+
+#[test]
+fn the_stub_proves_its_work_on_every_machine_and_accelerator() {
+    let mut cells = String::new();
+    let mut wanted =
+        vec!["accel=tcg;kernel=stub;machine=microvm", "accel=tcg;kernel=stub;machine=q35"];
+    if kvm_opens() {
+        wanted.push("accel=kvm;kernel=stub;machine=microvm");
+    }
+    for params in &wanted {
+        let words: Vec<String> = params
+            .split(';')
+            .map(|pair| pair.split_once('=').map(|(k, v)| format!("{k} = \"{v}\"")).expect("pair"))
+            .collect();
+        cells.push_str(&format!(
+            "[[cells]]\nbackend = \"vm\"\nparams = {{ {} }}\nstartup = [\"exit\"]\n",
+            words.join(", ")
+        ));
+    }
+    let rows = measure(&cells);
+    for params in &wanted {
+        for mark in ["vmm_ready", "kernel", "init", "ready", "gone"] {
+            let values = values(&rows, "vm", params, &format!("startup.{mark}"));
+            let details: Vec<&str> = rows
+                .iter()
+                .filter(|row| row["params"] == *params && row["outcome"] != "ok")
+                .map(|row| row["detail"].as_str())
+                .collect();
+            assert_eq!(values.len(), 5, "{params} {mark}: {details:?}");
+        }
+    }
+    let ready = |params| median(values(&rows, "vm", params, "startup.ready"));
+    let ratio = ready(wanted[1]) / ready(wanted[0]);
+    println!("stub on q35 over microvm: {ratio:.2}");
+    assert!(ratio > 1.0, "SeaBIOS and PCI cost more than qboot without: {ratio}");
+}
+
+#[test]
+fn a_guest_without_an_operating_system_has_no_other_workload() {
+    let rows = measure(
+        "[[cells]]\nbackend = \"vm\"\nparams = { kernel = \"stub\", accel = \"tcg\" }\nstartup = [\"pause\"]\n",
+    );
+    let stub: Vec<&Row> = rows.iter().filter(|row| row["params"].contains("kernel=stub")).collect();
+    assert_eq!(stub.len(), 1, "{stub:?}");
+    assert_eq!(stub[0]["outcome"], "skipped");
+    assert!(stub[0]["detail"].contains("no workload but exit"), "{}", stub[0]["detail"]);
+}
+
+#[test]
+fn a_process_with_threads_is_not_copied() {
+    // The test harness runs each test in a thread of its own.
+    assert!(!fork::is_alone());
+    let place = fork::Place { into_cgroup: None, join: &[], fds: &[] };
+    let refused = fork::copy(&place, || (), || 0);
+    assert_eq!(refused.map(|(pid, _)| pid), Err(nix::errno::Errno::EDEADLK));
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_guest_that_does_not_end_as_it_should_is_an_error() {
+    use std::num::NonZeroUsize;
+    use std::ops::ControlFlow;
+    use unladen::sys::kvm::{Guest, KvmError, Phase, Stamps, run};
+
+    if !kvm_opens() {
+        return;
+    }
+    let memory = NonZeroUsize::new(64 * 1024).expect("not zero");
+    let attempt = |segments: &[(u64, Vec<u8>)]| {
+        let stamps = Stamps::new().expect("mapped");
+        let guest = Guest { segments, entry: 0x1000, memory };
+        let mut said = Vec::new();
+        let end = run(&guest, &stamps, &mut |port, bytes| {
+            said.push((port, bytes.to_vec()));
+            if port == 0x99 { ControlFlow::Break(bytes[0]) } else { ControlFlow::Continue(()) }
+        });
+        (end, said, stamps.at(Phase::FirstExit).is_some())
+    };
+    // mov al, 7; out 0x98, al; inc al; out 0x99, al
+    let good = vec![0xb0, 7, 0xe6, 0x98, 0xfe, 0xc0, 0xe6, 0x99];
+    let (end, said, came_out) = attempt(&[(0x1000, good)]);
+    assert_eq!(end.expect("ran"), 8);
+    assert_eq!(said, [(0x98, vec![7]), (0x99, vec![8])]);
+    assert!(came_out);
+    // hlt, with nobody to wake it.
+    let (end, _, _) = attempt(&[(0x1000, vec![0xf4])]);
+    assert!(matches!(end, Err(KvmError::Stopped(_))), "{end:?}");
+    let (end, _, came_out) = attempt(&[(60 * 1024, vec![0; 8 * 1024])]);
+    assert!(matches!(end, Err(KvmError::TooSmall { .. })), "{end:?}");
+    assert!(!came_out, "it never ran");
+}
+
+#[test]
+fn the_machine_scripts_start_a_kernel_without_an_initial_file_system() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/vm/microvm.sh");
+    let folder = tempfile::tempdir().expect("folder");
+    let kernel = folder.path().join("kernel");
+    std::fs::write(&kernel, unladen::payload::stub::EXECUTABLE.unwrap_or_default())
+        .expect("kernel");
+    let mut command = std::process::Command::new(script);
+    command.args(["--print", "--balloon", "reporting", "--kernel"]).arg(&kernel);
+    let output = run(&mut command);
+    let printed = common::stdout(&output);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(!printed.lines().any(|line| line == "-initrd"), "{printed}");
+    assert!(printed.contains("virtio-balloon-device,free-page-reporting=on"), "{printed}");
+}
