@@ -321,7 +321,19 @@ fn why_missing(before: &Side<'_>, after: &Side<'_>, key: &CellKey) -> String {
 
 /// Facts that change from minute to minute, and so differ between any two
 /// runs without meaning anything.
-const VOLATILE: [&str; 5] = ["load.", "psi.", "memory.available", "memory.swap_free", "power.temp"];
+const VOLATILE: [&str; 11] = [
+    "load.",
+    "psi.",
+    "memory.available",
+    "memory.swap_free",
+    "power.temp",
+    "cpu.throttled.",
+    "cpu.ticks.",
+    "cgroup.dying",
+    "cgroup.memory_groups",
+    "net.namespaces",
+    "host.uptime_seconds",
+];
 
 /// Names of facts with their different values, by side.
 fn differing_facts(base: &[RunRef<'_>], new: &[RunRef<'_>]) -> Vec<DifferingFact> {
