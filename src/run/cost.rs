@@ -93,15 +93,11 @@ fn live(backend: &mut dyn Backend) -> Vec<Cost> {
     let name = backend.name();
     let ping = format!("{name}: a question and its answer over the channel");
     let read = format!("{name}: one reading of memory");
-    let measured = idle(backend);
-    let part = |what, part: fn(&(Vec<f64>, Vec<f64>)) -> &Vec<f64>| {
-        Cost::new(what, measured.as_ref().map(|both| part(both).clone()).map_err(chain_of))
+    let (pings, readings) = match idle(backend) {
+        Ok((pings, readings)) => (Ok(pings), Ok(readings)),
+        Err(error) => (Err(chain(&error)), Err(chain(&error))),
     };
-    vec![part(ping, |both| &both.0), part(read, |both| &both.1)]
-}
-
-fn chain_of(error: &BackendError) -> String {
-    chain(error)
+    vec![Cost::new(ping, pings), Cost::new(read, readings)]
 }
 
 fn idle(backend: &mut dyn Backend) -> Result<(Vec<f64>, Vec<f64>), BackendError> {
