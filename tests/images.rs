@@ -583,7 +583,7 @@ fn plan_on(image: &Image, lab: &Lab, writable: Writable, script: &str, user: boo
 
 const LOOK: &str = "echo etc $(ls -A /etc); echo data $(ls -A /data); echo root $(ls -d /root 2>/dev/null || echo gone); \
     (echo x > /etc/new) 2>/dev/null; echo $(cat /etc/new); (: > /file) 2>/dev/null && ls /file; ls -d /srv/app 2>/dev/null; \
-    mount_type=$(grep ' / ' /proc/self/mountinfo | head -1); echo \"$mount_type\" | grep -o overlay | head -1";
+    grep ' / / ' /proc/self/mountinfo | grep -o 'overlay' | head -1";
 
 #[test]
 fn containers_run_on_layers() {
@@ -680,8 +680,8 @@ fn an_image_with_an_odd_path_runs_by_the_command() {
         container(&["--user", "0", "--env", "A=mine", "--workdir", "/etc"]),
         "mine /root /etc 0\n"
     );
-    assert_eq!(container(&["-c", "cat /etc/new; ls /data"]), "newshown\n");
-    assert_eq!(container(&["--rootless", "--user", "root", "-c", "ls /data"]), "shown\n");
+    assert_eq!(container(&["--", "-c", "cat /etc/new; ls /data"]), "newshown\n");
+    assert_eq!(container(&["--rootless", "--user", "root", "--", "-c", "ls /data"]), "shown\n");
 }
 
 #[test]
