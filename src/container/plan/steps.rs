@@ -122,7 +122,7 @@ impl Plan {
     }
 
     /// The steps of a child whose root was prepared: its mount namespace is the
-    /// first handle of its command after those of [`Plan::joined`].
+    /// first handle of its command after those of `Plan::joined`.
     #[must_use]
     pub fn prepared_steps(&self) -> Vec<Step> {
         let mut steps = self.arrival_steps();

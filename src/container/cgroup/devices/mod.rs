@@ -2,7 +2,7 @@
 //!
 //! Version 1 has files that take one rule after the other. Version 2 asks an
 //! eBPF program of the cgroup, which is made of the rules in
-//! [`program`](self::program).
+//! [`program`].
 
 mod program;
 
