@@ -59,7 +59,7 @@ fn measured(name: &[u8], held: &mut Held) -> Result<WorkResult, &'static str> {
     } else if let Some(code) = amount(b"exit=") {
         Ok(one_unit(1, u8::try_from(code).map_err(|_| "no such exit code")?))
     } else if let Some(ms) = amount(b"sleep=") {
-        until(syscall::Clock::Monotonic, ms, |left| syscall::sleep(left));
+        until(syscall::Clock::Monotonic, ms, syscall::sleep);
         Ok(one_unit(ms, 0))
     } else if let Some(ms) = amount(b"spin=") {
         until(syscall::Clock::OwnCpu, ms, |_| core::hint::spin_loop());
