@@ -37,7 +37,6 @@ fn cold_cells_begin_without_their_files_in_memory() {
     let spec = r#"
 [rounds]
 startup = 3
-density = 1
 [[cells]]
 backend = "process"
 startup = ["exit"]
@@ -45,8 +44,6 @@ startup = ["exit"]
 backend = "process"
 params = { cache = "cold" }
 startup = ["exit"]
-density = ["pause"]
-density_cap = 2
 [[cells]]
 backend = "container"
 params = { cache = "cold" }
@@ -69,11 +66,6 @@ startup = ["exit"]
     {
         assert_eq!(ready(backend, params), 3, "{backend} {params}");
     }
-    // The second instance of a ladder finds the file in use by the first: it
-    // is told instead of being called cold.
-    let ladder = rows.iter().find(|row| row["metric"] == "density.instances").expect("a result");
-    assert_eq!(ladder["value"], "1");
-    assert!(ladder["detail"].contains("not cold"), "{}", ladder["detail"]);
     // Between trials the kernel's leftovers are waited for, and the wait is
     // recorded.
     let trials: BTreeSet<&str> = rows.iter().map(|row| row["trial"].as_str()).collect();
