@@ -15,26 +15,14 @@ mod common;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use common::{run, samples, skip, stderr, traces_of, unladen};
+use common::{run, skip, stderr};
 use unladen::sys::fork;
 
 type Row = BTreeMap<String, String>;
 
 /// Runs a spec of start-up cells and gives its rows.
 fn measure(cells: &str) -> Vec<Row> {
-    let folder = tempfile::tempdir().expect("folder");
-    let spec = folder.path().join("floor.toml");
-    let text = format!("[rounds]\nstartup = 5\n{cells}");
-    std::fs::write(&spec, text).expect("spec");
-    let out = folder.path().join("run");
-    let mut command = unladen();
-    command.arg("run").arg(&spec).arg("--no-report").arg("--out").arg(&out);
-    let output = run(&mut command);
-    assert!(out.join("samples.csv").exists(), "{}", stderr(&output));
-    let rows = samples(&out);
-    let left = traces_of(&rows[0]["run_id"]);
-    assert!(left.is_empty(), "left behind: {left:?}");
-    rows
+    common::measure(&format!("[rounds]\nstartup = 5\n{cells}"))
 }
 
 fn kvm_opens() -> bool {

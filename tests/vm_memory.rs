@@ -14,26 +14,11 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::{run, samples, stderr, traces_of, unladen};
+use common::measure;
 
 const MIB: f64 = 1024.0 * 1024.0;
 
 type Row = BTreeMap<String, String>;
-
-fn measure(spec_text: &str) -> Vec<Row> {
-    let folder = tempfile::tempdir().expect("folder");
-    let spec = folder.path().join("memory.toml");
-    std::fs::write(&spec, spec_text).expect("spec");
-    let out = folder.path().join("run");
-    let mut command = unladen();
-    command.arg("run").arg(&spec).arg("--no-report").arg("--out").arg(&out);
-    let output = run(&mut command);
-    assert!(out.join("samples.csv").exists(), "{}", stderr(&output));
-    let rows = samples(&out);
-    let left = traces_of(&rows[0]["run_id"]);
-    assert!(left.is_empty(), "left behind: {left:?}");
-    rows
-}
 
 const WORK: &str = r#"
 [rounds]

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use comfy_table::{CellAlignment, Table, presets};
 use unladen::stats::{Sorted, median, median_interval, ratio_of_medians};
+use unladen::store;
 
 use crate::measure::Taken;
 
@@ -24,29 +25,10 @@ pub struct Row {
     pub taken: Taken,
 }
 
-/// The columns of `samples.csv`, see `results/README.md`.
-const COLUMNS: [&str; 15] = [
-    "run_id",
-    "round",
-    "trial",
-    "rows",
-    "step",
-    "experiment",
-    "backend",
-    "workload",
-    "params",
-    "metric",
-    "unit",
-    "clock",
-    "value",
-    "outcome",
-    "detail",
-];
-
 /// Writes all trials in the format of a run's `samples.csv`.
 pub fn write(path: &Path, run_id: &str, rows: &[Row]) -> Result<(), io::Error> {
     let mut file = csv::Writer::from_path(path)?;
-    file.write_record(COLUMNS)?;
+    file.write_record(store::COLUMNS)?;
     for row in rows {
         let (value, outcome, detail) = match &row.taken {
             Ok(taken) => (taken.to_string(), "ok", String::new()),

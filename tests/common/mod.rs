@@ -116,6 +116,22 @@ fn cgroups(folder: &Path, depth: u32, name: &str, found: &mut Vec<String>) {
     }
 }
 
+/// Runs a spec and gives its rows; nothing may be left of it.
+pub fn measure(spec_text: &str) -> Vec<BTreeMap<String, String>> {
+    let folder = tempfile::tempdir().expect("folder");
+    let spec = folder.path().join("spec.toml");
+    std::fs::write(&spec, spec_text).expect("spec");
+    let out = folder.path().join("run");
+    let mut command = unladen();
+    command.arg("run").arg(&spec).arg("--no-report").arg("--out").arg(&out);
+    let output = run(&mut command);
+    assert!(out.join("samples.csv").exists(), "{}", stderr(&output));
+    let rows = samples(&out);
+    let left = traces_of(&rows[0]["run_id"]);
+    assert!(left.is_empty(), "left behind: {left:?}");
+    rows
+}
+
 /// The run id in a run's manifest.
 pub fn run_id(dir: &Path) -> String {
     manifest(dir)["run_id"].as_str().expect("an id").to_owned()
