@@ -123,7 +123,8 @@ impl Running {
             .spawn()
             .expect("started");
         let running = Self { dir, child };
-        let measuring = || running.out().join("samples.csv").exists() && Ksm::now() == "0";
+        // The manifest is the last file that a run begins.
+        let measuring = || running.out().join("manifest.json").exists() && Ksm::now() == "0";
         assert!(wait_until(Duration::from_secs(60), measuring), "{}", running.log());
         running
     }
