@@ -169,3 +169,28 @@ fn the_same_seed_gives_the_same_order_and_resume_repeats_nothing() {
         rows.iter().map(|row| (key(row), row["step"].clone(), row["metric"].clone())).collect();
     assert_eq!(unique.len(), rows.len(), "nothing was repeated");
 }
+
+/// A start whose files another process has mapped is not called cold: a trial
+/// is not measured, and a ladder ends there, each with the reason.
+#[test]
+fn what_cannot_be_cold_is_said_in_trials_and_on_ladders() {
+    let dir = tempfile::tempdir().expect("folder");
+    let spec = dir.path().join("spec.toml");
+    let text = "[rounds]\nstartup = 2\ndensity = 1\n[[cells]]\nbackend = \"mock\"\n\
+                params = { in_use = 1, init = 1, ready = 2, exited = 3, gone = 4 }\n\
+                startup = [\"exit\"]\ndensity = [\"pause\"]\ndensity_cap = 2\n";
+    fs::write(&spec, text).expect("written");
+    let out = dir.path().join("run");
+    let output = run(unladen().arg("run").arg(&spec).arg("--no-report").arg("--out").arg(&out));
+    let rows = samples(&out);
+    let starts: Vec<_> = rows.iter().filter(|row| row["experiment"] == "startup").collect();
+    assert_eq!(starts.len(), 2, "{}", stderr(&output));
+    for row in starts {
+        assert_eq!((row["outcome"].as_str(), row["value"].as_str()), ("skipped", ""));
+        assert!(row["detail"].contains("not cold"), "{}", row["detail"]);
+    }
+    let ladder: Vec<_> = rows.iter().filter(|row| row["experiment"] == "density").collect();
+    let [end] = ladder[..] else { panic!("nothing was alive to be read: {ladder:?}") };
+    assert_eq!((end["metric"].as_str(), end["value"].as_str()), ("density.instances", "0"));
+    assert!(end["detail"].contains("not cold"), "{}", end["detail"]);
+}
