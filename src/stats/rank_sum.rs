@@ -294,8 +294,7 @@ mod tests {
                 !ratio.interval.expect("enough").excludes(1.2)
             })
             .count();
-        // 95 % of 200 less three standard errors; the bootstrap alone covers
-        // it in about 165.
+        // 95 % of 200 less three standard errors.
         assert!(covered >= 181, "{covered} of 200");
     }
 
