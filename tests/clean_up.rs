@@ -200,7 +200,7 @@ fn clean_touches_nothing_of_others() {
     let pids = Path::new("/sys/fs/cgroup/pids");
     let root = if pids.is_dir() { pids } else { Path::new("/sys/fs/cgroup") };
     // Named almost as ours are.
-    let group = root.join(format!("their-unladen-20260101-000000-{:06x}", std::process::id()));
+    let group = root.join(format!("unladen-web-{}", std::process::id()));
     fs::create_dir(&group).expect("a cgroup");
     let mut machine = Command::new("qemu-system-x86_64");
     machine.args(["-M", "none", "-S", "-nodefaults", "-display", "none"]);
