@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use common::{manifest, run, samples, stderr, unladen, values};
+use common::{manifest, run, samples, stderr, stdout, unladen, values};
 
 const SPEC: &str = r#"
 title = "mock"
@@ -51,6 +51,9 @@ fn exact_ticks_give_exact_samples_and_summary() {
     let dir = tempfile::tempdir().expect("folder");
     let output = run_mock(dir.path(), &["--seed", "7"]);
     assert_eq!(output.status.code(), Some(1), "a third of one cell fails: {}", stderr(&output));
+    let told = stdout(&output);
+    let remark = told.lines().find(|line| line.starts_with("remark: ")).expect("it drifts");
+    assert!(remark.contains("startup.ready: drifts by +10 % over the run"), "{told}");
     let run = dir.path().join("run");
     let rows = samples(&run);
 
