@@ -40,13 +40,19 @@ while (($#)); do
 done
 ((${#purposes[@]})) || purposes=(run)
 
+# The package, where this release has it.
+if_known() { # PACKAGE
+	! apt-cache show "$1" >/dev/null 2>&1 || printf '%s\n' "$1"
+}
+
 # A table of names for each family: easier to keep right than rules that translate them.
 packages_for() { # FAMILY PURPOSE
 	case $1/$2 in
 	# QEMU brings its firmware: SeaBIOS for q35, qboot for microvm. gcc links Rust programs.
-	debian/run | ubuntu/run) echo qemu-system-x86 util-linux gcc libc6-dev ;;
-	fedora/run) echo qemu-system-x86-core util-linux gcc glibc-devel ;;
-	arch/run) echo qemu-system-x86 util-linux gcc glibc ;;
+	# virtiofsd is part of QEMU's packages in older releases.
+	debian/run | ubuntu/run) echo qemu-system-x86 util-linux gcc libc6-dev "$(if_known virtiofsd)" ;;
+	fedora/run) echo qemu-system-x86-core virtiofsd util-linux gcc glibc-devel ;;
+	arch/run) echo qemu-system-x86 virtiofsd util-linux gcc glibc ;;
 	# zstd: some distributions pack with it the kernel that `kernel.sh --distro` unpacks.
 	debian/build-kernel | ubuntu/build-kernel) # Ubuntu packs its source with bzip2.
 		echo linux-source gcc libc6-dev binutils make flex bison bc libelf-dev perl tar xz-utils bzip2 lz4 zstd mawk diffutils util-linux

@@ -117,7 +117,7 @@ impl Backend for Container {
         };
         let (template, remarks) = self.real.prepare(recipe)?;
         let deadline = self.real.deadline(DEADLINE);
-        Ok(Prepared { template, command, remarks, accelerator: None, deadline, cold })
+        Ok(Prepared { command, remarks, cold, ..Prepared::new(template, deadline) })
     }
 
     fn launch(

@@ -69,8 +69,8 @@ impl Backend for KvmBare {
             .map(str::to_owned)
             .collect();
         let (accelerator, deadline) = (Some(Accelerator::Kvm), self.real.deadline(DEADLINE));
-        let cold = Vec::new();
-        let prepared = Prepared { template, command, remarks, accelerator, deadline, cold };
+        let prepared =
+            Prepared { command, remarks, accelerator, ..Prepared::new(template, deadline) };
         // A device that opens proves nothing: the guest itself must run.
         match self.real.launch(&prepared, Until::Gone) {
             Ok(_) => Ok(prepared),

@@ -58,14 +58,8 @@ impl Backend for Mock {
     fn prepare(&mut self, cell: &CellKey) -> Result<Prepared, BackendError> {
         let template = u32::try_from(self.scripts.len()).unwrap_or(u32::MAX);
         self.scripts.push(Script { cell: cell.clone(), launches: 0 });
-        Ok(Prepared {
-            template,
-            command: vec![format!("mock {}", cell.params)],
-            remarks: Vec::new(),
-            accelerator: None,
-            deadline: std::time::Duration::from_secs(1),
-            cold: Vec::new(),
-        })
+        let command = vec![format!("mock {}", cell.params)];
+        Ok(Prepared { command, ..Prepared::new(template, std::time::Duration::from_secs(1)) })
     }
 
     fn launch(

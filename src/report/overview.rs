@@ -45,6 +45,7 @@ pub(super) fn overviews(summary: &Summary) -> Vec<Overview> {
     [
         ("Start-up", Experiment::Startup, startup.to_vec()),
         ("Memory of one instance", Experiment::Memory, memory.map(Metric::Memory).to_vec()),
+        ("Processors kept busy while idle", Experiment::Memory, vec![Metric::IdleCpu]),
         ("Density", Experiment::Density, density.collect()),
         ("Smallest memory", Experiment::Minimum, vec![Metric::Minimum]),
     ]

@@ -167,11 +167,11 @@ const VM: &[Param] = &[
     },
     Param {
         name: "rootfs",
-        kind: Kind::OneOf(&["initramfs", "virtio-blk", "9p"]),
+        kind: Kind::OneOf(&["initramfs", "virtio-blk", "9p", "virtiofs"]),
         default: Some("initramfs"),
         always: false,
         about: "where the payload comes from: memory, a read-only image, or a folder of the host that \
-                QEMU serves",
+                QEMU serves (9p) or a process beside it, which counts as the machine's (virtiofs)",
     },
     Param {
         name: "memory",
@@ -216,6 +216,14 @@ const VM: &[Param] = &[
         always: false,
         about: "cold: boots; clone: goes on from a snapshot whose memory all such guests map \
                 privately; restore: reads a whole snapshot",
+    },
+    Param {
+        name: "traced",
+        kind: Kind::OneOf(&["yes", "no"]),
+        default: Some("no"),
+        always: false,
+        about: "finer marks of a boot, from QEMU's log of translated code and the kernel's messages; \
+                the same cell without it, in the same run, shows how much that disturbs",
     },
 ];
 
@@ -378,6 +386,7 @@ pub(super) fn contradiction(cell: &CellKey) -> Option<&'static str> {
     let untuned = is("untuned", "yes");
     let stub = is("kernel", "stub");
     let copied = !is("start", "cold");
+    let traced = is("traced", "yes");
     let rules = [
         (untuned && copied, "untuned begins cold"),
         (untuned && !is("balloon", "off"), "untuned has QEMU's default devices"),
@@ -385,6 +394,11 @@ pub(super) fn contradiction(cell: &CellKey) -> Option<&'static str> {
         (stub && is("firmware", "ovmf"), "the stub is started at its PVH entry"),
         (stub && !is("devices", "none"), "the stub has no drivers"),
         (stub && !is("rootfs", "initramfs"), "the stub has no drivers"),
+        (copied && is("rootfs", "virtiofs"), "QEMU cannot save a guest with a virtiofs"),
+        (traced && copied, "traced follows a boot: start=cold"),
+        (traced && stub, "the stub has no phases to trace"),
+        (traced && is("firmware", "ovmf"), "traced knows qboot and seabios only"),
+        (traced && cell.experiment != Experiment::Startup, "traced is for start-up only"),
         (copied && is("rootfs", "9p"), "QEMU cannot save a guest that has mounted a 9p"),
         (untuned && is("machine", "microvm"), "untuned is QEMU's machine q35 or pc"),
         (untuned && !is("kernel", "distro"), "untuned has the distribution's kernel"),

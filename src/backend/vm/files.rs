@@ -19,6 +19,8 @@ pub(super) enum Root {
     Disk,
     /// In a folder of the host, served by QEMU.
     NineP,
+    /// In a folder of the host, served by a process beside QEMU.
+    VirtioFs,
 }
 
 impl Root {
@@ -27,6 +29,7 @@ impl Root {
         match param_value(cell, "rootfs") {
             Some("virtio-blk") => Self::Disk,
             Some("9p") => Self::NineP,
+            Some("virtiofs") => Self::VirtioFs,
             _ => Self::Initramfs,
         }
     }
@@ -37,6 +40,7 @@ impl Root {
             Self::Initramfs => "initramfs",
             Self::Disk => "virtio-blk",
             Self::NineP => "9p",
+            Self::VirtioFs => "virtiofs",
         }
     }
 
@@ -46,6 +50,7 @@ impl Root {
             Self::Initramfs => &[],
             Self::Disk => &["virtio_blk", "ext4"],
             Self::NineP => &["9pnet_virtio", "9p"],
+            Self::VirtioFs => &["virtiofs"],
         }
     }
 }
@@ -75,7 +80,7 @@ impl Files {
         let root = match root_kind {
             Root::Initramfs => None,
             Root::Disk => Some(assets.root_image()?),
-            Root::NineP => Some(assets.root_folder()?),
+            Root::NineP | Root::VirtioFs => Some(assets.root_folder()?),
         };
         let drivers = drivers(cell, root_kind);
         let microvm = is("machine", "microvm");

@@ -9,6 +9,7 @@ mod foreground;
 mod inventory;
 mod machine;
 pub(super) mod snapshot;
+mod trace;
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -170,8 +171,8 @@ impl Vm {
         let Some((machine, accelerator)) = self.repeats.remove(&prepared.template) else {
             return Ok(failure.into());
         };
-        let program = machine.verbose().program(&self.assets, accelerator, &self.run_id, &[]);
-        let (template, _) = self.real.prepare(Recipe::Machine(program.map_err(unavailable)?))?;
+        let monitor = machine.verbose().monitor(&self.assets, accelerator, &self.run_id);
+        let (template, _) = self.real.prepare(Recipe::Machine(monitor.map_err(unavailable)?))?;
         let again = Prepared { template, ..prepared.clone() };
         let said = match self.real.launch(&again, Until::Ready) {
             Ok(_) => "this time it started".to_owned(),
@@ -190,12 +191,11 @@ impl Vm {
         accelerator: Accelerator,
         deadline: Duration,
     ) -> Result<Duration, BackendError> {
-        let program =
-            machine.program(&self.assets, accelerator, &self.run_id, &[]).map_err(unavailable)?;
-        let (template, remarks) = self.real.prepare(Recipe::Machine(program))?;
+        let monitor =
+            machine.monitor(&self.assets, accelerator, &self.run_id).map_err(unavailable)?;
+        let (template, remarks) = self.real.prepare(Recipe::Machine(monitor))?;
         let accelerator = Some(accelerator);
-        let (command, cold) = (Vec::new(), Vec::new());
-        let prepared = Prepared { template, command, remarks, accelerator, deadline, cold };
+        let prepared = Prepared { remarks, accelerator, ..Prepared::new(template, deadline) };
         let instance = self.real.launch(&prepared, Until::Gone)?;
         let taken = instance.timeline().between(Mark::Request, Mark::Gone).unwrap_or_default();
         Ok(Duration::from_nanos(taken))
@@ -251,6 +251,7 @@ impl Backend for Vm {
             deadline,
         };
         let (recipe, command) = guests.recipe(start, self.prepared).map_err(unavailable)?;
+        let traced = machine.trace(accelerator).map_err(unavailable)?.marks();
         let (template, mut remarks) = self.real.prepare(recipe)?;
         remarks.extend(probe.reason.map(|reason| format!("software emulation: {reason}")));
         // At the end of a ladder a failure is a result, and no time to repeat.
@@ -258,8 +259,14 @@ impl Backend for Vm {
         if measured_once && !is_stub && start == Start::Cold {
             self.repeats.insert(template, (machine, accelerator));
         }
-        let accelerator = Some(accelerator);
-        Ok(Prepared { template, command, remarks, accelerator, deadline, cold })
+        Ok(Prepared {
+            command,
+            remarks,
+            accelerator: Some(accelerator),
+            cold,
+            traced,
+            ..Prepared::new(template, deadline)
+        })
     }
 
     fn launch(
