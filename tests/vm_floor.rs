@@ -111,6 +111,11 @@ fn the_stub_proves_its_work_on_every_machine_and_accelerator() {
             assert_eq!(values.len(), 5, "{params} {mark}: {details:?}");
         }
     }
+    for params in &wanted {
+        let all = |mark: &str| values(&rows, "vm", params, &format!("startup.{mark}"));
+        let (first, second) = (all("kernel"), all("init"));
+        assert!(first.iter().zip(&second).all(|(kernel, init)| kernel <= init), "{params}");
+    }
     let ready = |params| median(values(&rows, "vm", params, "startup.ready"));
     let ratio = ready(wanted[1]) / ready(wanted[0]);
     println!("stub on q35 over microvm: {ratio:.2}");
