@@ -7,6 +7,7 @@
 #
 #   --for run            start guests, and build the suite itself (default)
 #   --for build-kernel   what guest/kernel.sh needs to build the small guest kernel
+#   --for aarch64        start arm64 guests on another processor
 #   --for test           what the tests and checks of the project need
 #   --for all            all of these; --for may be given several times
 #   --check              install nothing: print what is missing, and exit with 3 if anything is
@@ -30,7 +31,7 @@ while (($#)); do
 	--check) check=yes ;;
 	--for)
 		need_value "$1" "$@"
-		one_of "$1" "$2" run build-kernel test all
+		one_of "$1" "$2" run build-kernel aarch64 test all
 		purposes+=("$2")
 		shift
 		;;
@@ -63,6 +64,9 @@ packages_for() { # FAMILY PURPOSE
 	arch/build-kernel)
 		echo gcc glibc binutils make flex bison bc libelf perl tar xz lz4 zstd gawk diffutils util-linux curl
 		;;
+	debian/aarch64 | ubuntu/aarch64) echo qemu-system-arm ;;
+	fedora/aarch64) echo qemu-system-aarch64-core ;;
+	arch/aarch64) echo qemu-system-aarch64 ;;
 	# The browser opens the report page. Ubuntu has it as a snap only, which a script should not force on a host.
 	# busybox and setpriv (of util-linux) go into the guest that tests boot.
 	# The engines are what tests run `unladen-oci` under; dockerd wants runc to be there as well.
@@ -75,7 +79,7 @@ packages_for() { # FAMILY PURPOSE
 
 family=$(distro_family)
 for i in "${!purposes[@]}"; do
-	[[ ${purposes[i]} != all ]] || purposes=(run build-kernel test)
+	[[ ${purposes[i]} != all ]] || purposes=(run build-kernel aarch64 test)
 done
 
 if [[ $family == other ]]; then

@@ -60,11 +60,15 @@ The variable UNLADEN_QEMU names another QEMU binary, UNLADEN_OVMF another OVMF i
 EOT
 }
 
+# The variable that names another binary, the binary, and what it is installed for.
+qemu_variable=UNLADEN_QEMU qemu_name=qemu-system-x86_64 qemu_purpose=run
+
 find_qemu() {
-	local name=${UNLADEN_QEMU:-qemu-system-x86_64} path
+	local given=${!qemu_variable:-} path
+	local name=${given:-$qemu_name}
 	path=$(command -v -- "$name") || {
-		[[ -z ${UNLADEN_QEMU:-} ]] || host_lacks "UNLADEN_QEMU: no program '$name'"
-		host_lacks "no $name on this host; install QEMU for x86: $(dirname -- "${BASH_SOURCE[0]}")/../setup.sh --for run"
+		[[ -z $given ]] || host_lacks "$qemu_variable: no program '$name'"
+		host_lacks "no $name on this host; install it: $(dirname -- "${BASH_SOURCE[0]}")/../setup.sh --for $qemu_purpose"
 	}
 	# `command -v` also answers with the name of a function or of a built-in.
 	[[ $path == */* && -x $path ]] || host_lacks "'$name' is not a program file"
@@ -396,6 +400,13 @@ virtio_part() {
 	fi
 }
 
+# What a machine has of its own for the chardev `channel` and for its end.
+own_devices() {
+	# The second line of a PC, at its usual place: every kernel finds it without a driver of its own.
+	vector+=(-device "isa-serial,index=1,iobase=0x2f8,irq=3,chardev=channel")
+	vector+=(-device "isa-debug-exit,iobase=$debug_exit_port,iosize=0x2")
+}
+
 argument_vector() {
 	local console channel firmware_options
 	vector=("$(find_qemu)")
@@ -416,9 +427,8 @@ argument_vector() {
 		channel=null,id=channel
 	fi
 	vector+=(-chardev "$console" -serial chardev:console)
-	# The second line of a PC, at its usual place: every kernel finds it without a driver of its own.
-	vector+=(-chardev "$channel" -device "isa-serial,index=1,iobase=0x2f8,irq=3,chardev=channel")
-	vector+=(-device "isa-debug-exit,iobase=$debug_exit_port,iosize=0x2")
+	vector+=(-chardev "$channel")
+	own_devices
 	if [[ $balloon != off ]]; then
 		# A machine without PCI has its virtio devices in memory.
 		local bus=pci reporting=off

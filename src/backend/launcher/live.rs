@@ -140,6 +140,8 @@ pub(super) struct Live {
     pub(super) refill: Option<u64>,
     /// What its own process stamps.
     pub(super) stamps: Option<Rc<Stamps>>,
+    /// Whether its first process's exit code tells the workload's.
+    pub(super) tells_code: bool,
 }
 
 impl Live {
@@ -208,10 +210,20 @@ impl Live {
             Ok(Some(Ended { exit, .. })) => {
                 self.server_ended()?;
                 self.watch.timeline.stamp(Mark::Exited, monotonic_ns());
-                Ok(self.kind.code(exit))
+                Ok(self.code(exit))
             }
             Ok(None) => Err(self.failure(Mark::Exited, "it did not end".to_owned())),
             Err(error) => Err(self.failure(Mark::Exited, format!("cannot reap it: {error}"))),
+        }
+    }
+
+    /// The workload's exit code. A machine that cannot tell it by its own has
+    /// ended in order all the same, and then what the guest announced stands.
+    fn code(&self, exit: Exit) -> Option<u8> {
+        match (self.tells_code, exit) {
+            (true, _) => self.kind.code(exit),
+            (false, Exit::Code(0)) => self.watch.result.map(|result| result.code),
+            (false, _) => None,
         }
     }
 

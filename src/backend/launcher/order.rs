@@ -71,6 +71,9 @@ pub struct Monitor {
     /// What serves the guest's root file system, as a second process of the
     /// instance.
     pub server: Option<Program>,
+    /// Whether its own exit code tells the workload's; else only the guest
+    /// does.
+    pub tells_code: bool,
     /// Marks that a traced guest shows, and how; empty without a trace.
     pub probes: Vec<(Mark, Probe)>,
 }

@@ -181,7 +181,8 @@ impl Server {
             self.snapshots = Some(folder);
         }
         let witnessed = self.ground.witness.is_ok();
-        let monitor = Monitor { program: source.clone(), server: None, probes: Vec::new() };
+        let program = source.clone();
+        let monitor = Monitor { program, server: None, tells_code: true, probes: Vec::new() };
         let recipe = Recipe::Machine(monitor);
         let mut template = Template::new(recipe, &self.ground.tree, witnessed)
             .map_err(|error| Box::new(refused(chain(&error))))?;
@@ -365,6 +366,7 @@ pub(super) fn start(
         lease: place.net.and_then(|net| net.lease),
         refill: place.refill,
         stamps: template.stamps(),
+        tells_code: template.tells_code,
     })
 }
 

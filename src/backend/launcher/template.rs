@@ -55,6 +55,8 @@ pub(super) struct Template {
     pub(super) pool: Option<Pool>,
     /// What serves the root file system of each, as a second process of it.
     server: Option<Box<Command>>,
+    /// Whether a machine's exit code tells the workload's.
+    pub(super) tells_code: bool,
     /// Marks that are looked for, and how.
     pub(super) probes: Vec<(Mark, Probe)>,
     /// What its machines go on from, once that is made.
@@ -85,12 +87,13 @@ impl Template {
         // A process or a machine has no limits, but a cgroup of the same
         // depth and controllers.
         let (mut limits, mut network, mut pool) = (Limits::default(), Network::Host, None);
-        let (mut server, mut probes) = (None, Vec::new());
+        let (mut server, mut probes, mut tells_code) = (None, Vec::new(), true);
         let (kind, maker) = match recipe {
             Recipe::Process(program) => (Kind::Process, maker(&program)?),
             Recipe::Machine(monitor) => {
                 server = monitor.server.as_ref().map(plain).transpose()?.map(Box::new);
                 probes = monitor.probes;
+                tells_code = monitor.tells_code;
                 (Kind::Machine, maker(&monitor.program)?)
             }
             Recipe::Bare { memory } => (Kind::Bare, Maker::Bare(Bare::prepare(memory)?)),
@@ -128,7 +131,18 @@ impl Template {
             .chain(tree.remarks().iter().cloned())
             .collect();
         let restore = None;
-        Ok(Self { kind, limits, network, pool, server, probes, restore, remarks, maker })
+        Ok(Self {
+            kind,
+            limits,
+            network,
+            pool,
+            server,
+            tells_code,
+            probes,
+            restore,
+            remarks,
+            maker,
+        })
     }
 
     /// Where the newest instance's own process stamps, if it does.

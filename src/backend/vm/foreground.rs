@@ -90,6 +90,8 @@ pub struct Foreground {
     program: Program,
     /// What serves its root file system.
     server: Option<Program>,
+    /// Whether QEMU's exit code tells the workload's.
+    tells_code: bool,
 }
 
 /// Time that a file server may take to see that its machine is gone.
@@ -121,7 +123,9 @@ impl Vm {
             .collect();
         let program = Program { path, argv: argv.clone(), env, huge_pages: true };
         let server = machine.server(&self.assets, &self.run_id).map_err(unavailable)?;
-        Ok(Foreground { argv, accelerator: probe.best, reason: probe.reason, program, server })
+        let (accelerator, reason) = (probe.best, probe.reason);
+        let tells_code = !machine.is_foreign();
+        Ok(Foreground { argv, accelerator, reason, program, server, tells_code })
     }
 }
 
@@ -158,7 +162,7 @@ impl Foreground {
                 server.pidfd.kill_and_wait().map_err(failed)?;
             }
         }
-        verdict(heard?, exit)
+        verdict(heard?, exit, self.tells_code)
     }
 
     /// Starts the server of its files, if there is one, and gives the
@@ -226,7 +230,11 @@ fn listen(channel: OwnedFd) -> Result<Result<Option<u8>, ForegroundError>, Foreg
 }
 
 /// Weighs what the payload announced against QEMU's own end.
-fn verdict(announced: Option<u8>, exit: Exit) -> Result<Result<u8, i32>, ForegroundError> {
+fn verdict(
+    announced: Option<u8>,
+    exit: Exit,
+    tells_code: bool,
+) -> Result<Result<u8, i32>, ForegroundError> {
     let how = || match exit {
         Exit::Code(code) => format!("ended with code {code}"),
         Exit::Signal(signal) => format!("was killed by signal {signal}"),
@@ -235,6 +243,7 @@ fn verdict(announced: Option<u8>, exit: Exit) -> Result<Result<u8, i32>, Foregro
         return Err(ForegroundError::Silent { how: how() });
     };
     match exit {
+        Exit::Code(0) if !tells_code => Ok(Ok(announced)),
         // isa-debug-exit: 2N+1 for code N.
         Exit::Code(code) if code == 2 * i32::from(announced) + 1 => Ok(Ok(announced)),
         // Told to end from outside, by a terminal's Ctrl-C or a signal.
@@ -250,13 +259,16 @@ mod tests {
 
     #[test]
     fn both_ways_of_telling_a_code_must_agree() {
-        assert!(matches!(verdict(Some(7), Exit::Code(15)), Ok(Ok(7))));
-        assert!(matches!(verdict(Some(0), Exit::Code(1)), Ok(Ok(0))));
-        assert!(matches!(verdict(Some(0), Exit::Code(0)), Ok(Err(2))));
+        assert!(matches!(verdict(Some(7), Exit::Code(15), true), Ok(Ok(7))));
+        assert!(matches!(verdict(Some(0), Exit::Code(1), true), Ok(Ok(0))));
+        assert!(matches!(verdict(Some(0), Exit::Code(0), true), Ok(Err(2))));
         assert!(matches!(
-            verdict(Some(7), Exit::Code(1)),
+            verdict(Some(7), Exit::Code(1), true),
             Err(ForegroundError::Contradiction { announced: 7, .. })
         ));
-        assert!(matches!(verdict(None, Exit::Code(1)), Err(ForegroundError::Silent { .. })));
+        // A machine without the device says no more than that it ended.
+        assert!(matches!(verdict(Some(7), Exit::Code(0), false), Ok(Ok(7))));
+        assert!(matches!(verdict(Some(7), Exit::Signal(9), false), Ok(Err(9))));
+        assert!(matches!(verdict(None, Exit::Code(1), true), Err(ForegroundError::Silent { .. })));
     }
 }

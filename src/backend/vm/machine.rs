@@ -16,8 +16,14 @@ use crate::spec::param_value;
 /// The value of the parameter `kernel` for a guest without an operating system.
 pub(super) const STUB: &str = "stub";
 
-/// The serial port that is the payload's channel in every machine.
+/// The value of the parameter `machine` for an arm64 guest.
+pub(super) const FOREIGN: &str = "virt";
+
+/// The serial port that is the payload's channel: the second one of a PC.
 const GUEST_CHANNEL: &str = "/dev/ttyS1";
+
+/// The same of an arm64 machine, whose console is of another kind.
+const FOREIGN_CHANNEL: &str = "/dev/ttyS0";
 
 /// The QEMU of this host.
 #[derive(Clone, Debug)]
@@ -31,7 +37,16 @@ pub(super) struct Qemu {
 impl Qemu {
     /// Asks the script that knows where to look.
     pub(super) fn find(assets: &Assets) -> Result<Self, VmError> {
-        let text = assets.script("vm/qemu-version.sh", &[])?;
+        Self::asked(assets, &[])
+    }
+
+    /// The same for arm64.
+    pub(super) fn find_foreign(assets: &Assets) -> Result<Self, VmError> {
+        Self::asked(assets, &["--arch".to_owned(), "aarch64".to_owned()])
+    }
+
+    fn asked(assets: &Assets, words: &[String]) -> Result<Self, VmError> {
+        let text = assets.script("vm/qemu-version.sh", words)?;
         let mut lines = text.lines();
         match (lines.next(), lines.next()) {
             (Some(version), Some(path)) if !version.is_empty() => {
@@ -114,6 +129,12 @@ impl Machine {
         Self { verbose: true, traced: false, ..self.clone() }
     }
 
+    /// Whether its processor is another kind than an x86 host's. It has no
+    /// device by which a guest could tell QEMU a code.
+    pub(super) fn is_foreign(&self) -> bool {
+        self.kind == FOREIGN
+    }
+
     /// What tells apart machines that one accelerator boots and another does
     /// not.
     pub(super) fn family(&self) -> String {
@@ -140,7 +161,7 @@ impl Machine {
         let more: Vec<&str> = words.iter().map(String::as_str).collect();
         let program = self.program(assets, accelerator, run_id, &more)?;
         let server = self.server(assets, run_id)?;
-        Ok(Monitor { program, server, probes: plan.probes })
+        Ok(Monitor { program, server, tells_code: !self.is_foreign(), probes: plan.probes })
     }
 
     /// The marks that a traced machine shows; nothing for any other.
@@ -246,8 +267,9 @@ impl Machine {
 
     /// The payload's environment, and the loader's.
     fn append(&self) -> String {
+        let channel = if self.is_foreign() { FOREIGN_CHANNEL } else { GUEST_CHANNEL };
         let mut append = format!(
-            "{ENV_CHANNEL}={GUEST_CHANNEL} {ENV_END}=debug-exit {ENV_WORKLOAD}={}",
+            "{ENV_CHANNEL}={channel} {ENV_END}=debug-exit {ENV_WORKLOAD}={}",
             self.workload
         );
         if self.files.loader && self.root != Root::Initramfs {

@@ -36,6 +36,8 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Most characters of what a repeated boot said.
 const MESSAGE: usize = 1000;
+/// Why an arm64 guest is emulated.
+const FOREIGN_KVM: &str = "its processor is arm64 and this host's is x86-64";
 /// Least time for a trial boot under KVM.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -50,6 +52,8 @@ pub struct Vm {
     assets: Rc<Assets>,
     run_id: String,
     qemu: Option<machine::Qemu>,
+    /// The one for arm64, once a cell needs it.
+    foreign_qemu: Option<machine::Qemu>,
     accelerators: HashMap<String, accelerator::Probe>,
     /// What every cell gets that names none.
     wanted: Option<Accelerator>,
@@ -74,6 +78,7 @@ impl Vm {
             assets,
             run_id: run_id.to_owned(),
             qemu: None,
+            foreign_qemu: None,
             accelerators: HashMap::new(),
             wanted,
             tsc_khz: None,
@@ -89,6 +94,18 @@ impl Vm {
             self.qemu = Some(machine::Qemu::find(&self.assets).map_err(unavailable)?);
         }
         self.qemu.clone().ok_or_else(|| BackendError::Unavailable("no QEMU".to_owned()))
+    }
+
+    /// The QEMU of a machine.
+    fn qemu_of(&mut self, machine: &Machine) -> Result<machine::Qemu, BackendError> {
+        if !machine.is_foreign() {
+            return self.qemu();
+        }
+        let found = match self.foreign_qemu.take() {
+            Some(found) => found,
+            None => machine::Qemu::find_foreign(&self.assets).map_err(unavailable)?,
+        };
+        Ok(self.foreign_qemu.insert(found).clone())
     }
 
     /// The machine of a cell.
@@ -126,6 +143,12 @@ impl Vm {
         machine: &Machine,
     ) -> Result<accelerator::Probe, BackendError> {
         let is_stub = machine.kernel_kind == machine::STUB;
+        if machine.is_foreign() {
+            return match param_value(cell, "accel") {
+                Some("kvm") => Err(BackendError::Unavailable(FOREIGN_KVM.to_owned())),
+                _ => Ok(accelerator::Probe::tcg(FOREIGN_KVM.to_owned())),
+            };
+        }
         match (param_value(cell, "accel"), self.wanted) {
             // A floor that cannot be had is no failure of the run.
             (Some("kvm"), _) if is_stub => match self.accelerator(machine)? {
@@ -213,7 +236,11 @@ impl Backend for Vm {
 
     fn versions(&mut self) -> Result<Vec<Version>, BackendError> {
         let qemu = self.qemu()?;
-        Ok(vec![own_version("unladen"), Version { name: "qemu".to_owned(), version: qemu.version }])
+        let version = |name: &str, version| Version { name: name.to_owned(), version };
+        let mut versions = vec![own_version("unladen"), version("qemu", qemu.version)];
+        let foreign = self.foreign_qemu.clone();
+        versions.extend(foreign.map(|qemu| version("qemu-aarch64", qemu.version)));
+        Ok(versions)
     }
 
     fn artefacts(&self) -> Vec<ArtefactFact> {
@@ -221,8 +248,8 @@ impl Backend for Vm {
     }
 
     fn prepare(&mut self, cell: &CellKey) -> Result<Prepared, BackendError> {
-        let qemu = self.qemu()?;
         let machine = self.machine(cell)?;
+        let qemu = self.qemu_of(&machine)?;
         let is_stub = machine.kernel_kind == machine::STUB;
         if is_stub && (cell.workload != stub::WORKLOAD || Start::of(cell) != Start::Cold) {
             return Err(only_exit());
