@@ -70,9 +70,8 @@ startup = ["exit"]
     std::fs::write(&spec, text).expect("spec");
     let output = run(unladen().arg("run").arg(&spec).arg("--out").arg(&out));
     let rows = samples(&out);
-    if let Some(row) = rows.iter().find(|row| row["backend"] == "vm" && row["outcome"] == "skipped")
-    {
-        return skip(&row["detail"]);
+    if let Some(reason) = common::unprepared(&rows, "vm") {
+        return skip(&reason);
     }
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let plain = "accel=tcg;kernel=tuned;machine=microvm";
@@ -102,6 +101,9 @@ params = { accel = "tcg", traced = "yes", untuned = "yes" }
 startup = ["exit"]
 "#,
     );
+    if let Some(reason) = common::unprepared(&rows, "vm") {
+        return skip(&reason);
+    }
     let marks = [
         "vmm_ready",
         "firmware",

@@ -91,11 +91,14 @@ fn the_server_of_the_files_is_in_the_machines_cgroup_and_goes_with_it() {
     }
     let id = common::run_id(&out);
     let output = child.wait_with_output().expect("ended");
-    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(matches!(output.status.code(), Some(0 | 3)), "{}", stderr(&output));
     // The older one shuts a second process of itself up in the folder.
     assert!(seen.iter().any(|count| *count >= 1), "in a machine's cgroup: {seen:?}");
     assert!(traces_of(&id).is_empty(), "left behind: {:?}", traces_of(&id));
     let rows = samples(&out);
+    if let Some(reason) = common::unprepared(&rows, "vm") {
+        return skip(&reason);
+    }
     let wrong: Vec<_> = rows.iter().filter(|row| row["outcome"] != "ok").collect();
     assert!(wrong.is_empty(), "{wrong:?}");
     let ready = |params: &str, metric: &str| {
