@@ -47,8 +47,11 @@ pub enum Recipe {
     },
     /// A virtual machine monitor.
     Machine(Monitor),
-    /// The stub guest in a machine of bare KVM, made by a copy of the launcher.
+    /// A guest of a few instructions in a machine of bare KVM, made by a copy
+    /// of the launcher.
     Bare {
+        /// The guest: an ELF file for x86-64.
+        image: Vec<u8>,
         /// Bytes of memory that the machine gets.
         memory: NonZeroUsize,
     },

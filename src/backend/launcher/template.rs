@@ -96,7 +96,9 @@ impl Template {
                 tells_code = monitor.tells_code;
                 (Kind::Machine, maker(&monitor.program)?)
             }
-            Recipe::Bare { memory } => (Kind::Bare, Maker::Bare(Bare::prepare(memory)?)),
+            Recipe::Bare { image, memory } => {
+                (Kind::Bare, Maker::Bare(Bare::prepare(&image, memory)?))
+            }
             Recipe::Restored { program, .. } => (Kind::Restored, maker(&program)?),
             Recipe::Container { spec, bundle, bridge, pooled } => {
                 let plan = Plan::from_spec(&spec, &bundle)?;
