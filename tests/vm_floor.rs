@@ -170,7 +170,7 @@ fn a_guest_that_never_ends_is_ended_at_its_deadline() {
     let id = format!("20260102-030405-{:06x}", std::process::id() & 0xff_ffff);
     let path = Path::new(env!("CARGO_BIN_EXE_unladen"));
     let mut launcher = Launcher::start(path, &id, None).expect("a launcher");
-    let memory = NonZeroUsize::new(64 * 1024).expect("not zero");
+    let memory = NonZeroUsize::new(16 * 1024 * 1024).expect("not zero");
     let order = Order::Prepare { template: 1, recipe: Recipe::Bare { image, memory } };
     let (answer, _) = launcher.order(&order, Duration::from_secs(10)).expect("an answer");
     assert!(matches!(answer, Answer::Prepared { .. }), "{answer:?}");
