@@ -62,12 +62,9 @@ impl Backend for Mock {
         let in_use = script.number("in_use").and_then(|_| std::env::current_exe().ok());
         self.scripts.push(script);
         Ok(Prepared {
-            template,
             command: vec![format!("mock {}", cell.params)],
-            remarks: Vec::new(),
-            accelerator: None,
-            deadline: std::time::Duration::from_secs(1),
             cold: in_use.into_iter().collect(),
+            ..Prepared::new(template, std::time::Duration::from_secs(1))
         })
     }
 
