@@ -28,6 +28,7 @@ pub(super) const MOUNT_ATTR_RDONLY: u64 = 1;
 pub(super) fn step(step: &Step, context: &Context<'_>) -> Result<(), Errno> {
     match step {
         Step::NewSession => simple(libc::SYS_setsid, [0; 3]),
+        Step::NewProcessGroup => simple(libc::SYS_setpgid, [0; 3]),
         Step::JoinCgroups => join_cgroups(context),
         Step::WriteFile { path, data } => write_file(path, data),
         Step::Unshare(flags) => simple(libc::SYS_unshare, [signed(flags.bits()), 0, 0]),

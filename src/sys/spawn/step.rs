@@ -168,6 +168,9 @@ pub enum Step {
     /// Becomes leader of a new session, so that no terminal of the caller and
     /// no signal to the caller's process group reaches it.
     NewSession,
+    /// Becomes leader of a new process group in the caller's session, so that
+    /// no signal to the caller's group reaches it.
+    NewProcessGroup,
     /// Writes `0` to each of [`Launch::join`](super::Launch::join), the open
     /// `tasks` files of version 1 cgroups. A task that moves itself does not wait for the
     /// kernel's thread-group lock, whose grace period takes milliseconds.
@@ -504,6 +507,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NewSession => f.write_str("start a session"),
+            Self::NewProcessGroup => f.write_str("start a process group"),
             Self::JoinCgroups => f.write_str("join the cgroups"),
             Self::WriteFile { path, data } => {
                 write!(f, "write `{}` to {}", data.trim_ascii().escape_ascii(), text(path))
