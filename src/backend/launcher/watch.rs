@@ -15,6 +15,7 @@ use super::trace::Trace;
 use crate::payload::protocol::{PING, WorkResult};
 use crate::payload::{Decoder, Event, request};
 use crate::record::Mark;
+use crate::sys::aside::aside;
 use crate::sys::clock::{Deadline, monotonic_ns};
 
 /// How much of a console or of stderr is kept for a message, in bytes: all
@@ -107,6 +108,12 @@ impl Watch {
     /// Looks for the finer marks of a traced machine.
     pub(super) fn look_for(&mut self, probes: Vec<(Mark, Probe)>) {
         self.trace = Trace::new(probes);
+    }
+
+    /// Gets out of the way of those who are started from now on.
+    pub(super) fn step_aside(&mut self) {
+        let sources = std::mem::take(&mut self.sources).into_iter();
+        self.sources = sources.map(|(name, file)| (name, aside(file.into()).into())).collect();
     }
 
     /// The channel, while it is open.
