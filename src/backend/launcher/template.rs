@@ -252,12 +252,26 @@ fn plain(program: &Program) -> Result<Command, TemplateError> {
 /// What every plain child does before its program.
 fn plain_steps() -> Vec<Step> {
     vec![
+        // First, as in a container. Before it, a new session would put the
+        // child into a scheduling group of its own as well (autogroup in
+        // sched(7)), and on a busy host it waits for a processor after each
+        // change of group: half of such a start was that.
+        Step::JoinCgroups,
         // Its own session: a terminal's signals must not reach it.
         Step::NewSession,
-        Step::JoinCgroups,
         // It must not outlive the launcher.
         Step::ParentDeathSignal(Signal::SIGKILL),
         Step::MapDescriptors,
         Step::CheckParent,
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_is_in_its_group_before_anything_else() {
+        assert_eq!(plain_steps().first(), Some(&Step::JoinCgroups));
+    }
 }
