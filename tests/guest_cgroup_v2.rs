@@ -14,7 +14,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -37,6 +37,12 @@ memory = ["pause"]
 density = ["pause"]
 density_cap = 4
 "#;
+
+/// The commands under test.
+const COMMANDS: [(&str, &str); 2] = [
+    ("unladen", env!("CARGO_BIN_EXE_unladen")),
+    ("unladen-oci", env!("CARGO_BIN_EXE_unladen-oci")),
+];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -81,9 +87,20 @@ fn pack(dir: &Path, script: &str, tests: &[(String, PathBuf)]) -> PathBuf {
     let init = dir.join("init");
     fs::copy(root().join("tests/guest/init"), &init).expect("copied");
     fs::set_permissions(&init, fs::Permissions::from_mode(0o755)).expect("mode");
-    let small = dir.join("unladen");
-    strip(Path::new(env!("CARGO_BIN_EXE_unladen")), &small);
-    let mut pairs = with_libraries(&small, "/bin/unladen");
+    let mut pairs = BTreeSet::new();
+    for (name, program) in COMMANDS {
+        let small = dir.join(name);
+        strip(Path::new(program), &small);
+        pairs.extend(with_libraries(&small, &format!("/bin/{name}")));
+        // The tests start it by the path that it had when they were compiled.
+        let link = dir.join(format!("link-{name}"));
+        symlink(format!("/usr/bin/{name}"), &link).expect("linked");
+        pairs.insert(format!("{}:/opt/as-here{program}", link.display()));
+    }
+    for name in ["README.md", "tests/golden/oci"] {
+        let path = root().join(name);
+        pairs.insert(format!("{0}:/opt/as-here{0}", path.display()));
+    }
     pairs.extend(with_libraries(Path::new("/bin/bash"), "/bin/bash"));
     let shell = fs::canonicalize("/bin/sh").expect("a shell");
     pairs.extend(with_libraries(&shell, "/bin/sh"));
@@ -179,8 +196,16 @@ fn ready() -> Result<PathBuf, String> {
 
 /// Tests that also run inside the guest; those that need what it does not
 /// have are not among them.
-const INSIDE: [&str; 4] =
-    ["container_runtime", "container_cgroups", "cgroup_enforcement", "cgroup_paths"];
+const INSIDE: [&str; 8] = [
+    "container_runtime",
+    "container_cgroups",
+    "cgroup_enforcement",
+    "cgroup_paths",
+    "container_run",
+    "container_bundles",
+    "oci_lifecycle",
+    "spawn",
+];
 
 /// What a test in the guest may lack there, by the reasons it gives.
 const MAY_SKIP: [(&str, &[&str]); 2] = [

@@ -97,7 +97,9 @@ fn walk(folder: &Path, found: &mut Vec<String>) {
 
 /// Sends a signal by name.
 pub fn kill(pid: u32, name: &str) {
-    let status = Command::new("kill").args(["-s", name, &pid.to_string()]).status();
+    // The shell's own, which knows all names; other programs do not.
+    let status =
+        Command::new("bash").args(["-c", "kill -s \"$0\" \"$1\"", name, &pid.to_string()]).status();
     assert!(status.expect("started").success(), "kill -s {name} {pid}");
 }
 
