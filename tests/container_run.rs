@@ -24,7 +24,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use common::{is_root, skip, stderr, stdout, unladen, wait_until};
-use engine::{Engine, PATIENCE, cgroups_of, first_process, state_of};
+use engine::{Engine, PATIENCE, cgroups_of, first_process, may_limit, state_of};
 
 fn run(mut command: impl BorrowMut<Command>) -> Output {
     common::run(command.borrow_mut())
@@ -566,7 +566,7 @@ fn stopping_stops_the_command_too() {
 
 #[test]
 fn limits_are_set_and_gone_afterwards() {
-    if !is_root() {
+    if !may_limit() {
         return skip("limits need a delegated cgroup");
     }
     let engine = Engine::new();
@@ -606,8 +606,8 @@ fn limits_are_set_and_gone_afterwards() {
 
 #[test]
 fn killing_the_runner_kills_the_container_and_clean_removes_the_rest() {
-    if !is_root() {
-        return skip("control groups need root or delegation");
+    if !may_limit() {
+        return skip("limits need a delegated cgroup");
     }
     let engine = Engine::new();
     let start = || {

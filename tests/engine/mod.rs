@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use unladen::container::cgroup::{Controller, Hierarchy};
+
 use crate::common::unladen;
 
 /// Nothing in these tests takes this long, however loaded the host.
@@ -93,6 +95,19 @@ fn walk(folder: &Path, found: &mut Vec<String>) {
             walk(&path, found);
         }
     }
+}
+
+/// Whether this user may limit what a container takes.
+pub fn may_limit() -> bool {
+    let hierarchy =
+        Hierarchy::detect(Path::new("/proc"), Path::new("/sys/fs/cgroup")).expect("detected");
+    let tree =
+        hierarchy.prepare(&format!("test-may-{}", std::process::id()), &Controller::STANDARD);
+    tree.is_ok_and(|mut tree| {
+        let may = tree.missing().is_empty();
+        tree.remove().expect("removed");
+        may
+    })
 }
 
 /// Sends a signal by name.
