@@ -150,7 +150,7 @@ fn boot(kernel: &Path, initrd: &Path) -> String {
         }
         String::from_utf8_lossy(&bytes).replace('\r', "")
     });
-    let ended = common::wait_until(Duration::from_secs(600), || reader.is_finished());
+    let ended = common::wait_until(Duration::from_secs(1800), || reader.is_finished());
     drop(child.kill());
     child.wait().expect("reaped");
     let text = reader.join().expect("read");
