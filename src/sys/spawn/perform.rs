@@ -45,6 +45,8 @@ pub(super) fn step(step: &Step, context: &Context<'_>) -> Result<(), Errno> {
         }
         Step::AttachTree { slot, target } => move_mount(slot_fd(context, *slot)?, target),
         Step::EnterTree(slot) => simple(libc::SYS_fchdir, [signed(slot_fd(context, *slot)?), 0, 0]),
+        Step::BorrowRoot(slot) => keep(context, *slot, paths::borrow_root()?),
+        Step::ReturnRoot(slot) => paths::return_root(slot_fd(context, *slot)?),
         Step::PivotRoot => simple(libc::SYS_pivot_root, [pointer(c"."), pointer(c"."), 0]),
         Step::DetachOldRoot => {
             simple(libc::SYS_umount2, [pointer(c"."), signed(libc::MNT_DETACH), 0])

@@ -234,6 +234,12 @@ pub enum Step {
     },
     /// Makes the top of a tree the working directory.
     EnterTree(Slot),
+    /// Makes the working directory the root for a while (chroot(2)), so that
+    /// no path of it leads out, and keeps the present one.
+    BorrowRoot(Slot),
+    /// Returns to the root that [`Step::BorrowRoot`] kept. The working
+    /// directory is the borrowed one then.
+    ReturnRoot(Slot),
     /// Makes the working directory the root, and stacks the old root on top
     /// of it: `pivot_root(".", ".")` of pivot_root(2).
     PivotRoot,
@@ -424,6 +430,8 @@ impl Step {
                 | Self::SetTree { .. }
                 | Self::AttachTree { .. }
                 | Self::EnterTree(_)
+                | Self::BorrowRoot(_)
+                | Self::ReturnRoot(_)
                 | Self::Filesystem { .. }
                 | Self::Attach { .. }
                 | Self::Make { place: Place { beneath: Some(_), .. }, .. }
@@ -448,6 +456,8 @@ impl Step {
             | Self::Filesystem { slot, .. }
             | Self::Attach { slot, .. }
             | Self::OpenDevice { slot, .. }
+            | Self::BorrowRoot(slot)
+            | Self::ReturnRoot(slot)
             | Self::EnterTree(slot) => Some(*slot),
             _ => None,
         }
@@ -522,6 +532,8 @@ impl fmt::Display for Step {
             Self::SetTree { slot, .. } => write!(f, "change the attributes of bind {}", slot.0),
             Self::AttachTree { target, .. } => write!(f, "bind at {}", text(target)),
             Self::EnterTree(_) => f.write_str("enter the root filesystem"),
+            Self::BorrowRoot(_) => f.write_str("make it the root for a while (chroot)"),
+            Self::ReturnRoot(_) => f.write_str("return to the host's root"),
             Self::PivotRoot => f.write_str("make it the root (pivot_root)"),
             Self::DetachOldRoot => f.write_str("detach the old root"),
             Self::Mount { kind, target, data, .. } => {
