@@ -166,42 +166,21 @@ impl Arm {
     pub fn command(&self, bundles: &Bundles, job: Job, id: &str) -> Vec<String> {
         let program = self.program.display().to_string();
         let rootfs = bundles.rootfs().display().to_string();
-        let bundle = bundles.bundle(job).display().to_string();
+        let bundle = match self.way {
+            Way::Unlimited => bundles.unlimited(job),
+            _ => bundles.bundle(job),
+        };
+        let bundle = bundle.display().to_string();
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
         let mut command: Vec<String> = match self.way {
-            Way::Ours => words(&[&program, "container", "run", "--bundle", &bundle]),
-            Way::Unlimited => {
-                let bundle = bundles.unlimited(job).display().to_string();
+            Way::Ours | Way::Unlimited => {
                 words(&[&program, "container", "run", "--bundle", &bundle])
             }
             Way::Oci => {
                 let state = bundles.state(self.name).display().to_string();
                 words(&[&program, "--root", &state, "run", "--bundle", &bundle, id])
             }
-            Way::Bwrap => words(&[
-                &program,
-                "--unshare-all",
-                "--unshare-cgroup",
-                "--die-with-parent",
-                "--new-session",
-                "--hostname",
-                "unladen",
-                "--ro-bind",
-                &rootfs,
-                "/",
-                "--proc",
-                "/proc",
-                "--dev",
-                "/dev",
-                "--mqueue",
-                "/dev/mqueue",
-                "--tmpfs",
-                "/tmp",
-                "--cap-drop",
-                "ALL",
-                "--seccomp",
-                &FILTER.to_string(),
-            ]),
+            Way::Bwrap => words(&bubblewrap(&program, &rootfs, &FILTER.to_string())),
             Way::Unshare => words(&[
                 &program,
                 "--mount",
@@ -244,4 +223,32 @@ impl Arm {
         let state = bundles.state(self.name).display().to_string();
         Some([&program, "--root", &state, "delete", "--force", id].map(str::to_owned).to_vec())
     }
+}
+
+/// bubblewrap's own way to the namespaces and mounts of the bundles.
+fn bubblewrap<'a>(program: &'a str, rootfs: &'a str, filter: &'a str) -> [&'a str; 22] {
+    [
+        program,
+        "--unshare-all",
+        "--unshare-cgroup",
+        "--die-with-parent",
+        "--new-session",
+        "--hostname",
+        "unladen",
+        "--ro-bind",
+        rootfs,
+        "/",
+        "--proc",
+        "/proc",
+        "--dev",
+        "/dev",
+        "--mqueue",
+        "/dev/mqueue",
+        "--tmpfs",
+        "/tmp",
+        "--cap-drop",
+        "ALL",
+        "--seccomp",
+        filter,
+    ]
 }
