@@ -10,9 +10,6 @@ use crate::record::{BackendName, Ledger, Metric, Part, Sample, Workload};
 use crate::spec::param_value;
 use crate::units::Bytes;
 
-/// Busy processors, or why they are not known.
-type Idle = Result<f64, String>;
-
 /// Ledgers of a single instance; the host's own ledger is too noisy for one
 /// and belongs to the ladder.
 const LEDGERS: [Ledger; 5] = [Ledger::Pss, Ledger::Uss, Ledger::Rss, Ledger::Cgroup, Ledger::Peak];
@@ -33,20 +30,22 @@ impl Trial<'_> {
     pub(super) fn memory(&self, backend: &mut dyn Backend) -> Result<Vec<Sample>, BackendError> {
         let mut instance = self.launch(backend, Until::Ready)?;
         let mut samples = Vec::with_capacity(2 * LEDGERS.len());
-        let (mut reading, mut idle) = self.at_rest(&[instance.as_ref()])?;
+        let mut reading = self.settled(&[instance.as_ref()])?;
         if matches!(self.cell.key.workload, Workload::Churn(_)) {
             samples.extend(self.ledgers(&reading, &RETURNED, Metric::Touched));
             instance.release()?;
             if !reading.is_exact() {
                 (0..RETURN_PAUSES).try_for_each(|_| self.pause())?;
             }
-            (reading, idle) = self.at_rest(&[instance.as_ref()])?;
+            reading = self.settled(&[instance.as_ref()])?;
         }
         samples.extend(self.ledgers(&reading, &LEDGERS, Metric::Memory));
-        samples.extend(idle.map(|idle| match idle {
-            Ok(busy) => self.ok(Metric::IdleCpu, busy),
-            Err(reason) => self.missing(Metric::IdleCpu, reason),
-        }));
+        if self.cell.key.workload == Workload::Pause && !reading.is_exact() {
+            samples.push(match self.idle(instance.as_ref())? {
+                Ok(busy) => self.ok(Metric::IdleCpu, busy),
+                Err(reason) => self.missing(Metric::IdleCpu, reason),
+            });
+        }
         samples.extend(self.parts(instance.as_ref()));
         // What is read must be the memory of something that lives.
         instance.ping()?;
@@ -95,45 +94,36 @@ impl Trial<'_> {
         .collect()
     }
 
-    /// The sum over instances, once two readings agree.
-    pub(super) fn settled(&self, instances: &[&dyn Instance]) -> Result<Reading, BackendError> {
-        self.at_rest(instances).map(|(reading, _)| reading)
+    /// The processors that an instance keeps busy while nothing is asked of
+    /// it, over one pause. Its memory has come to rest before, and with it what
+    /// a kernel still does in the first second after its boot.
+    fn idle(&self, instance: &dyn Instance) -> Result<Result<f64, String>, BackendError> {
+        let read = || probe::cpu_time(&instance.memory());
+        let before = read();
+        self.pause()?;
+        let busy = |before: CpuTime| {
+            let busy = read()?.busy_since(&before);
+            busy.ok_or_else(|| "no time went by between two readings".to_owned())
+        };
+        Ok(before.and_then(busy))
     }
 
-    /// The same with the processors that the first instance kept busy between
-    /// the last two readings, when it was at rest; `None` for the mock.
-    fn at_rest(
-        &self,
-        instances: &[&dyn Instance],
-    ) -> Result<(Reading, Option<Idle>), BackendError> {
+    /// The sum over instances, once two readings agree.
+    pub(super) fn settled(&self, instances: &[&dyn Instance]) -> Result<Reading, BackendError> {
         let read =
             || Reading::sum(instances.iter().map(|instance| probe::memory(&instance.memory())));
         let mut before = read();
         if before.is_exact() {
-            return Ok((before, None));
+            return Ok(before);
         }
-        let mut idle = None;
         for _ in 0..SETTLE_READINGS {
-            // Reading memory may hold the instance up; this time is without.
-            let begun = cpu_time(instances);
             self.pause()?;
-            idle = cpu_time(instances).zip(begun).map(|(end, begun)| busy(begun?, end?));
             let now = read();
             if now.agrees_with(&before) {
-                return Ok((now, idle));
+                return Ok(now);
             }
             before = now;
         }
-        Ok((before, idle))
+        Ok(before)
     }
-}
-
-/// What the first instance has run.
-fn cpu_time(instances: &[&dyn Instance]) -> Option<Result<CpuTime, String>> {
-    instances.first().map(|instance| probe::cpu_time(&instance.memory()))
-}
-
-/// The processors kept busy from one moment to another.
-fn busy(begun: CpuTime, end: CpuTime) -> Idle {
-    end.busy_since(&begun).ok_or_else(|| "no time went by between two readings".to_owned())
 }
