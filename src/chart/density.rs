@@ -94,7 +94,7 @@ fn kind(ledger: Ledger) -> &'static str {
         Ledger::Pss => "PSS, shared pages divided by their users",
         Ledger::Cgroup => "cgroup, what their memory cgroups are charged",
         Ledger::Host => "host, growth of the host's memory in use since the ladder began",
-        Ledger::Uss | Ledger::Rss | Ledger::Peak => ledger.as_str(),
+        Ledger::Uss | Ledger::Rss | Ledger::Peak | Ledger::Hwm => ledger.as_str(),
     }
 }
 

@@ -289,6 +289,12 @@ pub enum ExperimentArg {
     Memory,
     /// A ladder of live instances.
     Density,
+    /// The smallest memory with which an instance becomes ready.
+    Minimum,
+    /// Starts and stops beside many others, and many at once.
+    Scale,
+    /// What merging equal pages gains; changes host settings for its time.
+    Ksm,
 }
 
 impl From<ExperimentArg> for Experiment {
@@ -297,6 +303,9 @@ impl From<ExperimentArg> for Experiment {
             ExperimentArg::Startup => Self::Startup,
             ExperimentArg::Memory => Self::Memory,
             ExperimentArg::Density => Self::Density,
+            ExperimentArg::Minimum => Self::Minimum,
+            ExperimentArg::Scale => Self::Scale,
+            ExperimentArg::Ksm => Self::Ksm,
         }
     }
 }

@@ -30,11 +30,8 @@ fn an_entry_becomes_one_cell_per_experiment_and_workload() {
         "#,
     )
     .expect("valid");
-    let cells: Vec<_> = spec
-        .cells
-        .iter()
-        .map(|cell| (cell.key.to_string(), cell.rounds, cell.density_cap))
-        .collect();
+    let cells: Vec<_> =
+        spec.cells.iter().map(|cell| (cell.key.to_string(), cell.rounds, cell.cap)).collect();
     let vm = "vm cpus=2 tuned q35";
     assert_eq!(
         cells,

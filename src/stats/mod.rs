@@ -11,6 +11,7 @@ mod export;
 mod flags;
 mod group;
 mod judge;
+mod ledgers;
 mod moments;
 mod order;
 mod rank_sum;
@@ -36,6 +37,7 @@ pub use compare::{
 pub use export::COLUMNS;
 pub use flags::{Flag, OUTLIER_Z, flags};
 pub use judge::{LEAST_RATIO, LEVEL, Verdict};
+pub use ledgers::{AGREE, CrossCheck, PartSlope};
 pub use moments::{lag1, mean, sample_sd};
 pub use order::{
     Interval, Percentile, Sorted, mad, median, median_interval, quantile, samples_needed,
