@@ -43,6 +43,9 @@ impl Merging {
     /// When the settings are changed already or cannot be changed.
     pub fn begin(settings: Settings, root: &Path) -> Result<Self, MergingError> {
         let holder = Holder::myself().map_err(MergingError::Holder)?;
+        if let Some(saved) = settings.saved()? {
+            return Err(SettingsError::Held { since: saved.since }.into());
+        }
         let applied = settings.apply(&[Setting::KsmMerging], Some(holder))?;
         let merging = Self { settings, root: root.to_owned() };
         match applied.refused.into_iter().next() {

@@ -54,10 +54,14 @@ pub(super) fn charges(cgroups: &[PathBuf]) -> Result<BTreeMap<Charge, u64>, Prob
         (false, _) => number(&dir.join("memory.kmem.usage_in_bytes"))?,
     };
     let (anon, file) = if is_v2 { ("anon", "file") } else { ("total_rss", "total_cache") };
+    let (anon, file) = (needed(anon)?, needed(file)?);
+    // Read last: whatever comes meanwhile is in the whole.
+    let advance = usage(cgroups)?.saturating_sub(anon + file + kernel);
     Ok(BTreeMap::from([
-        (Charge::Anon, needed(anon)?),
-        (Charge::File, needed(file)?),
+        (Charge::Anon, anon),
+        (Charge::File, file),
         (Charge::Kernel, kernel),
+        (Charge::Advance, advance),
     ]))
 }
 

@@ -11,11 +11,15 @@ pub enum Charge {
     File,
     /// The kernel's own: slab objects, stacks, page tables and the like.
     Kernel,
+    /// What the counter holds beyond those: charged in advance, 64 pages at a
+    /// time for each processor (`MEMCG_CHARGE_BATCH` in mm/memcontrol.c), and
+    /// not used yet.
+    Advance,
 }
 
 impl Charge {
     /// All of them, in the order of reports.
-    pub const ALL: [Self; 3] = [Self::Anon, Self::File, Self::Kernel];
+    pub const ALL: [Self; 4] = [Self::Anon, Self::File, Self::Kernel, Self::Advance];
 
     /// The name used in metric names.
     #[must_use]
@@ -24,6 +28,7 @@ impl Charge {
             Self::Anon => "anon",
             Self::File => "file",
             Self::Kernel => "kernel",
+            Self::Advance => "advance",
         }
     }
 }

@@ -39,7 +39,7 @@ fn an_entry_becomes_one_cell_per_experiment_and_workload() {
             (format!("startup {vm} exit"), 3, None),
             (format!("startup {vm} touch=64"), 3, None),
             (format!("density {vm} pause"), DEFAULT_DENSITY_ROUNDS, Some(8)),
-            ("memory container userns=yes http".to_owned(), 2, None),
+            ("memory container userns=yes http".to_owned(), 2, Some(1)),
         ]
     );
     assert_eq!((spec.name.as_str(), spec.title.as_str()), ("x.toml", "x.toml"));
@@ -50,7 +50,7 @@ fn an_entry_becomes_one_cell_per_experiment_and_workload() {
 const MISTAKES: &[(&str, &str)] = &[
     (
         "{cell}startup = [\"exit\"]\n\n\nworklods = []",
-        "specs/my.toml:6: unknown key \"worklods\" in [[cells]], expected backend, params, startup, memory, density, minimum, rounds, density_cap",
+        "specs/my.toml:6: unknown key \"worklods\" in [[cells]], expected backend, params, startup, memory, density, minimum, scale, ksm, rounds, density_cap, memory_cap, scale_cap, ksm_cap",
     ),
     (
         "{cell}startpu = [\"exit\"]",

@@ -35,7 +35,8 @@ pub struct CrossCheck {
     pub pss: f64,
     /// By what the control groups are charged.
     pub cgroup: Option<f64>,
-    /// By the host's memory in use.
+    /// By the host's memory in use; absent where its interval holds zero, so
+    /// that it is lost in what others did meanwhile.
     pub host: Option<f64>,
     /// Charged and not mapped: kernel memory and page cache.
     pub charged_unmapped: Option<f64>,
@@ -43,11 +44,11 @@ pub struct CrossCheck {
     pub uncharged: Option<f64>,
     /// What the differences consist of.
     pub parts: Vec<PartSlope>,
-    /// Of `charged_unmapped`, what the group's own kernel memory does not
+    /// Of `charged_unmapped`, what kernel memory and charges in advance do not
     /// account for.
     pub residue_cgroup: Option<f64>,
     /// Of the host's slope beyond PSS, what its kernel memory does not account
-    /// for.
+    /// for; absent where the host's slope is lost in what others did.
     pub residue_host: Option<f64>,
     /// Whether neighbouring ledgers differ by at most [`AGREE`].
     pub agree: bool,
@@ -62,13 +63,14 @@ pub(super) fn cross_check(cell: &CellData<'_>, marginals: &[Marginal]) -> Option
         found.line.map(|line| line.slope)
     };
     let pss = slope(Ledger::Pss)?;
-    let (cgroup, host) = (slope(Ledger::Cgroup), slope(Ledger::Host));
+    let (cgroup, host) = (slope(Ledger::Cgroup), resolved(marginals, Ledger::Host));
     let parts = parts(cell);
     let part = |metric| parts.iter().find(|part| part.metric == metric).map(|part| part.line.slope);
     let kernel: Vec<f64> =
         KernelPart::ALL.into_iter().filter_map(|kind| part(Metric::Kernel(kind))).collect();
     let charged_unmapped = cgroup.map(|cgroup| cgroup - pss);
-    let kernel_of_group = part(Metric::Charge(Charge::Kernel));
+    let kernel_of_group = part(Metric::Charge(Charge::Kernel))
+        .map(|kernel| kernel + part(Metric::Charge(Charge::Advance)).unwrap_or(0.0));
     let all_kernel = (kernel.len() == KernelPart::ALL.len()).then(|| kernel.iter().sum::<f64>());
     let near = |a: Option<f64>, b: Option<f64>| match (a, b) {
         (Some(a), Some(b)) => (a - b).abs() <= AGREE * a.abs().max(b.abs()),
@@ -88,6 +90,12 @@ pub(super) fn cross_check(cell: &CellData<'_>, marginals: &[Marginal]) -> Option
     };
     check.text = check.words();
     Some(check)
+}
+
+/// A slope whose interval does not hold zero.
+pub(super) fn resolved(marginals: &[Marginal], ledger: Ledger) -> Option<f64> {
+    let line = marginals.iter().find(|marginal| marginal.ledger == ledger)?.line?;
+    line.interval.filter(|interval| interval.low > 0.0).map(|_| line.slope)
 }
 
 /// The slopes of all parts that the cell has rows of.
@@ -124,12 +132,14 @@ impl CrossCheck {
             let share = 100.0 * (cgroup - self.pss) / cgroup.abs().max(self.pss.abs());
             text.push_str(&format!(", cgroup {} ({share:+.1} %)", human(cgroup)));
         }
-        if let Some(host) = self.host {
-            text.push_str(&format!(", host {}", human(host)));
+        match self.host {
+            Some(host) => text.push_str(&format!(", host {}", human(host))),
+            None => text.push_str(", host not resolved"),
         }
         if let (Some(more), Some(residue)) = (self.charged_unmapped, self.residue_cgroup) {
             text.push_str(&format!(
-                "; charged beyond what is mapped {}, of which kernel memory {}, unexplained {}",
+                "; charged beyond what is mapped {}, of which kernel memory and charges in \
+                 advance {}, unexplained {}",
                 human(more),
                 human(more - residue),
                 human(residue)
@@ -176,7 +186,8 @@ mod tests {
             ("memory.host", 450_560.0),
             ("memory.charge.anon", 8192.0),
             ("memory.charge.file", 0.0),
-            ("memory.charge.kernel", 53_248.0),
+            ("memory.charge.kernel", 45_056.0),
+            ("memory.charge.advance", 8192.0),
             ("memory.kernel.slab", 400_000.0),
             ("memory.kernel.stacks", 16_384.0),
             ("memory.kernel.page_tables", 20_000.0),
@@ -188,7 +199,7 @@ mod tests {
         assert_eq!(found.uncharged, Some(450_560.0 - 61_440.0));
         assert_eq!(found.residue_host, Some(450_560.0 - 8192.0 - 438_384.0));
         assert!(!found.agree && found.text.contains("unexplained 0 B"), "{}", found.text);
-        assert_eq!(found.parts.len(), 7);
+        assert_eq!(found.parts.len(), 8);
     }
 
     #[test]

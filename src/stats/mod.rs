@@ -6,6 +6,7 @@
 
 mod across;
 mod build;
+mod capacity;
 mod compare;
 mod export;
 mod flags;
@@ -30,6 +31,7 @@ mod tests;
 pub use across::{
     Change, DifferingFact, RunComparison, RunRef, compare_arms, compare_runs, same_cells,
 };
+pub use capacity::{Capacity, Demand, Fit, RESERVE};
 pub use compare::{
     Difference, MOST_MEANS, Pair, RESAMPLES, Ratio, difference, hodges_lehmann, holm,
     permutation_p, ratio_of_medians, rounds_needed,
