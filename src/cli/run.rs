@@ -386,6 +386,12 @@ impl Recorder for Append<'_> {
         Ok(())
     }
 
+    fn keep(&mut self, samples: &[Sample]) {
+        if let Err(error) = self.writer.keep_partial(samples) {
+            say(&format!("the steps so far are not kept: {}", chain(&error)));
+        }
+    }
+
     fn suffices(&self) -> bool {
         let Some(precision) = self.precision else { return false };
         let widest = widest_ratio(self.manifest, &self.samples);

@@ -100,7 +100,7 @@ pub enum HostCount {
     Files,
     /// Control groups of the memory controller, dying ones among them.
     Cgroups,
-    /// Network namespaces in which processes are.
+    /// Network namespaces of the processes that we may look into.
     Netns,
     /// Share of the last ten seconds in which something waited for a processor,
     /// in per cent (`some avg10` of `/proc/pressure/cpu`).

@@ -51,6 +51,10 @@ pub(super) enum Full {
     },
 }
 
+/// How many are ended at once: the kernel announces the end of so many network
+/// namespaces without losing one.
+const AT_ONCE: usize = 64;
+
 /// One slow start may be the host's doing.
 pub(super) const SLOW_IN_A_ROW: usize = 3;
 
@@ -124,11 +128,13 @@ impl Trial<'_> {
 
     /// Ends the instances, the newest first; `strict` unless one of them was
     /// what a ladder ended at and so need not end in order.
-    pub(super) fn stop_all(&self, instances: Crowd, strict: bool) -> Result<(), BackendError> {
-        for instance in instances.into_iter().rev() {
-            match instance.stop() {
+    pub(super) fn stop_all(&self, mut instances: Crowd, strict: bool) -> Result<(), BackendError> {
+        while !instances.is_empty() {
+            let mut some = instances.split_off(instances.len().saturating_sub(AT_ONCE));
+            let Some(first) = some.pop() else { break };
+            match first.stop_with(some) {
                 Err(BackendError::Failed(_)) if !strict => {}
-                other => drop(other?),
+                other => other?,
             }
         }
         Ok(())

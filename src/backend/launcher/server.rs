@@ -128,6 +128,10 @@ impl Server {
             Order::Stop { instance, deadline_ms } => {
                 (self.stop(&instance, Duration::from_millis(deadline_ms)), None)
             }
+            Order::StopMany { instances, deadline_ms } => {
+                let failure = self.stop_many(&instances, Duration::from_millis(deadline_ms)).err();
+                (Answer::StoppedMany { failure }, None)
+            }
             Order::Kill { instance } => {
                 if let Some(mut live) = self.live.remove(&instance) {
                     self.destroy(&mut live);
@@ -280,6 +284,43 @@ impl Server {
                 Answer::Failed(failure)
             }
         }
+    }
+
+    /// Ends several at once: each waits for the kernel together with the
+    /// others. All are gone in the end, also those that fail.
+    fn stop_many(&mut self, instances: &[String], deadline: Duration) -> Result<(), Failure> {
+        let mut many: Vec<Live> =
+            instances.iter().filter_map(|name| self.live.remove(name)).collect();
+        let mut result = Ok(());
+        let mut each =
+            |many: &mut Vec<Live>, act: &mut dyn FnMut(&mut Live) -> Result<(), Failure>| {
+                let mut failed = Vec::new();
+                for index in (0..many.len()).rev() {
+                    if let Err(failure) = act(&mut many[index]) {
+                        result = std::mem::replace(&mut result, Ok(())).and(Err(failure));
+                        failed.push(many.swap_remove(index));
+                    }
+                }
+                failed
+            };
+        let (ground, control) = (&mut self.ground, self.control.as_fd());
+        let mut failed = each(&mut many, &mut |live| {
+            live.mark(&mut ground.witness);
+            live.ask_to_stop()
+        });
+        failed.extend(each(&mut many, &mut |live| match live.exited(control, deadline)? {
+            Some(0) => Ok(()),
+            code => Err(live.failure(Mark::Exited, format!("it ended with {code:?}"))),
+        }));
+        failed.extend(each(&mut many, &mut Live::remove));
+        failed.extend(each(&mut many, &mut |live| {
+            live.gone(&mut ground.witness)?;
+            give_back(ground, live)
+        }));
+        for mut live in failed {
+            self.destroy(&mut live);
+        }
+        result
     }
 
     /// Kills an instance and removes all of it.
