@@ -31,6 +31,8 @@ use crate::store::RunWriter;
 pub(super) fn run(args: &RunArgs) -> Result<Exit, CliError> {
     super::scope::enter_if_needed(&Controller::STANDARD);
     let signals = Signals::catch().map_err(CliError::Signals)?;
+    // For ladders, before the launcher inherits it. Without, they end earlier.
+    let _ = crate::sys::limits::all_descriptors();
     // Before anything is read from the host: its facts are those measured under.
     let tuned = if args.tune { Some(Tuned::begin()?) } else { None };
     let begun = match &args.resume {

@@ -217,6 +217,23 @@ impl Live {
         Ok(())
     }
 
+    /// What [`Self::gone`] does, for several at once. When one namespace
+    /// remains, it is not known of any of them that it is gone.
+    pub(super) fn all_gone(
+        many: &[Self],
+        witness: &mut Result<Witness, String>,
+    ) -> Result<(), Failure> {
+        let marked: Vec<Marked> = many.iter().filter_map(|live| live.marked).collect();
+        let Some(first) = many.first() else { return Ok(()) };
+        if let Ok(witness) = witness
+            && !marked.is_empty()
+        {
+            let waited = witness.wait_all(&marked, REMOVAL);
+            waited.map_err(|error| first.failure(Mark::Gone, chain(&error)))?;
+        }
+        Ok(())
+    }
+
     /// Removes its cgroup, unless that was done, and stamps that.
     pub(super) fn remove(&mut self) -> Result<(), Failure> {
         if self.watch.timeline.at(Mark::Removed).is_some() {

@@ -313,14 +313,13 @@ impl Server {
             code => Err(live.failure(Mark::Exited, format!("it ended with {code:?}"))),
         }));
         failed.extend(each(&mut many, &mut Live::remove));
-        failed.extend(each(&mut many, &mut |live| {
-            live.gone(&mut ground.witness)?;
-            give_back(ground, live)
-        }));
+        // An address is given to another only when its first owner is gone.
+        let gone = Live::all_gone(&many, &mut ground.witness);
+        failed.extend(each(&mut many, &mut |live| give_back(ground, live)));
         for mut live in failed {
             self.destroy(&mut live);
         }
-        result
+        result.and(gone)
     }
 
     /// Kills an instance and removes all of it.
