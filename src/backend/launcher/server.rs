@@ -252,6 +252,8 @@ impl Server {
             return Ok((launched, None));
         }
         let channel = live.watch.channel().and_then(|file| file.try_clone().ok());
+        // Thousands may live on: each keeps no more open than it needs.
+        live.group.close_entrances();
         self.live.insert(instance, live);
         Ok((launched, channel.map(OwnedFd::from)))
     }
