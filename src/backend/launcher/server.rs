@@ -254,6 +254,8 @@ impl Server {
         let channel = live.watch.channel().and_then(|file| file.try_clone().ok());
         // Thousands may live on: each keeps no more open than it needs.
         live.group.close_entrances();
+        live.watch.step_aside();
+        live.pidfd = live.pidfd.aside();
         self.live.insert(instance, live);
         Ok((launched, channel.map(OwnedFd::from)))
     }
