@@ -31,8 +31,11 @@ backend = "mock"
 params = { init = 10, ready = 20, stop_exited = 3, stop_gone = 7, pss = 1048576, uss = 4096, rss = 2097152, cgroup = 65536, peak = 131072 }
 startup = ["pause"]
 memory = ["pause"]
+memory_cap = 5
 density = ["pause"]
 density_cap = 10
+scale = ["pause"]
+scale_cap = 20
 [[cells]]
 backend = "mock"
 params = { init = 1, ready = 2, exited = 3, gone = 4, fail_every = 3 }
@@ -96,9 +99,35 @@ fn exact_ticks_give_exact_samples_and_summary() {
     let end: Vec<_> = density.iter().filter(|row| row["metric"] == "density.instances").collect();
     assert_eq!(end.len(), 1);
     assert_eq!((end[0]["value"].as_str(), end[0]["detail"].as_str()), ("10", "cap of 10"));
+    check_many(&rows);
     assert_eq!(manifest(&run)["state"], "complete");
 
     check_summary(&run);
+}
+
+/// Several instances of a memory trial, and the next start beside others.
+fn check_many(rows: &[std::collections::BTreeMap<String, String>]) {
+    let of = |experiment: &str, metric: &str| -> Vec<(String, String)> {
+        rows.iter()
+            .filter(|row| row["experiment"] == experiment && row["metric"] == metric)
+            .filter(|row| row["round"] == "1" || experiment == "scale")
+            .map(|row| (row["step"].clone(), row["value"].clone()))
+            .collect()
+    };
+    let pairs = |list: &[(&str, &str)]| -> Vec<(String, String)> {
+        list.iter().map(|(step, value)| ((*step).to_owned(), (*value).to_owned())).collect()
+    };
+    let mib = ["1048576", "2097152", "4194304", "5242880"];
+    let expected = [("", mib[0]), ("1", mib[0]), ("2", mib[1]), ("4", mib[2]), ("5", mib[3])];
+    assert_eq!(of("memory", "memory.pss"), pairs(&expected));
+    let starts = of("scale", "scale.start");
+    for step in ["0", "10", "20"] {
+        let found = starts.iter().filter(|(at, value)| at == step && value == "20").count();
+        assert_eq!(found, 10, "beside {step}: {starts:?}");
+    }
+    let stops = of("scale", "scale.stop");
+    assert!(stops.len() == 30 && stops.iter().all(|(_, value)| value == "7"), "{stops:?}");
+    assert!(of("scale", "scale.flight.starts").is_empty(), "a mock has no rate");
 }
 
 /// The derived figures are exactly those of the ticks.

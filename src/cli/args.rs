@@ -161,7 +161,7 @@ pub struct SelfcheckArgs {
 /// Arguments of `run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// A profile (smoke, quick, full) or the path of a spec file
+    /// A profile (smoke, quick, many, full) or the path of a spec file
     #[arg(default_value = "quick", conflicts_with = "resume")]
     pub spec: String,
     /// Only this experiment (repeatable)

@@ -90,6 +90,11 @@ pub const PROFILES: &[Profile] = &[
         text: include_str!("../../benches/specs/quick.toml"),
     },
     Profile {
+        name: "many",
+        about: "what one more costs, how many fit, starts among many; about a quarter of an hour",
+        text: include_str!("../../benches/specs/many.toml"),
+    },
+    Profile {
         name: "full",
         about: "more backends, workloads and trials, about half an hour",
         text: include_str!("../../benches/specs/full.toml"),
