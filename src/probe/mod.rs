@@ -1,4 +1,4 @@
-//! Reading memory: one kernel source each, the same for every backend.
+//! Reading memory and processor time: one kernel source each, the same for every backend.
 //!
 //! A reading is of one moment and of whole instances: when one process of an
 //! instance cannot be read, the ledgers that need it are missing with the
@@ -7,6 +7,7 @@
 
 mod cgroup;
 mod counts;
+mod cpu;
 mod meminfo;
 mod parts;
 mod reading;
@@ -15,6 +16,7 @@ mod smaps;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+pub use cpu::CpuTime;
 pub use parts::{PartSize, Parts, Shape};
 pub use reading::{Reading, SETTLED_SHARE};
 
@@ -76,6 +78,20 @@ pub fn parts(source: &MemorySource, shape: &Shape) -> Result<Parts, String> {
             parts::read(Path::new("/proc"), *pid, cgroups, shape).map_err(|error| error.to_string())
         }
         MemorySource::Exact(_) => Err("the mock has no parts".to_owned()),
+    }
+}
+
+/// What the threads of an instance have run by now.
+///
+/// # Errors
+///
+/// The reason why it cannot be read.
+pub fn cpu_time(source: &MemorySource) -> Result<CpuTime, String> {
+    match source {
+        MemorySource::Kernel { pid, cgroups } => {
+            cpu::read(Path::new("/proc"), *pid, cgroups).map_err(|error| error.to_string())
+        }
+        MemorySource::Exact(_) => Err("the mock uses no processor".to_owned()),
     }
 }
 

@@ -44,6 +44,7 @@ pub(super) fn overviews(summary: &Summary) -> Vec<Overview> {
     let split = Charge::ALL.map(Metric::Charge);
     let guest = Moment::ALL.map(Metric::Guest);
     let ksm = Merging::ALL.map(Metric::Merging);
+    let has_idle = summary.cells.iter().any(|cell| cell.values(Metric::IdleCpu).is_some());
     let density = std::iter::once(Metric::DensityInstances).chain(slopes.map(Metric::Marginal));
     [
         ("Start-up", Experiment::Startup, startup.to_vec()),
@@ -55,11 +56,14 @@ pub(super) fn overviews(summary: &Summary) -> Vec<Overview> {
         ),
         ("Memory: what its memory cgroup is charged for", Experiment::Memory, split.to_vec()),
         ("Memory: what is resident of a guest's", Experiment::Memory, guest.to_vec()),
+        ("Processors kept busy while idle", Experiment::Memory, vec![Metric::IdleCpu]),
         ("Density", Experiment::Density, density.collect()),
         ("Merging of equal pages", Experiment::Ksm, ksm.to_vec()),
         ("Smallest memory", Experiment::Minimum, vec![Metric::Minimum]),
     ]
     .into_iter()
+    // Older runs did not look.
+    .filter(|(_, _, metrics)| metrics[..] != [Metric::IdleCpu] || has_idle)
     .filter_map(|(title, experiment, metrics)| overview(summary, title, experiment, &metrics))
     .collect()
 }
