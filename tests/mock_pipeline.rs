@@ -31,11 +31,8 @@ backend = "mock"
 params = { init = 10, ready = 20, stop_exited = 3, stop_gone = 7, pss = 1048576, uss = 4096, rss = 2097152, cgroup = 65536, peak = 131072 }
 startup = ["pause"]
 memory = ["pause"]
-memory_cap = 5
 density = ["pause"]
 density_cap = 10
-scale = ["pause"]
-scale_cap = 20
 [[cells]]
 backend = "mock"
 params = { init = 1, ready = 2, exited = 3, gone = 4, fail_every = 3 }
@@ -102,18 +99,22 @@ fn exact_ticks_give_exact_samples_and_summary() {
     let end: Vec<_> = density.iter().filter(|row| row["metric"] == "density.instances").collect();
     assert_eq!(end.len(), 1);
     assert_eq!((end[0]["value"].as_str(), end[0]["detail"].as_str()), ("10", "cap of 10"));
-    check_many(&rows);
     assert_eq!(manifest(&run)["state"], "complete");
 
     check_summary(&run);
 }
 
 /// Several instances of a memory trial, and the next start beside others.
-fn check_many(rows: &[std::collections::BTreeMap<String, String>]) {
+#[test]
+fn several_mocks_are_added_up_and_the_next_one_is_started_beside_them() {
+    let rows = &common::measure(
+        "[rounds]\nmemory = 1\n[[cells]]\nbackend = \"mock\"\n\
+         params = { init = 10, ready = 20, stop_exited = 3, stop_gone = 7, pss = 1048576 }\n\
+         memory = [\"pause\"]\nmemory_cap = 5\nscale = [\"pause\"]\nscale_cap = 20\n",
+    );
     let of = |experiment: &str, metric: &str| -> Vec<(String, String)> {
         rows.iter()
             .filter(|row| row["experiment"] == experiment && row["metric"] == metric)
-            .filter(|row| row["round"] == "1" || experiment == "scale")
             .map(|row| (row["step"].clone(), row["value"].clone()))
             .collect()
     };
