@@ -260,6 +260,7 @@ impl Server {
         live.group.close_entrances();
         live.watch.step_aside();
         live.pidfd = live.pidfd.aside();
+        live.server = live.server.map(PidFd::aside);
         self.live.insert(instance, live);
         Ok((launched, channel.map(OwnedFd::from)))
     }
