@@ -222,14 +222,16 @@ mod tests {
             read(json!({"memory": {"limit": limit, "swap": swap}}))
                 .map(|limits| (limits.memory, limits.swap))
         };
-        assert_eq!(memory(64, 70).expect("read"), (Some(64), Some(6)));
-        assert_eq!(memory(64, 64).expect("read"), (Some(64), Some(0)));
-        assert_eq!(memory(64, -1).expect("read"), (Some(64), Some(UNLIMITED)));
+        assert_eq!(memory(65_536, 65_542).expect("read"), (Some(65_536), Some(6)));
+        assert_eq!(memory(65_536, 65_536).expect("read"), (Some(65_536), Some(0)));
+        assert_eq!(memory(65_536, -1).expect("read"), (Some(65_536), Some(UNLIMITED)));
         assert_eq!(memory(-1, -1).expect("read"), (Some(UNLIMITED), Some(UNLIMITED)));
         assert_eq!(memory(0, 0).expect("read"), (None, None));
-        let error = memory(64, 63).expect_err("too small").to_string();
-        assert!(error.starts_with("`linux.resources.memory.swap` cannot be `63`"), "{error}");
+        let error = memory(65_536, 65_535).expect_err("too small").to_string();
+        assert!(error.starts_with("`linux.resources.memory.swap` cannot be `65535`"), "{error}");
         assert!(memory(0, 64).is_err());
+        let error = memory(65_535, 65_535).expect_err("too little").to_string();
+        assert!(error.ends_with("nothing starts in less than 64 KiB"), "{error}");
     }
 
     #[test]
