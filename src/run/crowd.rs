@@ -129,15 +129,18 @@ impl Trial<'_> {
     /// Ends the instances, the newest first; `strict` unless one of them was
     /// what a ladder ended at and so need not end in order.
     pub(super) fn stop_all(&self, mut instances: Crowd, strict: bool) -> Result<(), BackendError> {
+        let mut result = Ok(());
         while !instances.is_empty() {
             let mut some = instances.split_off(instances.len().saturating_sub(AT_ONCE));
             let Some(first) = some.pop() else { break };
             match first.stop_with(some) {
-                Err(BackendError::Failed(_)) if !strict => {}
+                // The others are ended all the same.
+                Err(failed @ BackendError::Failed(_)) if strict => result = result.and(Err(failed)),
+                Err(BackendError::Failed(_)) => {}
                 other => other?,
             }
         }
-        Ok(())
+        result
     }
 
     /// All ledgers of all instances together, at one moment.

@@ -36,10 +36,16 @@ impl Trial<'_> {
                 break;
             }
         }
-        let strict = limit.is_none();
-        self.stop_all(ladder.instances, strict)?;
+        let ended = self.stop_all(ladder.instances, limit.is_none());
         let mut result = self.ok(Metric::DensityInstances, ladder.alive as f64);
         result.detail = limit.map_or_else(|| format!("cap of {cap}"), |limit| limit.to_string());
+        match ended {
+            // They lived and answered; how they ended is another matter.
+            Err(BackendError::Failed(failure)) => {
+                result.detail.push_str(&format!("; then {}", failure.reason));
+            }
+            other => other?,
+        }
         ladder.samples.push(result);
         Ok(ladder.samples)
     }

@@ -137,8 +137,8 @@ impl Capacity {
         }
         if demand.ledger.is_none() {
             lines.push(
-                "The ledger is the largest whose slope is known apart from zero: what a smaller one \
-                 does not count fills the host all the same."
+                "The ledger is the largest whose slope is known well (its interval no wider than half \
+                 of it): what a smaller one does not count fills the host all the same."
                     .to_owned(),
             );
         }

@@ -9,6 +9,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::group::CellData;
+use super::order::Interval;
 use super::slope::{Line, theil_sen};
 use super::summary::Marginal;
 use crate::record::{Charge, KernelPart, Ledger, Metric};
@@ -16,6 +17,9 @@ use crate::record::{Charge, KernelPart, Ledger, Metric};
 /// Slopes that differ by no more than this share agree; beyond it the page
 /// shows all of them and what is not explained.
 pub const AGREE: f64 = 0.2;
+
+/// Share of a slope that its interval may be wide at most to be used.
+const WIDEST: f64 = 0.5;
 
 /// What one more instance adds to a part of a ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,8 +39,8 @@ pub struct CrossCheck {
     pub pss: f64,
     /// By what the control groups are charged.
     pub cgroup: Option<f64>,
-    /// By the host's memory in use; absent where its interval holds zero, so
-    /// that it is lost in what others did meanwhile.
+    /// By the host's memory in use; absent where its interval is wider than
+    /// half of it, so that it is lost in what others did meanwhile.
     pub host: Option<f64>,
     /// Charged and not mapped: kernel memory and page cache.
     pub charged_unmapped: Option<f64>,
@@ -92,10 +96,13 @@ pub(super) fn cross_check(cell: &CellData<'_>, marginals: &[Marginal]) -> Option
     Some(check)
 }
 
-/// A slope whose interval does not hold zero.
+/// A slope that is known well: positive, and its interval no wider than half
+/// of it. The points of a ladder follow each other, so that a drift of what
+/// others hold meanwhile narrows no interval.
 pub(super) fn resolved(marginals: &[Marginal], ledger: Ledger) -> Option<f64> {
     let line = marginals.iter().find(|marginal| marginal.ledger == ledger)?.line?;
-    line.interval.filter(|interval| interval.low > 0.0).map(|_| line.slope)
+    let known = |found: &Interval| found.low > 0.0 && found.high - found.low <= WIDEST * line.slope;
+    line.interval.filter(known).map(|_| line.slope)
 }
 
 /// The slopes of all parts that the cell has rows of.
@@ -200,6 +207,21 @@ mod tests {
         assert_eq!(found.residue_host, Some(450_560.0 - 8192.0 - 438_384.0));
         assert!(!found.agree && found.text.contains("unexplained 0 B"), "{}", found.text);
         assert_eq!(found.parts.len(), 8);
+    }
+
+    #[test]
+    fn a_slope_lost_in_noise_is_not_used() {
+        let cell = key("density container pause");
+        let mut samples = Vec::new();
+        for (step, others) in [(1, 90.0), (2, -70.0), (4, 60.0), (8, -80.0), (16, 70.0)] {
+            let own = f64::from(step);
+            samples.push(at_step(&cell, 1, step, "memory.pss", own));
+            samples.push(at_step(&cell, 1, step, "memory.host", own + others));
+        }
+        let summary = Summary::build(&manifest(&[cell], 1), &samples);
+        let found = summary.cells[0].cross_check.clone().expect("a check");
+        assert_eq!((found.pss, found.host, found.uncharged), (1.0, None, None));
+        assert!(found.text.contains("host not resolved"), "{}", found.text);
     }
 
     #[test]

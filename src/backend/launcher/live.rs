@@ -25,6 +25,10 @@ use nix::unistd::Pid;
 /// Time that the kernel may take to let go of an ended instance's cgroup.
 pub(super) const REMOVAL: Duration = Duration::from_secs(10);
 
+/// The same for many at once. The kernel destroys some tens of network
+/// namespaces a second.
+const REMOVAL_OF_MANY: Duration = Duration::from_secs(60);
+
 /// Which kind of thing an instance is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -280,7 +284,7 @@ impl Live {
         if let Ok(witness) = witness
             && !marked.is_empty()
         {
-            let waited = witness.wait_all(&marked, REMOVAL);
+            let waited = witness.wait_all(&marked, REMOVAL_OF_MANY);
             waited.map_err(|error| first.failure(Mark::Gone, chain(&error)))?;
         }
         Ok(())
