@@ -67,6 +67,7 @@ pub(super) fn style(summary: &Summary, key: &CellKey) -> Style {
     let hues: &[Colour] = match key.backend {
         BackendName::Process => &[DARK, PALE],
         BackendName::Container => &[BLUE, SKY, GREEN],
+        BackendName::Peer(_) => &[GREEN, SKY, BLUE, PALE],
         BackendName::KvmBare => &[PURPLE],
         BackendName::Vm => &[VERMILLION, ORANGE, PURPLE],
         BackendName::Mock => &[GREEN, PURPLE, SKY, ORANGE],

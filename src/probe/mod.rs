@@ -43,6 +43,12 @@ pub enum ProbeError {
         /// The group.
         dir: PathBuf,
     },
+    /// An instance that is not in control groups of its own as a whole.
+    #[error("{reason}")]
+    Apart {
+        /// In which way.
+        reason: String,
+    },
     /// An instance without a control group of the memory controller.
     #[error("the instance has no control group of the memory controller")]
     NoMemoryGroup,
@@ -72,8 +78,22 @@ pub fn parts(source: &MemorySource, shape: &Shape) -> Result<Parts, String> {
         MemorySource::Kernel { pid, cgroups } => {
             parts::read(Path::new("/proc"), *pid, cgroups, shape).map_err(|error| error.to_string())
         }
+        MemorySource::Processes { .. } => Err("it is no machine of ours".to_owned()),
         MemorySource::Exact(_) => Err("the mock has no parts".to_owned()),
     }
+}
+
+/// Reads the daemons that an instance shares with others by PSS, USS and RSS.
+/// `None` for an instance without any.
+#[must_use]
+pub fn daemons(source: &MemorySource) -> Option<Reading> {
+    let MemorySource::Processes { daemons, .. } = source else { return None };
+    let missing = || ProbeError::Apart { reason: "not read for daemons".to_owned() };
+    (!daemons.is_empty()).then(|| {
+        Reading::timed(|| {
+            (smaps::read_all(Path::new("/proc"), daemons), Err(missing()), Err(missing()))
+        })
+    })
 }
 
 /// The host's own ledger in bytes: memory in use less reclaimable caches, see
@@ -93,6 +113,22 @@ fn memory_at(proc: &Path, source: &MemorySource) -> Reading {
         MemorySource::Kernel { pid, cgroups } => Reading::timed(|| {
             let processes = smaps::read(proc, *pid, cgroups);
             (processes, cgroup::usage(cgroups), cgroup::peak(cgroups))
+        }),
+        MemorySource::Processes { pids, groups, .. } => Reading::timed(|| {
+            let groups =
+                groups.as_ref().map_err(|reason| ProbeError::Apart { reason: reason.clone() });
+            let sum = |read: fn(&[PathBuf]) -> Result<u64, ProbeError>| {
+                let groups = groups.clone()?;
+                groups.iter().map(|group| read(std::slice::from_ref(group))).sum()
+            };
+            let peak = match &groups {
+                // The peaks of several groups were at different times.
+                Ok(several) if several.len() > 1 => {
+                    Err(ProbeError::Apart { reason: "it is in several control groups".to_owned() })
+                }
+                _ => sum(cgroup::peak),
+            };
+            (smaps::read_all(proc, pids), sum(cgroup::usage), peak)
         }),
     }
 }

@@ -6,11 +6,13 @@
 mod cell;
 mod manifest;
 mod metric;
+mod peer;
 mod sample;
 
 pub use cell::{BackendName, CellKey, Experiment, Params, ParamsError, Workload, WorkloadError};
 pub use manifest::{ArtefactFact, CellFact, HostFact, Manifest, RunState, Version};
 pub use metric::{Ledger, Mark, Metric, MetricError, Part};
+pub use peer::{PeerName, PeerNameError};
 pub use sample::{Clock, Outcome, Sample};
 
 /// Version of every file format in a run's folder. It rises when a column or

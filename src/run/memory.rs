@@ -13,6 +13,9 @@ use crate::units::Bytes;
 /// and belongs to the ladder.
 const LEDGERS: [Ledger; 5] = [Ledger::Pss, Ledger::Uss, Ledger::Rss, Ledger::Cgroup, Ledger::Peak];
 
+/// Ledgers of daemons, whose control groups may be anybody's.
+const DAEMONS: [Ledger; 3] = [Ledger::Pss, Ledger::Uss, Ledger::Rss];
+
 /// Readings until an instance must have settled; then the last one counts.
 const SETTLE_READINGS: u32 = 6;
 
@@ -40,6 +43,9 @@ impl Trial<'_> {
         }
         samples.extend(self.ledgers(&reading, &LEDGERS, Metric::Memory));
         samples.extend(self.parts(instance.as_ref()));
+        if let Some(daemons) = probe::daemons(&instance.memory()) {
+            samples.extend(self.ledgers(&daemons, &DAEMONS, Metric::Daemon));
+        }
         // What is read must be the memory of something that lives.
         instance.ping()?;
         instance.stop()?;

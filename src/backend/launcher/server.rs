@@ -13,12 +13,13 @@ use nix::sys::signal::Signal;
 use super::delay::Delay;
 use super::live::{Kind, Live, REMOVAL, Wires};
 use super::order::{Answer, Failure, Launched, Order, Recipe, Stopped, Until, fd};
+use super::peer::Peers;
 use super::place::{Ground, Network, Place};
 use super::snapshot::{self, Restore};
 use super::template::Template;
 use super::watch::{Goal, Watch};
 use crate::backend::Timeline;
-use crate::container::cgroup::{CgroupError, Controller, Hierarchy};
+use crate::container::cgroup::{CgroupError, Controller, Hierarchy, sweep};
 use crate::container::network::{Bridge, Witness};
 use crate::errors::chain;
 use crate::record::Mark;
@@ -54,16 +55,18 @@ pub fn serve(run_id: &str) -> Result<(), ServeError> {
     // Once for all instances: nothing of it is in their time.
     keyring::leave_session().map_err(ServeError::Keyring)?;
     let null = File::open("/dev/null").map_err(ServeError::NoSocket)?.into();
-    let tree = Hierarchy::detect(Path::new("/proc"), Path::new("/sys/fs/cgroup"))
+    let tree = detect()
         .and_then(|hierarchy| hierarchy.prepare(run_id, &Controller::STANDARD))
         .map_err(ServeError::Cgroups)?;
     let witness = Witness::new().map_err(|error| chain(&error));
     let ground = Ground { tree, bridge: None, witness };
     let (templates, live) = (HashMap::new(), HashMap::new());
     let (run_id, delay) = (run_id.to_owned(), Delay::from_environment());
-    let snapshots = None;
-    let mut server = Server { control, null, run_id, ground, templates, live, snapshots, delay };
+    let (snapshots, peers) = (None, Peers::new(&run_id));
+    let mut server =
+        Server { control, null, run_id, ground, templates, live, peers, snapshots, delay };
     server.run();
+    server.peers.end(&mut server.ground, &server.null);
     for live in server.live.values_mut() {
         live.destroy();
     }
@@ -76,7 +79,15 @@ pub fn serve(run_id: &str) -> Result<(), ServeError> {
     }
     drop(server.ground.bridge.map(Bridge::remove));
     let _ = server.ground.tree.remove();
+    // Others make groups where they please, with the run's name.
+    if let (true, Ok(hierarchy)) = (server.peers.used(), detect()) {
+        let _ = sweep(&hierarchy, Some(&server.run_id));
+    }
     Ok(())
+}
+
+fn detect() -> Result<Hierarchy, CgroupError> {
+    Hierarchy::detect(Path::new("/proc"), Path::new("/sys/fs/cgroup"))
 }
 
 struct Server {
@@ -86,6 +97,8 @@ struct Server {
     ground: Ground,
     templates: HashMap<u32, Template>,
     live: HashMap<String, Live>,
+    /// Those of somebody else's systems.
+    peers: Peers,
     /// The folder of the run's snapshots, once there is one.
     snapshots: Option<PathBuf>,
     /// Set by tests of the suite itself only.
@@ -125,8 +138,17 @@ impl Server {
                     Err(answer) => (*answer, None),
                 }
             }
+            Order::Stop { instance, deadline_ms } if self.peers.has(&instance) => {
+                let around = (&mut self.ground, self.null.as_fd(), self.control.as_fd());
+                let deadline = Duration::from_millis(deadline_ms);
+                (self.peers.stop(&instance, deadline, false, around), None)
+            }
             Order::Stop { instance, deadline_ms } => {
                 (self.stop(&instance, Duration::from_millis(deadline_ms)), None)
+            }
+            Order::Kill { instance } if self.peers.has(&instance) => {
+                let around = (&mut self.ground, self.null.as_fd(), self.control.as_fd());
+                (self.peers.stop(&instance, Duration::ZERO, true, around), None)
             }
             Order::Kill { instance } => {
                 if let Some(mut live) = self.live.remove(&instance) {
@@ -139,6 +161,12 @@ impl Server {
     }
 
     fn prepare(&mut self, number: u32, recipe: Recipe) -> Answer {
+        let recipe = match recipe {
+            Recipe::Peer(recipe) => {
+                return self.peers.prepare(number, *recipe, &self.ground, self.null.as_fd());
+            }
+            own => own,
+        };
         let restore = match self.restore(number, &recipe) {
             Ok(restore) => restore,
             Err(answer) => return *answer,
@@ -198,6 +226,10 @@ impl Server {
         deadline: Duration,
     ) -> Result<(Launched, Option<OwnedFd>), Box<Answer>> {
         let number = template;
+        if self.peers.has_template(number) {
+            let around = (&mut self.ground, self.null.as_fd(), self.control.as_fd());
+            return self.peers.launch(number, instance, until, deadline, around);
+        }
         let Some(template) = self.templates.get_mut(&number) else {
             return Err(Box::new(refused(format!("no template {number}"))));
         };
@@ -240,6 +272,7 @@ impl Server {
             cgroups: live.group.folders().into_iter().map(Path::to_owned).collect(),
             exit,
             refill: live.refill,
+            words: Vec::new(),
         };
         if let (true, Some(delay)) = (delayed, &mut self.delay) {
             delay.learn(number, &launched);

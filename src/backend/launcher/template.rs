@@ -38,6 +38,9 @@ pub enum TemplateError {
     /// The container cannot be made.
     #[error("cannot prepare the container")]
     Container(#[from] PrepareError),
+    /// It is another module's.
+    #[error("somebody else's system is not made from a template")]
+    Foreign,
     /// A machine of bare KVM cannot be had.
     #[error("cannot prepare a machine of bare KVM")]
     Bare(#[from] BareError),
@@ -79,6 +82,7 @@ impl Template {
         // depth and controllers.
         let (mut limits, mut network, mut pool) = (Limits::default(), Network::Host, None);
         let (kind, maker) = match recipe {
+            Recipe::Peer(_) => return Err(TemplateError::Foreign),
             Recipe::Process(program) => (Kind::Process, maker(&program)?),
             Recipe::Machine(program) => (Kind::Machine, maker(&program)?),
             Recipe::Bare { memory } => (Kind::Bare, Maker::Bare(Bare::prepare(memory)?)),

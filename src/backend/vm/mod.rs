@@ -17,6 +17,7 @@ use std::time::Duration;
 pub use accelerator::{Accelerator, VmError};
 pub use foreground::{Foreground, ForegroundError, Wish};
 pub use inventory::inventory;
+pub(super) use snapshot::run_folders;
 use machine::Machine;
 use snapshot::{Guests, Start};
 
