@@ -76,8 +76,8 @@ pub struct Leftover {
     pub links: Vec<String>,
     /// The folder with the snapshots of its machines.
     pub snapshots: Option<PathBuf>,
-    /// The folder with its instances of somebody else's systems.
-    pub instances: Option<PathBuf>,
+    /// The folders with its instances of somebody else's systems.
+    pub instances: Vec<PathBuf>,
 }
 
 /// Everything on this host that carries the id of a run, by id.
@@ -91,7 +91,7 @@ pub fn leftovers() -> Result<BTreeMap<String, Leftover>, LeftoverError> {
         found.entry(id).or_default().snapshots = Some(folder);
     }
     for (id, folder) in peers::folders() {
-        found.entry(id).or_default().instances = Some(folder);
+        found.entry(id).or_default().instances.push(folder);
     }
     // A process that ends while it is looked at has left nothing.
     for process in procfs::process::all_processes().map_err(LeftoverError::Processes)?.flatten() {
@@ -134,7 +134,7 @@ pub fn remove(run_id: &str, leftover: &Leftover) -> Result<(), LeftoverError> {
             let _ = launcher.wait_ended(Some(PATIENCE));
         }
     }
-    if let Some(folder) = &leftover.instances {
+    for folder in &leftover.instances {
         peers::undo(folder).map_err(|source| LeftoverError::Snapshots {
             path: folder.display().to_string(),
             source,

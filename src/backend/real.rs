@@ -331,6 +331,8 @@ impl Instance for RealInstance {
 
     fn stop(mut self: Box<Self>) -> Result<Timeline, BackendError> {
         self.alive = false;
+        // An end of a connection holds the other one's network namespace.
+        self.channel = None;
         let order = Order::Stop { instance: self.name.clone(), deadline_ms: 10_000 };
         let (answer, _) = self.real.order(&order, Duration::from_secs(10))?;
         let Answer::Stopped(stopped) = answer else {

@@ -76,6 +76,8 @@ pub struct PeerRecipe {
     /// Folder of the run's instances. The launcher makes it, and removes it
     /// at its end.
     pub folder: PathBuf,
+    /// Another one with a short name, for sockets.
+    pub brief: PathBuf,
     /// Folder of the system's own files in this run, below that.
     pub state: PathBuf,
     /// How its payload is heard.

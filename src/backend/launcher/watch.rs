@@ -113,6 +113,12 @@ impl Watch {
         found.map(|(_, file)| file)
     }
 
+    /// Lets go of the channel: an end of a connection keeps the other end's
+    /// network namespace.
+    pub(super) fn hang_up(&mut self) {
+        self.sources.retain(|(source, _)| *source != Source::Channel);
+    }
+
     /// Expects a guest that goes on from a snapshot in which it had proved
     /// `inherited`: its first answer makes it ready.
     pub(super) fn restore(&mut self, conversation: Conversation, inherited: WorkResult) {

@@ -83,7 +83,6 @@ fn hex(content: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::{Importer, Reference};
 
     #[test]
     fn the_same_payload_gives_the_same_image() {

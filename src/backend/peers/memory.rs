@@ -14,14 +14,14 @@ use crate::payload::protocol::WorkResult;
 pub(super) struct PeerInstance {
     inner: RealInstance,
     run_id: String,
-    /// The daemon, where it is known.
-    daemon: Option<i32>,
+    /// The daemon's processes, where they are known.
+    daemons: Vec<i32>,
     tops: Vec<PathBuf>,
 }
 
 impl PeerInstance {
-    pub(super) fn new(inner: RealInstance, run_id: &str, daemon: Option<i32>) -> Self {
-        Self { inner, run_id: run_id.to_owned(), daemon, tops: cgroup_tops() }
+    pub(super) fn new(inner: RealInstance, run_id: &str, daemons: Vec<i32>) -> Self {
+        Self { inner, run_id: run_id.to_owned(), daemons, tops: cgroup_tops() }
     }
 }
 
@@ -38,7 +38,7 @@ impl Instance for PeerInstance {
         let (words, mut folders) = self.inner.places();
         folders.extend(cgroups_of(&self.tops, &self.run_id, &words));
         let pids = census(&words, &folders);
-        let daemons = self.daemon.map(|daemon| descendants(&[daemon])).unwrap_or_default();
+        let daemons = descendants(&self.daemons);
         // A child of the daemon that belongs to the instance is the instance's.
         let daemons = daemons.into_iter().filter(|pid| !pids.contains(pid)).collect();
         let groups = memory_groups(&pids, &self.tops, &self.run_id);

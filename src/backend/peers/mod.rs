@@ -27,6 +27,7 @@ use super::launcher::order::{PeerChannel, PeerRecipe, Recipe};
 use super::process::environment;
 use super::{Assets, Backend, BackendError, Instance, Prepared, Real, Until};
 use crate::container::PAYLOAD_PATH;
+use crate::host::RunId;
 use crate::payload::protocol::ENV_CHANNEL;
 use crate::record::{ArtefactFact, BackendName, CellKey, Experiment, Params, PeerName};
 use crate::record::{Version, Workload};
@@ -41,6 +42,9 @@ const LOADING: Duration = Duration::from_secs(180);
 /// The name of the folder in the cache that holds a folder for each run with
 /// instances of somebody else's systems.
 const FOLDER: &str = "instances";
+
+/// Where the short folders of runs are, and how their names begin.
+const BRIEF: &str = "/run/unladen-";
 
 /// Where the payload finds the channel's socket, where it connects to one.
 const INSIDE: &str = "/unladen.sock";
@@ -57,11 +61,21 @@ pub struct Peer {
     socket: Option<PathBuf>,
     /// What was found out about versions, by the parameters of the cell.
     versions: BTreeMap<Params, Result<Vec<Version>, String>>,
+    /// The daemon's processes, by the template of the cell.
+    daemons: BTreeMap<u32, Vec<i32>>,
 }
 
-/// The folders of runs with instances in the user's cache, with their ids.
+/// The folders of runs with instances, with their ids.
 pub(super) fn folders() -> Vec<(String, PathBuf)> {
-    super::vm::run_folders(FOLDER)
+    let mut found = super::vm::run_folders(FOLDER);
+    let (parent, begin) = BRIEF.rsplit_once('/').unwrap_or_default();
+    let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
+    let ours = |entry: std::fs::DirEntry| {
+        let id = entry.file_name().to_str()?.strip_prefix(begin)?.to_owned();
+        id.parse::<RunId>().is_ok().then(|| (id, entry.path()))
+    };
+    found.extend(entries.filter_map(ours));
+    found
 }
 
 /// Carries out what a killed run left to be undone, and removes its folder.
@@ -89,8 +103,9 @@ impl Peer {
     ) -> Option<Self> {
         // A description has no other names.
         let name = PeerName::new(&system.name).ok()?;
-        let versions = BTreeMap::new();
-        Some(Self { name, system, real, assets, run_id: run_id.to_owned(), socket, versions })
+        let (versions, daemons) = (BTreeMap::new(), BTreeMap::new());
+        let run_id = run_id.to_owned();
+        Some(Self { name, system, real, assets, run_id, socket, versions, daemons })
     }
 
     /// Folder of the run's instances.
@@ -136,6 +151,7 @@ impl Peer {
         values.set("bin", &text(&self.program()?));
         values.set("run", &self.run_id);
         values.set("state", &text(&self.state(cell)));
+        values.set("brief", &format!("{BRIEF}{}", self.run_id));
         values.set("payload", PAYLOAD_PATH);
         values.set("inside", INSIDE);
         values.set("parent", &format!("/unladen-{}", self.run_id));
@@ -169,11 +185,14 @@ impl Peer {
         self.assets.cache().join("peers/daemons").join(name)
     }
 
-    /// The process of the system's own daemon, where we may know it.
-    fn daemon_process(&self, values: &Values) -> Option<i32> {
-        let name = self.system.daemon.as_ref().filter(|_| self.socket.is_none())?;
+    /// The processes of the system's own daemon, where we may know them.
+    fn daemon_processes(&self, values: &Values) -> Vec<i32> {
+        let Some(name) = self.system.daemon.as_ref().filter(|_| self.socket.is_none()) else {
+            return Vec::new();
+        };
         let file = self.daemon_folder(&values.fill(name)).join("daemon.pid");
-        std::fs::read_to_string(file).ok()?.trim().parse().ok()
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        text.lines().filter_map(|line| line.trim().parse().ok()).collect()
     }
 
     /// The environment of the system's commands.
@@ -211,7 +230,8 @@ impl Peer {
 
     fn find_versions(&self, cell: &CellKey) -> Result<Vec<Version>, String> {
         let values = self.values(cell)?;
-        let env = self.command_env(cell, &values);
+        // The files that its own variables name are not there yet.
+        let env = external::base_environment();
         let mut lines = Vec::new();
         for words in &self.system.version {
             let mut command = values.all(words);
@@ -278,6 +298,7 @@ impl Peer {
             hide_unified: system.hide_unified,
             network: system.network,
             folder,
+            brief: PathBuf::from(format!("{BRIEF}{}", self.run_id)),
             state,
         })
     }
@@ -331,6 +352,8 @@ impl Backend for Peer {
         let command = command(&recipe);
         let recipe = Recipe::Peer(Box::new(recipe));
         let (template, mut remarks) = self.real.prepare_within(recipe, LOADING)?;
+        let values = self.values(cell).map_err(BackendError::Unavailable)?;
+        self.daemons.insert(template, self.daemon_processes(&values));
         // Parameters such as a storage driver are what it says it has.
         if cell.params != Params::default() {
             remarks.extend(versions.into_iter().map(|version| version.version));
@@ -346,10 +369,7 @@ impl Backend for Peer {
         until: Until,
     ) -> Result<Box<dyn Instance>, BackendError> {
         let inner = self.real.start(prepared, until)?;
-        let (experiment, workload) = (Experiment::Startup, Workload::Exit);
-        let (backend, params) = (self.name(), Params::default());
-        let cell = CellKey { experiment, backend, workload, params };
-        let daemon = self.values(&cell).ok().and_then(|values| self.daemon_process(&values));
-        Ok(Box::new(PeerInstance::new(inner, &self.run_id, daemon)))
+        let daemons = self.daemons.get(&prepared.template).cloned().unwrap_or_default();
+        Ok(Box::new(PeerInstance::new(inner, &self.run_id, daemons)))
     }
 }

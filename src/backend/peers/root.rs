@@ -39,7 +39,8 @@ pub(super) fn folder(system: &System, cache: &Path, payload: &Path) -> Result<Pa
 pub(super) fn config(mut spec: Spec, env: &[(String, String)]) -> Result<String, String> {
     if let Some(process) = spec.process_mut() {
         let env = env.iter().map(|(name, value)| format!("{name}={value}"));
-        process.set_env(Some(env.collect()));
+        // youki starts nothing without it.
+        process.set_env(Some(env.chain(["PATH=/".to_owned()]).collect()));
     }
     if let Some(linux) = spec.linux_mut() {
         linux.set_cgroups_path(Some(PathBuf::from("{cgroup}")));

@@ -4,12 +4,13 @@
 pub type Token = (&'static str, &'static str);
 
 /// All tokens with what they stand for.
-pub const TOKENS: [Token; 20] = [
+pub const TOKENS: [Token; 21] = [
     ("bin", "the system's program"),
     ("id", "name of the instance, with the run's id in it"),
     ("run", "the run's id"),
     ("files", "folder of the instance; an OCI runtime's bundle"),
     ("state", "folder of the system's own files in this run"),
+    ("brief", "folder of the run with a short name, for sockets"),
     ("rootfs", "the unpacked root file system"),
     ("payload", "path of the payload inside"),
     ("image", "name of the imported image"),
@@ -28,7 +29,10 @@ pub const TOKENS: [Token; 20] = [
 ];
 
 /// Tokens that stand for several words, alone in theirs.
-pub const LISTS: [Token; 1] = [("env", "the payload's variables, as `env` says")];
+pub const LISTS: [Token; 2] = [
+    ("options", "the words of `options`"),
+    ("env", "the payload's variables, as `env` says"),
+];
 
 /// The tokens of a word: `{`, lower-case letters, `}`.
 pub fn tokens(word: &str) -> impl Iterator<Item = &str> {

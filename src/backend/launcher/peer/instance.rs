@@ -139,6 +139,7 @@ impl Instance {
             }
         }
         if !around.recipe.detached {
+            self.learn_words();
             return Ok(());
         }
         if let Some(client) = &self.client {
@@ -146,9 +147,7 @@ impl Instance {
             ended.map_err(|trouble| self.trouble(trouble, Mark::Ready, around.deadline))?;
             self.left_behind()?;
         }
-        // Engines give a name of their own to what they made.
-        let own = fs::read_to_string(self.folder.join("cid")).unwrap_or_default();
-        self.words.extend((!own.trim().is_empty()).then(|| own.trim().to_owned()));
+        self.learn_words();
         let written = fs::read_to_string(self.folder.join("pid")).ok();
         let pid = self.watch.peer.or_else(|| written?.trim().parse().ok());
         if let Some(pid) = pid {
@@ -157,6 +156,15 @@ impl Instance {
             self.payload = PidFd::open(self.pid).ok();
         }
         Ok(())
+    }
+
+    /// Engines give a name of their own to what they made.
+    fn learn_words(&mut self) {
+        let own = fs::read_to_string(self.folder.join("cid")).unwrap_or_default();
+        let own = own.trim();
+        if !own.is_empty() && self.words.iter().all(|word| word != own) {
+            self.words.push(own.to_owned());
+        }
     }
 
     /// Reaps a command that should have left an instance behind.
@@ -238,6 +246,7 @@ impl Instance {
         around: &Surroundings<'_>,
         ground: &mut Ground,
     ) -> Result<(), Failure> {
+        self.watch.hang_up();
         if around.recipe.detached {
             for command in &self.delete {
                 let done = around.caller.run(command, ground, "delete");
@@ -307,8 +316,7 @@ impl Instance {
     pub(super) fn destroy(&mut self, around: &Surroundings<'_>, ground: &Ground) {
         // Each of these may find nothing left to do. What remains in spite
         // of them is found again by `unladen clean`.
-        let own = fs::read_to_string(self.folder.join("cid")).unwrap_or_default();
-        self.words.extend((!own.trim().is_empty()).then(|| own.trim().to_owned()));
+        self.learn_words();
         if let Some(client) = self.client.take() {
             let _ = client.kill_and_wait();
         }

@@ -32,15 +32,22 @@ struct Template {
     mounts: Option<OwnedFd>,
 }
 
+/// What one recipe of a system has loaded for all that share its folder.
+struct Loaded {
+    template: Template,
+    result: Result<(), String>,
+}
+
 /// Templates and live instances of somebody else's systems.
 pub(super) struct Peers {
     run_id: String,
     tops: Vec<PathBuf>,
     templates: HashMap<u32, Template>,
     live: HashMap<String, (u32, Instance)>,
-    /// What was loaded, by its folder.
-    loaded: HashMap<PathBuf, u32>,
-    folder: Option<PathBuf>,
+    /// What was loaded, or why not, by its folder.
+    loaded: HashMap<PathBuf, Loaded>,
+    /// The run's folders.
+    folders: Option<[PathBuf; 2]>,
 }
 
 impl Peers {
@@ -51,13 +58,13 @@ impl Peers {
             templates: HashMap::new(),
             live: HashMap::new(),
             loaded: HashMap::new(),
-            folder: None,
+            folders: None,
         }
     }
 
     /// Whether the run has any of them.
     pub(super) fn used(&self) -> bool {
-        self.folder.is_some()
+        self.folders.is_some()
     }
 
     /// Whether a template's instances are made here.
@@ -96,23 +103,29 @@ impl Peers {
             format!("cannot make the folder `{}`: {error}", state.display())
         };
         fs::create_dir_all(&recipe.state).map_err(failed)?;
-        self.folder = Some(recipe.folder.clone());
+        fs::create_dir_all(&recipe.brief).map_err(failed)?;
+        self.folders = Some([recipe.brief.clone(), recipe.folder.clone()]);
         let mounts = if recipe.hide_unified { call::without_unified()? } else { None };
         for (name, text) in &recipe.files {
             fs::write(recipe.state.join(name), text).map_err(failed)?;
         }
-        let template = Template { recipe, mounts };
-        let recipe = &template.recipe;
-        if !self.loaded.contains_key(&recipe.state) {
+        if !self.loaded.contains_key(&state) {
             let undo =
                 Undo { commands: recipe.unload.clone(), env: recipe.env.clone(), last: true };
-            undo.write(&recipe.state).map_err(failed)?;
+            undo.write(&state).map_err(failed)?;
+            let copy = |fd: &OwnedFd| fd.try_clone().map_err(|error| error.to_string());
+            let mounts = mounts.as_ref().map(copy).transpose()?;
+            let template = Template { recipe: recipe.clone(), mounts };
             let caller = template.caller(null);
-            self.loaded.insert(recipe.state.clone(), number);
-            for command in &recipe.load {
-                caller.run(command, ground, "load")?;
-            }
+            let load = |command: &Vec<String>| caller.run(command, ground, "load");
+            let result = recipe.load.iter().try_for_each(load);
+            self.loaded.insert(state.clone(), Loaded { template, result });
         }
+        if let Some(Loaded { result: Err(reason), .. }) = self.loaded.get(&state) {
+            return Err(reason.clone());
+        }
+        let template = Template { recipe, mounts };
+        let recipe = &template.recipe;
         let mut remarks = Vec::new();
         if let (true, Err(reason)) = (recipe.network, &ground.witness) {
             remarks.push(format!(
@@ -221,7 +234,7 @@ impl Peers {
             let around = (&mut *ground, null.as_fd(), null.as_fd());
             let _ = self.stop(&name, Duration::ZERO, true, around);
         }
-        for template in self.loaded.values().filter_map(|number| self.templates.get(number)) {
+        for Loaded { template, .. } in self.loaded.values() {
             let caller = template.caller(null.as_fd());
             for command in &template.recipe.unload {
                 // What this leaves is found again by `unladen clean`: the
@@ -229,7 +242,7 @@ impl Peers {
                 let _ = caller.run(command, ground, "unload");
             }
         }
-        if let Some(folder) = &self.folder {
+        for folder in self.folders.iter().flatten() {
             let _ = undo::remove_folder(folder);
         }
     }
