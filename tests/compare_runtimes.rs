@@ -52,7 +52,8 @@ fn every_runtime_completes_its_rounds_and_leaves_nothing() {
     }
     let check = script("peers/setup.sh")
         .args(["--check", "runc", "crun", "bwrap", "unshare", "youki"])
-        .output().expect("the script starts");
+        .output()
+        .expect("the script starts");
     if !check.status.success() {
         skipped(&format!("not installed: {}; see scripts/peers/setup.sh", stdout(&check)));
     }

@@ -13,7 +13,8 @@ use super::launcher::Launcher;
 use super::launcher::order::{Answer, Failure, Launched, Order, Recipe};
 use super::{
     Accelerator, Assets, Backend, BackendError, Instance, LauncherError, MemorySource, Prepared,
-    Timeline, Until, container::Container, kvm_bare::KvmBare, peers::Peer, process::Process, vm::Vm,
+    Timeline, Until, container::Container, kvm_bare::KvmBare, peers::Peer, process::Process,
+    vm::Vm,
 };
 use crate::payload::protocol::{self, HTTP_BODY, WorkResult};
 use crate::payload::{Decoder, Event, request};

@@ -113,6 +113,7 @@ impl Session {
             overrides: filters.to_overrides(),
             seed,
             labels: labels(&campaign, &host_before),
+            does: systems::does(campaign.cells().iter().map(|fact| fact.cell.backend)),
             cells: published(&campaign),
             order: plan.order.clone(),
             host_before,

@@ -1,11 +1,12 @@
 //! Which systems beside ours this process knows.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use etcetera::BaseStrategy;
 
 use super::CliError;
-use crate::record::BackendName;
+use crate::record::{BackendName, Does};
 use crate::spec::systems::{Systems, install, known};
 use crate::spec::{known_backend, nearest};
 
@@ -47,4 +48,10 @@ pub(super) fn check(names: impl IntoIterator<Item = BackendName>) -> Result<(), 
         }
     }
     Ok(())
+}
+
+/// What these backends do and do not do.
+pub(super) fn does(names: impl Iterator<Item = BackendName>) -> BTreeMap<String, Does> {
+    let told = |name: BackendName| Some((name.to_string(), known().does(name.as_str())?.clone()));
+    names.filter_map(told).collect()
 }

@@ -10,7 +10,7 @@ mod peer;
 mod sample;
 
 pub use cell::{BackendName, CellKey, Experiment, Params, ParamsError, Workload, WorkloadError};
-pub use manifest::{ArtefactFact, CellFact, HostFact, Manifest, RunState, Version};
+pub use manifest::{ArtefactFact, CellFact, Does, HostFact, Manifest, RunState, Version};
 pub use metric::{Ledger, Mark, Metric, MetricError, Part};
 pub use peer::{PeerName, PeerNameError};
 pub use sample::{Clock, Outcome, Sample};

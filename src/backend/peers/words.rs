@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::record::CellKey;
+use crate::spec::Param;
 use crate::spec::param_value;
 use crate::spec::systems::{System, fill};
-use crate::spec::Param;
 use crate::units::Bytes;
 
 /// Tokens and what they stand for.
@@ -102,8 +102,16 @@ mod tests {
         let line = words(&["{bin}", "{env}", "--name={id}", "{{.Driver}}", "{payload"]);
         let filled = values.line(&line, &words(&["--setenv", "{name}", "{value}"]), &env);
         let expected = words(&[
-            "/usr/bin/box", "--setenv", "A", "1", "--setenv", "B", "x y", "--name={id}",
-            "{{.Driver}}", "{payload",
+            "/usr/bin/box",
+            "--setenv",
+            "A",
+            "1",
+            "--setenv",
+            "B",
+            "x y",
+            "--name={id}",
+            "{{.Driver}}",
+            "{payload",
         ]);
         assert_eq!(filled, expected);
     }

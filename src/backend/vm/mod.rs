@@ -17,8 +17,8 @@ use std::time::Duration;
 pub use accelerator::{Accelerator, VmError};
 pub use foreground::{Foreground, ForegroundError, Wish};
 pub use inventory::inventory;
-pub(super) use snapshot::run_folders;
 use machine::Machine;
+pub(super) use snapshot::run_folders;
 use snapshot::{Guests, Start};
 
 use super::cold::cold_files;

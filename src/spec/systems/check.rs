@@ -6,8 +6,8 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::words::{LISTS, TOKENS, tokens};
-use super::{Channel, Does, Driver, File, System, Words};
-use crate::record::{BackendName, PeerName};
+use super::{Channel, Driver, File, System, Words};
+use crate::record::{BackendName, Does, PeerName};
 use crate::spec::params::{CPUS, Kind, MEMORY, PIDS, Param, SECCOMP};
 
 /// Something wrong at a byte of the text.
@@ -202,9 +202,8 @@ fn commands(
         _ => Some(given.0.unwrap_or_else(|| run(&[]))),
     };
     let detached = given.1.unwrap_or_else(|| run(&["--detach", "--pid-file", "{files}/pid"]));
-    let delete = delete.unwrap_or_else(|| {
-        vec![front().chain(words(&["delete", "--force", "{id}"])).collect()]
-    });
+    let delete = delete
+        .unwrap_or_else(|| vec![front().chain(words(&["delete", "--force", "{id}"])).collect()]);
     (attached, Some(detached), delete)
 }
 

@@ -24,6 +24,7 @@ use serde::Deserialize;
 pub use words::{LISTS, TOKENS, Token, fill, tokens};
 
 use super::params::Param;
+use crate::record::Does;
 
 /// The shipped descriptions.
 const SHIPPED: &str = include_str!("../../../benches/backends.toml");
@@ -59,25 +60,6 @@ pub enum Channel {
     Inherited(i32),
     /// A socket in the file system that it connects to at this path.
     Connected,
-}
-
-/// What a system does and does not do beside isolating, in words for a
-/// reader who wants to know what is compared.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Does {
-    /// Control groups that it joins, and limits that it sets.
-    pub cgroup: String,
-    /// System-call filter.
-    pub seccomp: String,
-    /// Network.
-    pub network: String,
-    /// What becomes of the output.
-    pub logging: String,
-    /// What lives on beside instances.
-    pub daemon: String,
-    /// Anything else.
-    pub remark: String,
 }
 
 /// A command: words in which tokens such as `{id}` stand for what differs.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::record::BackendName;
+use crate::record::{BackendName, Does};
 use crate::spec::{Spec, known_backend};
 
 fn added(text: &str) -> Result<Systems, String> {
@@ -66,7 +66,9 @@ fn what_is_wrong_is_said_with_its_line() {
             "needs `delete`",
         ),
         (
-            format!("[systems.x]\n{oci}[systems.x.params.memory]\nvalues = [\"1\"]\ndefault = \"1\""),
+            format!(
+                "[systems.x]\n{oci}[systems.x.params.memory]\nvalues = [\"1\"]\ndefault = \"1\""
+            ),
             "cannot be the name of a parameter",
         ),
         (
@@ -95,7 +97,8 @@ fn a_spec_names_a_system_like_any_backend_and_its_parameters_are_checked() {
     let bad = "[[cells]]\nbackend = \"rnuc\"\nstartup = [\"exit\"]\n";
     let error = spec(bad).expect_err("unknown");
     assert!(error.contains("runc"), "{error}");
-    let bad = "[[cells]]\nbackend = \"runsc\"\nparams = { platform = \"x\" }\nstartup = [\"exit\"]\n";
+    let bad =
+        "[[cells]]\nbackend = \"runsc\"\nparams = { platform = \"x\" }\nstartup = [\"exit\"]\n";
     let error = spec(bad).expect_err("unknown");
     assert!(error.contains("ptrace"), "{error}");
 }

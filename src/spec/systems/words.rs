@@ -29,10 +29,8 @@ pub const TOKENS: [Token; 21] = [
 ];
 
 /// Tokens that stand for several words, alone in theirs.
-pub const LISTS: [Token; 2] = [
-    ("options", "the words of `options`"),
-    ("env", "the payload's variables, as `env` says"),
-];
+pub const LISTS: [Token; 2] =
+    [("options", "the words of `options`"), ("env", "the payload's variables, as `env` says")];
 
 /// The tokens of a word: `{`, lower-case letters, `}`.
 pub fn tokens(word: &str) -> impl Iterator<Item = &str> {

@@ -45,8 +45,7 @@ pub(super) fn without_unified() -> Result<Option<OwnedFd>, String> {
         return Ok(None);
     }
     let text = |text: &str| CString::new(text).map_err(|error| error.to_string());
-    let private =
-        MountAttributes { propagation: libc::MS_PRIVATE, ..MountAttributes::default() };
+    let private = MountAttributes { propagation: libc::MS_PRIVATE, ..MountAttributes::default() };
     mount_namespace(&[
         Step::SetMount { path: text("/")?, recursive: true, attributes: private },
         Step::Mount {
@@ -86,12 +85,7 @@ impl Caller<'_> {
     }
 
     /// Executes a command to its end, in a control group of this name.
-    pub(super) fn run(
-        &self,
-        words: &[String],
-        ground: &Ground,
-        name: &str,
-    ) -> Result<(), String> {
+    pub(super) fn run(&self, words: &[String], ground: &Ground, name: &str) -> Result<(), String> {
         let mut group =
             ground.tree.create(name, &Limits::default()).map_err(|error| chain(&error))?;
         let result = self.run_in(words, &group);

@@ -78,11 +78,7 @@ impl Instance {
         })
     }
 
-    fn try_start(
-        name: &str,
-        around: &Surroundings<'_>,
-        ground: &Ground,
-    ) -> Result<Self, String> {
+    fn try_start(name: &str, around: &Surroundings<'_>, ground: &Ground) -> Result<Self, String> {
         let text = |error: io::Error| error.to_string();
         let recipe = around.recipe;
         let id = format!("unladen-{}-{name}", around.run_id);
@@ -214,8 +210,11 @@ impl Instance {
             // says the same.
             (None, None) => self.idle.0.as_fd(),
         };
-        let goal =
-            if self.client.is_none() && self.payload.is_none() { Goal::Closed } else { Goal::Exited };
+        let goal = if self.client.is_none() && self.payload.is_none() {
+            Goal::Closed
+        } else {
+            Goal::Exited
+        };
         let ended = self.watch.until(goal, exit, around.control, until);
         ended.map_err(|trouble| self.trouble(trouble, Mark::Exited, around.deadline))?;
         self.watch.timeline.stamp(Mark::Exited, monotonic_ns());

@@ -128,9 +128,8 @@ impl Peers {
         let recipe = &template.recipe;
         let mut remarks = Vec::new();
         if let (true, Err(reason)) = (recipe.network, &ground.witness) {
-            remarks.push(format!(
-                "the destruction of its network namespace is not awaited: {reason}"
-            ));
+            remarks
+                .push(format!("the destruction of its network namespace is not awaited: {reason}"));
         }
         self.templates.insert(number, template);
         Ok(remarks)
