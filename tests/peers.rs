@@ -140,6 +140,10 @@ impl Lab {
                 .filter(|path| path.exists())
                 .map(|path| format!("folder {}", path.display())),
         );
+        let locks =
+            format!("/run/lxc/lock{}", self.folder.path().join("unladen/instances").display());
+        let locks = Path::new(&locks).join(run_id);
+        left.extend(locks.exists().then(|| format!("locks {}", locks.display())));
         // Shims and monitors have no variable of ours, but name the instance.
         for entry in fs::read_dir("/proc").expect("/proc").flatten() {
             let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();

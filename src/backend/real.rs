@@ -159,14 +159,16 @@ impl Real {
         prepared: &Prepared,
         until: Until,
     ) -> Result<Box<dyn Instance>, BackendError> {
-        Ok(Box::new(self.start(prepared, until)?))
+        Ok(Box::new(self.start(prepared, until, Duration::ZERO)?))
     }
 
-    /// The same, as what it is.
+    /// The same, as what it is; its removal may take `more` time than that of
+    /// our own instances.
     pub(super) fn start(
         &self,
         prepared: &Prepared,
         until: Until,
+        more: Duration,
     ) -> Result<RealInstance, BackendError> {
         let name = {
             let mut counters = self.counters.borrow_mut();
@@ -180,7 +182,7 @@ impl Real {
             until,
             deadline_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX),
         };
-        let (answer, fds) = self.order(&order, deadline)?;
+        let (answer, fds) = self.order(&order, deadline + more)?;
         let Answer::Launched(launched) = answer else {
             return Err(unexpected(&order, &answer));
         };
@@ -193,6 +195,7 @@ impl Real {
             channel,
             decoder: Decoder::default(),
             pings: 0,
+            more,
         })
     }
 
@@ -226,6 +229,7 @@ pub(super) struct RealInstance {
     channel: Option<UnixStream>,
     decoder: Decoder,
     pings: u64,
+    more: Duration,
 }
 
 impl RealInstance {
@@ -335,7 +339,7 @@ impl Instance for RealInstance {
         // An end of a connection holds the other one's network namespace.
         self.channel = None;
         let order = Order::Stop { instance: self.name.clone(), deadline_ms: 10_000 };
-        let (answer, _) = self.real.order(&order, Duration::from_secs(10))?;
+        let (answer, _) = self.real.order(&order, Duration::from_secs(10) + self.more)?;
         let Answer::Stopped(stopped) = answer else {
             return Err(unexpected(&order, &answer));
         };
@@ -351,7 +355,7 @@ impl Drop for RealInstance {
             let order = Order::Kill { instance: self.name.clone() };
             // Nobody is left to be told; the launcher removes it in any case
             // when it ends.
-            drop(self.real.order(&order, Duration::from_secs(10)));
+            drop(self.real.order(&order, Duration::from_secs(10) + self.more));
         }
     }
 }

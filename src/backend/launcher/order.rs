@@ -96,6 +96,8 @@ pub struct PeerRecipe {
     pub env: Vec<String>,
     /// Files of each instance: names and texts.
     pub files: Vec<(String, String)>,
+    /// Folders that the system leaves behind at the end of the run.
+    pub leaves: Vec<PathBuf>,
     /// The system-call filter, and the descriptor on which it is read.
     pub filter: Option<(PathBuf, i32)>,
     /// Whether commands must not see a version 2 tree beside version 1

@@ -39,6 +39,9 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// Time that loading an image may take, beside the instance's own.
 const LOADING: Duration = Duration::from_secs(180);
 
+/// Time that commands may take to remove an instance.
+const REMOVING: Duration = Duration::from_secs(120);
+
 /// The name of the folder in the cache that holds a folder for each run with
 /// instances of somebody else's systems.
 const FOLDER: &str = "instances";
@@ -89,6 +92,7 @@ pub(super) fn undo(folder: &Path) -> Result<(), std::io::Error> {
         for command in &undo.commands {
             let _ = External::new(command, &undo.env).output();
         }
+        undo.leaves.iter().try_for_each(|leaf| remove_folder(leaf))?;
     }
     remove_folder(folder)
 }
@@ -151,6 +155,7 @@ impl Peer {
         values.set("bin", &text(&self.program()?));
         values.set("run", &self.run_id);
         values.set("state", &text(&self.state(cell)));
+        values.set("runs", &text(&self.folder()));
         values.set("brief", &format!("{BRIEF}{}", self.run_id));
         values.set("payload", PAYLOAD_PATH);
         values.set("inside", INSIDE);
@@ -297,6 +302,7 @@ impl Peer {
             filter,
             hide_unified: system.hide_unified,
             network: system.network,
+            leaves: values.all(&system.leaves).into_iter().map(PathBuf::from).collect(),
             folder,
             brief: PathBuf::from(format!("{BRIEF}{}", self.run_id)),
             state,
@@ -368,7 +374,7 @@ impl Backend for Peer {
         prepared: &Prepared,
         until: Until,
     ) -> Result<Box<dyn Instance>, BackendError> {
-        let inner = self.real.start(prepared, until)?;
+        let inner = self.real.start(prepared, until, REMOVING)?;
         let daemons = self.daemons.get(&prepared.template).cloned().unwrap_or_default();
         Ok(Box::new(PeerInstance::new(inner, &self.run_id, daemons)))
     }

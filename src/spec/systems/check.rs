@@ -54,6 +54,8 @@ struct SystemWire {
     needs: Vec<String>,
     daemon: Option<String>,
     #[serde(default)]
+    leaves: Vec<String>,
+    #[serde(default)]
     hide_unified: bool,
     #[serde(default = "yes")]
     network: bool,
@@ -141,6 +143,7 @@ fn system(name: String, wire: SystemWire) -> Result<System, String> {
         files: wire.files,
         needs: wire.needs,
         daemon: wire.daemon,
+        leaves: wire.leaves,
         hide_unified: wire.hide_unified,
         network: wire.network,
         root: wire.root,
@@ -257,6 +260,7 @@ fn sensible(system: &System) -> Result<(), String> {
         .chain(&system.env)
         .chain(system.environment.values())
         .chain(&system.daemon)
+        .chain(&system.leaves)
         .chain(system.files.iter().map(|file| &file.text));
     for text in texts {
         let unknown = tokens(text).find(|token| {
@@ -273,6 +277,13 @@ fn sensible(system: &System) -> Result<(), String> {
     }
     if system.files.iter().any(|file| file.name.contains('/') || file.name.starts_with('.')) {
         return Err(format!("a file of {} has a name that leads elsewhere", system.name));
+    }
+    let run = |leaf: &&String| leaf.contains("{run}") || leaf.contains("{runs}");
+    if system.leaves.iter().filter(run).count() != system.leaves.len() {
+        return Err(format!(
+            "what {} leaves behind needs {{run}} or {{runs}} in its path",
+            system.name
+        ));
     }
     let apart = |need: &String| need.split('/').any(|part| part == "..") || need.starts_with('/');
     if system.needs.iter().any(apart) {

@@ -117,6 +117,8 @@ pub struct System {
     pub filter: Option<i32>,
     /// Its daemon: the name of a folder with `daemon.sock` and `daemon.pid`.
     pub daemon: Option<String>,
+    /// Folders that it leaves behind; each has the run's id in its path.
+    pub leaves: Vec<String>,
     /// Whether it must not see a version 2 tree beside version 1 cgroups.
     pub hide_unified: bool,
     /// Whether the instance has a network namespace of its own.

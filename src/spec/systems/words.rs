@@ -4,12 +4,13 @@
 pub type Token = (&'static str, &'static str);
 
 /// All tokens with what they stand for.
-pub const TOKENS: [Token; 21] = [
+pub const TOKENS: [Token; 22] = [
     ("bin", "the system's program"),
     ("id", "name of the instance, with the run's id in it"),
     ("run", "the run's id"),
     ("files", "folder of the instance; an OCI runtime's bundle"),
     ("state", "folder of the system's own files in this run"),
+    ("runs", "folder of the run's instances"),
     ("brief", "folder of the run with a short name, for sockets"),
     ("rootfs", "the unpacked root file system"),
     ("payload", "path of the payload inside"),

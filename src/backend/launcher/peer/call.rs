@@ -13,6 +13,7 @@ use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
 
 use super::super::place::Ground;
+use super::trees::Trees;
 use crate::container::cgroup::{Group, Limits};
 use crate::errors::chain;
 use crate::sys::pidfd::{Ended, Exit};
@@ -21,7 +22,7 @@ use crate::sys::spawn::{
 };
 
 /// Time that a command may take that removes or loads something.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How much of a command's complaints is kept, in bytes.
 const TAIL: usize = 2000;
@@ -100,7 +101,7 @@ impl Caller<'_> {
         let text = |error: std::io::Error| error.to_string();
         let mut output = tempfile::tempfile().map_err(text)?;
         let fds = [(self.null, 0), (output.as_fd(), 1), (output.as_fd(), 2)];
-        let child = launch(&mut self.command(words)?, group, &fds)?;
+        let child = launch(&mut self.command(words)?, (group, &Trees::default()), &fds)?;
         let ended = child.pidfd.wait(Some(PATIENCE)).map_err(|error| error.to_string())?;
         let Some(Ended { exit, .. }) = ended else {
             let _ = child.pidfd.kill_and_wait();
@@ -116,11 +117,11 @@ impl Caller<'_> {
 /// Makes the child of a command.
 pub(super) fn launch(
     command: &mut Command,
-    group: &Group,
+    (group, trees): (&Group, &Trees),
     fds: &[(BorrowedFd<'_>, i32)],
 ) -> Result<Child, String> {
-    let join = group.join_fds();
-    let into_cgroup = group.into_cgroup();
+    let join: Vec<BorrowedFd<'_>> = group.join_fds().into_iter().chain(trees.join()).collect();
+    let into_cgroup = group.into_cgroup().or(trees.unified());
     let launch = Launch { fds, join: &join, into_cgroup, ..Launch::default() };
     command.spawn(&launch).map_err(|error| chain(&error))
 }

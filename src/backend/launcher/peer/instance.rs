@@ -16,6 +16,7 @@ use super::super::order::{Failure, Launched, PeerChannel, PeerRecipe, fd};
 use super::super::place::Ground;
 use super::super::watch::{Goal, Source, Trouble, Watch};
 use super::call::{self, Caller};
+use super::trees::{self, Trees};
 use super::undo::{self, Undo};
 use crate::backend::Timeline;
 use crate::backend::peers::{census, cgroups_of};
@@ -50,6 +51,8 @@ pub(super) struct Instance {
     pid: Pid,
     /// The control group of that command.
     group: Group,
+    /// The same in hierarchies that our own instances do not need.
+    trees: Trees,
     watch: Watch,
     folder: PathBuf,
     /// Words by which its processes and control groups are known.
@@ -90,7 +93,7 @@ impl Instance {
         }
         let words = filled.all(&recipe.start);
         let delete: Vec<Vec<String>> = recipe.delete.iter().map(|all| filled.all(all)).collect();
-        let undo = Undo { commands: delete.clone(), env: recipe.env.clone(), last: false };
+        let undo = Undo { commands: delete.clone(), env: recipe.env.clone(), ..Undo::default() };
         undo.write(&folder).map_err(text)?;
         let mut command = around.caller.command(&words)?;
         let Wires { ears, child: ends } = wires(recipe, &folder, around.caller.null)
@@ -101,8 +104,13 @@ impl Instance {
         let mut watch = Watch::new(ears);
         let mut group =
             ground.tree.create(name, &Limits::default()).map_err(|error| chain(&error))?;
+        let trees = Trees::make(around.tops, &group, around.run_id, name).inspect_err(|_| {
+            let _ = group.remove(REMOVAL);
+        });
+        let trees = trees.map_err(text)?;
         watch.timeline.stamp(Mark::Request, monotonic_ns());
-        let child = call::launch(&mut command, &group, &fds).inspect_err(|_| {
+        let child = call::launch(&mut command, (&group, &trees), &fds).inspect_err(|_| {
+            trees.folders.iter().for_each(|folder| drop(trees::remove(folder)));
             let _ = group.remove(REMOVAL);
             let _ = undo::remove_folder(&folder);
         })?;
@@ -111,6 +119,7 @@ impl Instance {
             client: Some(child.pidfd),
             pid: child.pid,
             group,
+            trees,
             watch,
             folder,
             words: vec![id],
@@ -195,6 +204,7 @@ impl Instance {
     fn census(&self, around: &Surroundings<'_>) -> Vec<i32> {
         let mut folders: Vec<PathBuf> =
             self.group.folders().into_iter().map(Path::to_owned).collect();
+        folders.extend(self.trees.folders.iter().cloned());
         folders.extend(cgroups_of(around.tops, around.run_id, &self.words));
         census(&self.words, &folders)
     }
@@ -277,18 +287,13 @@ impl Instance {
     /// Removes control groups: ours, and those that its system left.
     fn remove_cgroups(&mut self, around: &Surroundings<'_>) -> Result<(), String> {
         let until = Deadline::after(REMOVAL);
-        for folder in cgroups_of(around.tops, around.run_id, &self.words) {
-            loop {
-                match fs::remove_dir(&folder) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                        if until.passed() {
-                            return Err(format!("{}: {error}", folder.display()));
-                        }
-                        inner(&folder).iter().for_each(|inner| drop(fs::remove_dir(inner)));
-                        std::thread::sleep(Duration::from_micros(200));
-                    }
-                    _ => break,
+        let others = cgroups_of(around.tops, around.run_id, &self.words);
+        for folder in others.iter().chain(&self.trees.folders) {
+            while let Err(error) = trees::remove(folder) {
+                if until.passed() {
+                    return Err(format!("{}: {error}", folder.display()));
                 }
+                std::thread::sleep(Duration::from_micros(200));
             }
         }
         self.group.remove(REMOVAL).map_err(|error| chain(&error))
@@ -393,18 +398,6 @@ impl Instance {
         let missing = |mark: &&Mark| self.watch.timeline.at(**mark).is_none();
         *[Mark::Spawned, Mark::Init].iter().find(missing).unwrap_or(&Mark::Ready)
     }
-}
-
-/// Groups below a group, the innermost first.
-fn inner(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            found.extend(inner(&entry.path()));
-            found.push(entry.path());
-        }
-    }
-    found
 }
 
 /// Both ends of everything an instance is connected with.

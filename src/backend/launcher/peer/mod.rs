@@ -8,6 +8,7 @@
 
 mod call;
 mod instance;
+mod trees;
 pub(in crate::backend) mod undo;
 
 use std::collections::HashMap;
@@ -110,8 +111,8 @@ impl Peers {
             fs::write(recipe.state.join(name), text).map_err(failed)?;
         }
         if !self.loaded.contains_key(&state) {
-            let undo =
-                Undo { commands: recipe.unload.clone(), env: recipe.env.clone(), last: true };
+            let (commands, leaves) = (recipe.unload.clone(), recipe.leaves.clone());
+            let undo = Undo { commands, env: recipe.env.clone(), leaves, last: true };
             undo.write(&state).map_err(failed)?;
             let copy = |fd: &OwnedFd| fd.try_clone().map_err(|error| error.to_string());
             let mounts = mounts.as_ref().map(copy).transpose()?;
@@ -239,6 +240,9 @@ impl Peers {
                 // What this leaves is found again by `unladen clean`: the
                 // folder stays then.
                 let _ = caller.run(command, ground, "unload");
+            }
+            for leaf in &template.recipe.leaves {
+                let _ = undo::remove_folder(leaf);
             }
         }
         for folder in self.folders.iter().flatten() {

@@ -19,6 +19,8 @@ pub(in crate::backend) struct Undo {
     pub(in crate::backend) commands: Vec<Vec<String>>,
     /// Their whole environment as `NAME=value`.
     pub(in crate::backend) env: Vec<String>,
+    /// Folders to be removed.
+    pub(in crate::backend) leaves: Vec<PathBuf>,
     /// Whether they remove what others have made, and so come last.
     pub(in crate::backend) last: bool,
 }
