@@ -51,6 +51,10 @@ fn compile(source: &str, name: &str) {
         .args(["-Clink-arg=-Wl,--build-id=none,-z,noseparate-code,-z,norelro,--gc-sections"])
         .arg("-o")
         .arg(&out);
+    if variable("CARGO_CFG_TARGET_ENV") == "musl" {
+        // This target brings start files of its own otherwise.
+        rustc.arg("-Clink-self-contained=no");
+    }
     if let Ok(linker) = env::var("RUSTC_LINKER") {
         rustc.arg(format!("-Clinker={linker}"));
     }

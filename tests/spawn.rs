@@ -12,6 +12,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
+use unladen::sys::aside::aside;
 use unladen::sys::pidfd::{Exit, PidFd};
 use unladen::sys::spawn::{
     Command, CommandError, Hold, Launch, Program, SpawnError, StartFailure, Step, Terminal,
@@ -113,6 +114,30 @@ fn only_mapped_descriptors_stay_even_when_they_swap_places() {
     reader_a.read_to_string(&mut got_a).expect("read");
     reader_b.read_to_string(&mut got_b).expect("read");
     assert_eq!((got_a.as_str(), got_b.as_str()), ("to-a\n", "to-b\n"));
+}
+
+#[test]
+fn what_a_parent_keeps_aside_stays_open_and_can_be_given() {
+    let kept = |_| {
+        let (reader, writer) = std::io::pipe().expect("pipe");
+        (aside(reader.into()), aside(writer.into()))
+    };
+    let kept: Vec<(OwnedFd, OwnedFd)> = (0..50).map(kept).collect();
+    let numbers = kept.iter().flat_map(|(reader, writer)| [reader.as_raw_fd(), writer.as_raw_fd()]);
+    assert!(numbers.min().expect("some") >= 256);
+    let mut command = shell("echo to-you >&5; ls /proc/self/fd", plain());
+    for give in [0, 49] {
+        let (exit, open) = output(&mut command, &[(kept[give].1.as_fd(), 5)]);
+        // The listing has its folder open.
+        assert_eq!((exit, open.as_str()), (Exit::Code(0), "0\n1\n5\n"));
+    }
+    for (number, (reader, writer)) in kept.into_iter().enumerate() {
+        drop(writer);
+        let mut text = String::new();
+        std::fs::File::from(reader).read_to_string(&mut text).expect("open as before");
+        let given = number == 0 || number == 49;
+        assert_eq!(text, if given { "to-you\n" } else { "" });
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! It knows nothing about containers, virtual machines or measurements: it
 //! carries out what it is told and reports which call failed.
 
+pub mod aside;
 pub mod bpf;
 pub mod cached;
 pub mod clock;

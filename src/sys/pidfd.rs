@@ -9,6 +9,7 @@ use nix::libc;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use super::aside::aside;
 use super::raw::{call, signed, small};
 
 /// How a process ended.
@@ -66,6 +67,12 @@ impl PidFd {
     #[must_use]
     pub fn from_fd(fd: OwnedFd) -> Self {
         Self(fd)
+    }
+
+    /// The same with a number out of the way, see [`aside`].
+    #[must_use]
+    pub fn aside(self) -> Self {
+        Self(aside(self.0))
     }
 
     /// Opens a process by number (`pidfd_open`, Linux 5.3). Only free of

@@ -281,6 +281,8 @@ impl Server {
             return Ok((launched, None));
         }
         let channel = live.watch.channel().and_then(|file| file.try_clone().ok());
+        live.watch.step_aside();
+        live.pidfd = live.pidfd.aside();
         self.live.insert(instance, live);
         Ok((launched, channel.map(OwnedFd::from)))
     }

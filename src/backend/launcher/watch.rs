@@ -15,6 +15,7 @@ use super::qmp::{self, Conversation, Lines, QmpError, Reaction};
 use crate::payload::protocol::{PING, WorkResult};
 use crate::payload::{Decoder, Event, request};
 use crate::record::Mark;
+use crate::sys::aside::aside;
 use crate::sys::clock::{Deadline, monotonic_ns};
 
 /// How much of a console or of stderr is kept for a message, in bytes: all
@@ -105,6 +106,12 @@ impl Watch {
             timeline: Timeline::default(),
             result: None,
         }
+    }
+
+    /// Gets out of the way of those who are started from now on.
+    pub(super) fn step_aside(&mut self) {
+        let sources = std::mem::take(&mut self.sources).into_iter();
+        self.sources = sources.map(|(name, file)| (name, aside(file.into()).into())).collect();
     }
 
     /// The channel, while it is open.

@@ -12,7 +12,7 @@ use nix::libc::{self, c_long};
 use nix::sched::CloneFlags;
 
 use super::clone::{Stack, clone_onto};
-use super::descriptors::Places;
+use super::descriptors::{Places, own_table};
 use super::guard::Guard;
 use super::{CLONE_CLEAR_SIGHAND, Filter, Launch, Program, Step, perform, wait};
 use crate::sys::raw::{call, signed};
@@ -64,7 +64,22 @@ pub(super) struct Context<'a> {
     pub(super) report: &'a Report,
 }
 
+/// In place of a step: getting a table of descriptors of its own.
+pub(super) const OWN_TABLE: usize = usize::MAX;
+
 impl Context<'_> {
+    /// The highest number among the descriptors that the child needs.
+    fn highest_descriptor(&self) -> RawFd {
+        let launch = self.launch;
+        let terminal = launch.terminal.as_ref().map(|terminal| terminal.socket.as_raw_fd());
+        let named = [&self.parent, &self.program_fd, &self.start, &self.started, &self.terminal];
+        let named = named.into_iter().map(|fd| fd.load(Relaxed));
+        let handles = self.handles.iter().map(AsRawFd::as_raw_fd);
+        let joined = launch.join.iter().map(AsRawFd::as_raw_fd);
+        let all = named.chain(handles).chain(joined).chain(terminal);
+        all.max().unwrap_or(-1).max(self.places.highest())
+    }
+
     /// The same with a guard between the child and its program.
     pub(super) fn guarded(mut self, guard: Option<&Guard<'_>>) -> Self {
         if let Some(guard) = guard {
@@ -82,6 +97,13 @@ pub(super) extern "C" fn run(context: *const c_void) -> ! {
     // atomics, until this child has left the shared memory.
     let context = unsafe { &*context.cast::<Context<'_>>() };
     context.report.begun.store(now(), Relaxed);
+    if context.channel.load(Relaxed) < 0 {
+        // The parent's table, until here: nothing may be opened or closed.
+        if let Err(error) = own_table(context.highest_descriptor()) {
+            context.report.step.store(OWN_TABLE, Relaxed);
+            give_up(context, error);
+        }
+    }
     if context.far_end >= 0 {
         perform::close(context.far_end);
     }

@@ -15,6 +15,23 @@ use nix::libc;
 
 use crate::sys::raw::{call, signed, small, word};
 
+/// Gives the calling child, which so far shares its parent's descriptors, a
+/// table of its own with those up to `highest`: neither copying what others
+/// keep nor closing it later (Linux 5.9, else all are copied).
+pub(super) fn own_table(highest: RawFd) -> Result<(), Errno> {
+    let first = highest.max(2).cast_unsigned() + 1;
+    let arguments = [word(first), word(u32::MAX), word(libc::CLOSE_RANGE_UNSHARE), 0, 0, 0];
+    // SAFETY: no pointers; what is closed is the child's own copy.
+    let own = unsafe { call(libc::SYS_close_range, arguments) };
+    match own {
+        Ok(_) => Ok(()),
+        // SAFETY: no pointers.
+        Err(_) => unsafe {
+            call(libc::SYS_unshare, [signed(libc::CLONE_FILES), 0, 0, 0, 0, 0]).map(drop)
+        },
+    }
+}
+
 /// One descriptor on its way.
 #[derive(Debug)]
 struct Move {
@@ -64,6 +81,11 @@ impl Places {
         }
         let above = RawFd::try_from(above).map_err(|_| RawFd::MAX)?;
         Ok(Self { moves, above, gaps })
+    }
+
+    /// The highest number among the sources, or -1.
+    pub(super) fn highest(&self) -> RawFd {
+        self.moves.iter().map(|entry| entry.source.load(Relaxed)).max().unwrap_or(-1)
     }
 
     /// Puts everything in place. `others` are descriptors that the child

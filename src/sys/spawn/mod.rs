@@ -4,7 +4,8 @@
 //! A [`Command`] is prepared once: strings, pointers and descriptors are all
 //! made beforehand. [`Command::spawn`] then makes a child that shares the
 //! caller's memory (`clone3` with `CLONE_VM|CLONE_VFORK`, so no page table is
-//! copied however large the caller is), carries out a list of [`Step`]s with
+//! copied however large the caller is) and gets only those of its descriptors
+//! that it needs, carries out a list of [`Step`]s with
 //! nothing but raw system calls, and executes a program. A step that fails is
 //! reported through the shared memory with its index and the kernel's error.
 //!
@@ -44,7 +45,7 @@ use nix::libc;
 use nix::sched::CloneFlags;
 use nix::unistd::Pid;
 
-use self::child::{Context, Report};
+use self::child::{Context, OWN_TABLE, Report};
 use self::clone::{Stack, clone_onto};
 use self::guard::Guard;
 use self::strings::StringArray;
@@ -403,7 +404,7 @@ impl Command {
         self.make_user_namespace()?;
         let context =
             self.context(parent, launch, &places, &report, &trace).guarded(guard.as_ref());
-        let shared = libc::CLONE_VM | libc::CLONE_VFORK;
+        let shared = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_FILES;
         let cloned = self.clone_child(&context, shared);
         self.forget_user_namespace();
         let (pid, pidfd) = cloned?;
@@ -569,6 +570,10 @@ impl Command {
         let index = report.step.load(Relaxed);
         let errno = report.errno.load(Relaxed);
         let source = Errno::from_raw(errno);
+        if index == OWN_TABLE {
+            let step = "get descriptors of its own".to_owned();
+            return Some(SpawnError::Step { index: 0, step, source });
+        }
         match (self.steps.get(index), errno) {
             (Some(step), 0) => Some(SpawnError::Killed { index, step: step.to_string() }),
             (Some(step), _) => Some(SpawnError::Step { index, step: step.to_string(), source }),

@@ -11,6 +11,7 @@ use std::os::fd::RawFd;
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::sys::statfs::{FsType, PROC_SUPER_MAGIC};
 
 use super::child::Context;
 use super::perform::{
@@ -241,5 +242,5 @@ pub(super) fn expect_procfs(fd: RawFd) -> Result<(), Errno> {
     // SAFETY: all zeroes is a valid `statfs`, a structure of numbers.
     let mut found: libc::statfs = unsafe { std::mem::zeroed() };
     simple(libc::SYS_fstatfs, [signed(fd), std::ptr::from_mut(&mut found) as usize, 0])?;
-    if found.f_type == libc::PROC_SUPER_MAGIC { Ok(()) } else { Err(Errno::ENODEV) }
+    if FsType(found.f_type) == PROC_SUPER_MAGIC { Ok(()) } else { Err(Errno::ENODEV) }
 }

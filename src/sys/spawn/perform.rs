@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use nix::errno::Errno;
 use nix::libc::{self, c_long};
+use nix::sys::resource::Resource;
 
 use super::child::{Context, prctl};
 use super::{
@@ -280,9 +281,9 @@ fn name_call(number: c_long, name: &CString) -> Result<(), Errno> {
 }
 
 /// `struct rlimit64` is two u64.
-fn resource_limit(resource: u32, soft: u64, hard: u64) -> Result<(), Errno> {
+fn resource_limit(resource: Resource, soft: u64, hard: u64) -> Result<(), Errno> {
     let limits = [soft, hard];
-    let arguments = [0, word(resource), limits.as_ptr() as usize, 0, 0, 0];
+    let arguments = [0, word(resource as u32), limits.as_ptr() as usize, 0, 0, 0];
     // SAFETY: `limits` is valid for reading; the old limits are not asked for.
     unsafe { call(libc::SYS_prlimit64, arguments).map(drop) }
 }

@@ -7,8 +7,8 @@
 use std::ffi::{CStr, CString};
 use std::fmt;
 
-use nix::libc;
 use nix::sched::CloneFlags;
+use nix::sys::resource::Resource;
 use nix::sys::signal::Signal;
 
 /// A descriptor that the child itself opens and uses in later steps.
@@ -314,8 +314,8 @@ pub enum Step {
     LoopbackUp,
     /// Sets a resource limit.
     ResourceLimit {
-        /// `RLIMIT_*` number.
-        resource: u32,
+        /// Which one.
+        resource: Resource,
         /// Soft limit.
         soft: u64,
         /// Hard limit.
@@ -461,9 +461,8 @@ impl Step {
             Self::ResourceLimit { resource, soft, hard } => {
                 write!(
                     f,
-                    "set resource limit {} to {soft} (hard {hard}; to raise that limit needs \
-                     CAP_SYS_RESOURCE)",
-                    limit_name(*resource)
+                    "set resource limit {resource:?} to {soft} (hard {hard}; to raise that limit \
+                     needs CAP_SYS_RESOURCE)"
                 )
             }
             Self::LimitBoundingSet { keep, .. } => write!(f, "limit the bounding set to {keep:#x}"),
@@ -575,28 +574,5 @@ impl fmt::Display for Node {
             Self::Symlink(_) => "the link",
             Self::Special { .. } => "the device",
         })
-    }
-}
-
-/// The name of a resource limit, by its `RLIMIT_*` number.
-fn limit_name(resource: u32) -> &'static str {
-    match resource {
-        libc::RLIMIT_CPU => "RLIMIT_CPU",
-        libc::RLIMIT_FSIZE => "RLIMIT_FSIZE",
-        libc::RLIMIT_DATA => "RLIMIT_DATA",
-        libc::RLIMIT_STACK => "RLIMIT_STACK",
-        libc::RLIMIT_CORE => "RLIMIT_CORE",
-        libc::RLIMIT_RSS => "RLIMIT_RSS",
-        libc::RLIMIT_NPROC => "RLIMIT_NPROC",
-        libc::RLIMIT_NOFILE => "RLIMIT_NOFILE",
-        libc::RLIMIT_MEMLOCK => "RLIMIT_MEMLOCK",
-        libc::RLIMIT_AS => "RLIMIT_AS",
-        libc::RLIMIT_LOCKS => "RLIMIT_LOCKS",
-        libc::RLIMIT_SIGPENDING => "RLIMIT_SIGPENDING",
-        libc::RLIMIT_MSGQUEUE => "RLIMIT_MSGQUEUE",
-        libc::RLIMIT_NICE => "RLIMIT_NICE",
-        libc::RLIMIT_RTPRIO => "RLIMIT_RTPRIO",
-        libc::RLIMIT_RTTIME => "RLIMIT_RTTIME",
-        _ => "of an unknown kind",
     }
 }
