@@ -129,7 +129,8 @@ impl Lab {
         .concat()
     }
 
-    /// Everything of a run that is left on the host.
+    /// Everything of a run that is left on the host: what carries its id, and
+    /// what systems keep elsewhere by names of their own.
     fn left(&self, run_id: &str) -> Vec<String> {
         let mut left = traces_of(run_id);
         let inside = self.folder.path().join("unladen/instances").join(run_id);

@@ -87,12 +87,12 @@ pub(super) fn folders() -> Vec<(String, PathBuf)> {
 /// The reason why the folder cannot be removed. Commands that fail are no
 /// error: what they should remove may be gone.
 pub(super) fn undo(folder: &Path) -> Result<(), std::io::Error> {
-    use super::launcher::peer::undo::{Undo, remove_folder};
+    use super::launcher::peer::undo::{Undo, remove_folder, remove_leaf};
     for undo in Undo::all(folder) {
         for command in &undo.commands {
             let _ = External::new(command, &undo.env).output();
         }
-        undo.leaves.iter().try_for_each(|leaf| remove_folder(leaf))?;
+        undo.leaves.iter().try_for_each(|leaf| remove_leaf(leaf, folder))?;
     }
     remove_folder(folder)
 }

@@ -242,7 +242,7 @@ impl Peers {
                 let _ = caller.run(command, ground, "unload");
             }
             for leaf in &template.recipe.leaves {
-                let _ = undo::remove_folder(leaf);
+                let _ = undo::remove_leaf(leaf, &template.recipe.folder);
             }
         }
         for folder in self.folders.iter().flatten() {
