@@ -42,6 +42,11 @@ const LOADING: Duration = Duration::from_secs(180);
 /// Time that commands may take to remove an instance.
 const REMOVING: Duration = Duration::from_secs(120);
 
+/// How often a command that removes something is tried, and with what pause: a
+/// daemon may still be making what is to be removed.
+pub(super) const TRIES: u32 = 5;
+pub(super) const PAUSE: Duration = Duration::from_millis(300);
+
 /// The name of the folder in the cache that holds a folder for each run with
 /// instances of somebody else's systems.
 const FOLDER: &str = "instances";
@@ -90,7 +95,12 @@ pub(super) fn undo(folder: &Path) -> Result<(), std::io::Error> {
     use super::launcher::peer::undo::{Undo, remove_folder, remove_leaf};
     for undo in Undo::all(folder) {
         for command in &undo.commands {
-            let _ = External::new(command, &undo.env).output();
+            for _ in 0..TRIES {
+                if External::new(command, &undo.env).output().is_ok() {
+                    break;
+                }
+                std::thread::sleep(PAUSE);
+            }
         }
         undo.leaves.iter().try_for_each(|leaf| remove_leaf(leaf, folder))?;
     }

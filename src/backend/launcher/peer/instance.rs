@@ -19,7 +19,7 @@ use super::call::{self, Caller};
 use super::trees::{self, Trees};
 use super::undo::{self, Undo};
 use crate::backend::Timeline;
-use crate::backend::peers::{census, cgroups_of};
+use crate::backend::peers::{PAUSE, TRIES, census, cgroups_of};
 use crate::container::cgroup::{Group, Limits};
 use crate::container::network::Marked;
 use crate::errors::chain;
@@ -325,7 +325,12 @@ impl Instance {
             let _ = client.kill_and_wait();
         }
         for command in &self.delete {
-            let _ = around.caller.run(command, ground, "delete");
+            for _ in 0..TRIES {
+                if around.caller.run(command, ground, "delete").is_ok() {
+                    break;
+                }
+                std::thread::sleep(PAUSE);
+            }
         }
         let _ = self.group.kill_all();
         for pid in self.census(around) {
