@@ -2,9 +2,9 @@
 //! for the target of this build, so that the command can carry them inside
 //! itself.
 
-use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{env, fs};
 
 fn main() {
     println!("cargo::rerun-if-changed=src/payload");
@@ -16,7 +16,43 @@ fn main() {
     compile("src/sys/spawn/guard/program.rs", "unladen-guard");
     if variable("CARGO_CFG_TARGET_ARCH") == "x86_64" {
         compile("src/payload/stub/program.rs", "unladen-stub");
+        compile_foreign("src/payload/program/main.rs", "unladen-payload-aarch64");
     }
+}
+
+/// Compiles a program for another architecture, where the toolchain has its
+/// `core`; else its file is empty, and what needs it says so.
+fn compile_foreign(source: &str, name: &str) {
+    const TARGET: &str = "aarch64-unknown-none";
+    let out = PathBuf::from(variable("OUT_DIR")).join(name);
+    let nothing =
+        || fs::write(&out, []).unwrap_or_else(|error| panic!("cannot write {out:?}: {error}"));
+    nothing();
+    let mut asked = Command::new(variable("RUSTC"));
+    let answer = asked.args(["--print", "target-libdir", "--target", TARGET]).output();
+    let folder = answer.map(|answer| String::from_utf8_lossy(&answer.stdout).trim().to_owned());
+    if !folder.is_ok_and(|folder| !folder.is_empty() && Path::new(&folder).is_dir()) {
+        return;
+    }
+    let mut rustc = program(source, name, TARGET);
+    // Its linker comes with the compiler and has a spelling of its own.
+    let words = ["--build-id=none", "-znoseparate-code", "-znorelro", "--gc-sections"];
+    rustc.args(words.map(|word| format!("-Clink-arg={word}"))).arg("-o").arg(&out);
+    if !rustc.status().is_ok_and(|status| status.success()) {
+        println!("cargo::warning=this build carries no payload for {TARGET}: {rustc:?} failed");
+        nothing();
+    }
+}
+
+/// The compiler with what all these programs have in common.
+fn program(source: &str, name: &str, target: &str) -> Command {
+    let mut rustc = Command::new(variable("RUSTC"));
+    rustc
+        .args([source, "--crate-name", &name.replace('-', "_")])
+        .args(["--crate-type=bin", "--edition=2024", "--target", target])
+        .args(["-Copt-level=s", "-Cpanic=abort", "-Crelocation-model=static", "-Cstrip=symbols"])
+        .args(["-Cforce-unwind-tables=no", "-Ccodegen-units=1"]);
+    rustc
 }
 
 /// Lets the linker decide at which address the commands run, instead of the
@@ -36,12 +72,8 @@ fn fix_addresses() {
 /// Compiles a program without any library to a file of this name.
 fn compile(source: &str, name: &str) {
     let out = PathBuf::from(variable("OUT_DIR")).join(name);
-    let mut rustc = Command::new(variable("RUSTC"));
+    let mut rustc = program(source, name, &variable("TARGET"));
     rustc
-        .args([source, "--crate-name", &name.replace('-', "_")])
-        .args(["--crate-type=bin", "--edition=2024", "--target", &variable("TARGET")])
-        .args(["-Copt-level=s", "-Cpanic=abort", "-Crelocation-model=static", "-Cstrip=symbols"])
-        .args(["-Cforce-unwind-tables=no", "-Ccodegen-units=1"])
         .args(["-Clink-arg=-nostartfiles", "-Clink-arg=-nostdlib", "-Clink-arg=-static"])
         // The compiled `core` refers to the unwinder, which an aborting
         // program never calls.

@@ -6,7 +6,7 @@
 # They measure in turns on this host, so that both see the same neighbours, and their runs are compared as two sets.
 #
 #   --spec SPEC          profile or spec file that both run (default: smoke)
-#   --runs N             runs of each, 1 to 50 (default: 3)
+#   --runs N             runs of each, 1 to 50 (default: 5)
 #   --out DIR            new folder for the runs, under base/ and new/ (default: results/regression)
 #   --threshold PERCENT  ignore regressions that may be no larger than this (default: 5)
 #   --help               this text
@@ -20,7 +20,7 @@ here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 source "$here/lib.sh"
 exec </dev/null
 
-spec=smoke runs=3 out=results/regression threshold=5 programs=()
+spec=smoke runs=5 out=results/regression threshold=5 programs=()
 while (($#)); do
 	case $1 in
 	--help | -h)

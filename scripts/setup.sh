@@ -7,6 +7,7 @@
 #
 #   --for run            start guests, and build the suite itself (default)
 #   --for build-kernel   what guest/kernel.sh needs to build the small guest kernel
+#   --for aarch64        start arm64 guests on another processor
 #   --for test           what the tests and checks of the project need
 #   --for all            all of these; --for may be given several times
 #   --check              install nothing: print what is missing, and exit with 3 if anything is
@@ -30,7 +31,7 @@ while (($#)); do
 	--check) check=yes ;;
 	--for)
 		need_value "$1" "$@"
-		one_of "$1" "$2" run build-kernel test all
+		one_of "$1" "$2" run build-kernel aarch64 test all
 		purposes+=("$2")
 		shift
 		;;
@@ -40,13 +41,19 @@ while (($#)); do
 done
 ((${#purposes[@]})) || purposes=(run)
 
+# The package, where this release has it.
+if_known() { # PACKAGE
+	! apt-cache show "$1" >/dev/null 2>&1 || printf '%s\n' "$1"
+}
+
 # A table of names for each family: easier to keep right than rules that translate them.
 packages_for() { # FAMILY PURPOSE
 	case $1/$2 in
 	# QEMU brings its firmware: SeaBIOS for q35, qboot for microvm. gcc links Rust programs.
-	debian/run | ubuntu/run) echo qemu-system-x86 util-linux gcc libc6-dev ;;
-	fedora/run) echo qemu-system-x86-core util-linux gcc glibc-devel ;;
-	arch/run) echo qemu-system-x86 util-linux gcc glibc ;;
+	# virtiofsd is part of QEMU's packages in older releases.
+	debian/run | ubuntu/run) echo qemu-system-x86 util-linux gcc libc6-dev "$(if_known virtiofsd)" ;;
+	fedora/run) echo qemu-system-x86-core virtiofsd util-linux gcc glibc-devel ;;
+	arch/run) echo qemu-system-x86 virtiofsd util-linux gcc glibc ;;
 	# zstd: some distributions pack with it the kernel that `kernel.sh --distro` unpacks.
 	debian/build-kernel | ubuntu/build-kernel) # Ubuntu packs its source with bzip2.
 		echo linux-source gcc libc6-dev binutils make flex bison bc libelf-dev perl tar xz-utils bzip2 lz4 zstd mawk diffutils util-linux
@@ -57,6 +64,9 @@ packages_for() { # FAMILY PURPOSE
 	arch/build-kernel)
 		echo gcc glibc binutils make flex bison bc libelf perl tar xz lz4 zstd gawk diffutils util-linux curl
 		;;
+	debian/aarch64 | ubuntu/aarch64) echo qemu-system-arm ;;
+	fedora/aarch64) echo qemu-system-aarch64-core ;;
+	arch/aarch64) echo qemu-system-aarch64 ;;
 	# The browser opens the report page. Ubuntu has it as a snap only, which a script should not force on a host.
 	# busybox and setpriv (of util-linux) go into the guest that tests boot.
 	# The engines are what tests run `unladen-oci` under; dockerd wants runc to be there as well.
@@ -69,7 +79,7 @@ packages_for() { # FAMILY PURPOSE
 
 family=$(distro_family)
 for i in "${!purposes[@]}"; do
-	[[ ${purposes[i]} != all ]] || purposes=(run build-kernel test)
+	[[ ${purposes[i]} != all ]] || purposes=(run build-kernel aarch64 test)
 done
 
 if [[ $family == other ]]; then

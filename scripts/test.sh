@@ -39,7 +39,9 @@ step() {
 have cargo || host_lacks "no Rust toolchain: install one from https://rustup.rs, then run this again"
 if [[ $setup == yes ]]; then
 	step "packages"
-	"$here/setup.sh" --for run --for test
+	"$here/setup.sh" --for run --for aarch64 --for test
+	# With it the command carries a payload for arm64 guests; without it their tests are skipped.
+	! have rustup || rustup target add aarch64-unknown-none || say "no target aarch64-unknown-none"
 	step "other runtimes to compare with"
 	"$here/peers/setup.sh"
 	if ! "$here/guest/kernel.sh" --path; then
@@ -47,6 +49,9 @@ if [[ $setup == yes ]]; then
 		"$here/setup.sh" --for build-kernel
 		"$here/guest/kernel.sh"
 	fi
+	step "the distribution's kernels"
+	"$here/guest/kernel.sh" --distro
+	"$here/guest/kernel.sh" --distro --arch aarch64 || say "no arm64 kernel: tests of such guests are skipped"
 fi
 
 step "scripts"

@@ -23,6 +23,9 @@ pub enum Unit {
     /// A plain count, such as a number of instances.
     #[serde(rename = "count")]
     Count,
+    /// Busy processors: 1 is one of them all the time.
+    #[serde(rename = "processors")]
+    Processors,
 }
 
 impl Unit {
@@ -33,17 +36,19 @@ impl Unit {
             Self::Nanoseconds => "ns",
             Self::Bytes => "bytes",
             Self::Count => "count",
+            Self::Processors => "processors",
         }
     }
 
     /// Formats a value of this unit for a person, with three significant
-    /// digits: `1.23 ms`, `15.6 MiB`, `64`.
+    /// digits: `1.23 ms`, `15.6 MiB`, `64`, `0.21 %`.
     #[must_use]
     pub fn human(self, value: f64) -> String {
         match self {
             Self::Nanoseconds => scaled(value, 1000.0, &["ns", "µs", "ms", "s"]),
             Self::Bytes => scaled(value, 1024.0, &["B", "KiB", "MiB", "GiB", "TiB"]),
             Self::Count => three_digits(value),
+            Self::Processors => format!("{} %", three_digits(100.0 * value)),
         }
     }
 }
@@ -128,6 +133,7 @@ mod tests {
         assert_eq!(Unit::Nanoseconds.human(75_000_000_000.0), "75 s");
         assert_eq!(Unit::Bytes.human(15.6 * 1024.0 * 1024.0), "15.6 MiB");
         assert_eq!(Unit::Count.human(64.0), "64");
+        assert_eq!(Unit::Processors.human(0.0021), "0.21 %");
         assert_eq!(Unit::Nanoseconds.human(-1_500.0), "-1.50 µs");
     }
 

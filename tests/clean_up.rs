@@ -12,7 +12,7 @@ mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use common::{
@@ -188,4 +188,39 @@ fn clean_leaves_a_live_run_alone() {
     assert!(stderr(&output).contains(&id), "it says what it leaves alone: {}", stderr(&output));
     assert_eq!(running.child.wait().expect("ended").code(), Some(0), "the run was disturbed");
     assert_gone(&id);
+}
+
+/// Others kill every QEMU and delete every container of the host. Here only a
+/// run's id makes something ours.
+#[test]
+fn clean_touches_nothing_of_others() {
+    if !is_root() {
+        return skip("a control group of somebody else needs root here");
+    }
+    let pids = Path::new("/sys/fs/cgroup/pids");
+    let root = if pids.is_dir() { pids } else { Path::new("/sys/fs/cgroup") };
+    // Named almost as ours are.
+    let group = root.join(format!("unladen-web-{}", std::process::id()));
+    fs::create_dir(&group).expect("a cgroup");
+    let mut machine = Command::new("qemu-system-x86_64");
+    machine.args(["-M", "none", "-S", "-nodefaults", "-display", "none"]);
+    let mut container = Command::new("sleep");
+    container.arg("600").env("UNLADEN_RUN", "not-a-run");
+    let mut others: Vec<Child> = [machine, container]
+        .iter_mut()
+        .map(|command| command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("started"))
+        .collect();
+    fs::write(group.join("cgroup.procs"), others[1].id().to_string()).expect("moved");
+
+    let output = run(unladen().arg("clean"));
+    let ended: Vec<_> = others.iter_mut().map(|other| other.try_wait().expect("asked")).collect();
+    let kept = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    for mut other in others {
+        other.kill().expect("killed");
+        other.wait().expect("reaped");
+    }
+    fs::remove_dir(&group).expect("removed");
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(ended, [None, None], "both live on: {}", stderr(&output));
+    assert_eq!(kept.lines().count(), 1, "the group keeps its process: {kept:?}");
 }

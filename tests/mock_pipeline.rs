@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use common::{manifest, run, samples, stderr, unladen, values};
+use common::{manifest, run, samples, stderr, stdout, unladen, values};
 
 const SPEC: &str = r#"
 title = "mock"
@@ -51,6 +51,9 @@ fn exact_ticks_give_exact_samples_and_summary() {
     let dir = tempfile::tempdir().expect("folder");
     let output = run_mock(dir.path(), &["--seed", "7"]);
     assert_eq!(output.status.code(), Some(1), "a third of one cell fails: {}", stderr(&output));
+    let told = stdout(&output);
+    let remark = told.lines().find(|line| line.starts_with("remark: ")).expect("it drifts");
+    assert!(remark.contains("startup.ready: drifts by +10 % over the run"), "{told}");
     let run = dir.path().join("run");
     let rows = samples(&run);
 
@@ -168,4 +171,29 @@ fn the_same_seed_gives_the_same_order_and_resume_repeats_nothing() {
     let unique: BTreeSet<_> =
         rows.iter().map(|row| (key(row), row["step"].clone(), row["metric"].clone())).collect();
     assert_eq!(unique.len(), rows.len(), "nothing was repeated");
+}
+
+/// A start whose files another process has mapped is not called cold: a trial
+/// is not measured, and a ladder ends there, each with the reason.
+#[test]
+fn what_cannot_be_cold_is_said_in_trials_and_on_ladders() {
+    let dir = tempfile::tempdir().expect("folder");
+    let spec = dir.path().join("spec.toml");
+    let text = "[rounds]\nstartup = 2\ndensity = 1\n[[cells]]\nbackend = \"mock\"\n\
+                params = { in_use = 1, init = 1, ready = 2, exited = 3, gone = 4 }\n\
+                startup = [\"exit\"]\ndensity = [\"pause\"]\ndensity_cap = 2\n";
+    fs::write(&spec, text).expect("written");
+    let out = dir.path().join("run");
+    let output = run(unladen().arg("run").arg(&spec).arg("--no-report").arg("--out").arg(&out));
+    let rows = samples(&out);
+    let starts: Vec<_> = rows.iter().filter(|row| row["experiment"] == "startup").collect();
+    assert_eq!(starts.len(), 2, "{}", stderr(&output));
+    for row in starts {
+        assert_eq!((row["outcome"].as_str(), row["value"].as_str()), ("skipped", ""));
+        assert!(row["detail"].contains("not cold"), "{}", row["detail"]);
+    }
+    let ladder: Vec<_> = rows.iter().filter(|row| row["experiment"] == "density").collect();
+    let [end] = ladder[..] else { panic!("nothing was alive to be read: {ladder:?}") };
+    assert_eq!((end["metric"].as_str(), end["value"].as_str()), ("density.instances", "0"));
+    assert!(end["detail"].contains("not cold"), "{}", end["detail"]);
 }

@@ -111,6 +111,11 @@ fn the_stub_proves_its_work_on_every_machine_and_accelerator() {
             assert_eq!(values.len(), 5, "{params} {mark}: {details:?}");
         }
     }
+    for params in &wanted {
+        let all = |mark: &str| values(&rows, "vm", params, &format!("startup.{mark}"));
+        let (first, second) = (all("kernel"), all("init"));
+        assert!(first.iter().zip(&second).all(|(kernel, init)| kernel <= init), "{params}");
+    }
     let ready = |params| median(values(&rows, "vm", params, "startup.ready"));
     let ratio = ready(wanted[1]) / ready(wanted[0]);
     println!("stub on q35 over microvm: {ratio:.2}");
@@ -135,6 +140,51 @@ fn a_process_with_threads_is_not_copied() {
     let place = fork::Place { into_cgroup: None, join: &[], fds: &[] };
     let refused = fork::copy(&place, || (), || 0);
     assert_eq!(refused.map(|(pid, _)| pid), Err(nix::errno::Errno::EDEADLK));
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_guest_that_never_ends_is_ended_at_its_deadline() {
+    use std::num::NonZeroUsize;
+    use std::time::Duration;
+    use unladen::backend::Launcher;
+    use unladen::backend::launcher::order::{Answer, Order, Recipe, Until};
+    use unladen::payload::stub::{EXECUTABLE, parts};
+
+    if !kvm_opens() {
+        return;
+    }
+    let mut image = EXECUTABLE.expect("x86-64").to_vec();
+    let found = parts(&image).expect("the stub");
+    let (at, bytes) = found
+        .segments
+        .iter()
+        .find(|(at, bytes)| (*at..*at + bytes.len() as u64).contains(&found.entry))
+        .expect("a segment with the entry");
+    let inside = usize::try_from(found.entry - at).expect("small");
+    let offset =
+        image.windows(bytes.len()).position(|window| window == bytes).expect("in the file");
+    // jmp to itself: no exit that KVM would tell of.
+    image[offset + inside..][..2].copy_from_slice(&[0xeb, 0xfe]);
+
+    let id = format!("20260102-030405-{:06x}", std::process::id() & 0xff_ffff);
+    let path = Path::new(env!("CARGO_BIN_EXE_unladen"));
+    let mut launcher = Launcher::start(path, &id, None).expect("a launcher");
+    let memory = NonZeroUsize::new(16 * 1024 * 1024).expect("not zero");
+    let order = Order::Prepare { template: 1, recipe: Recipe::Bare { image, memory } };
+    let (answer, _) = launcher.order(&order, Duration::from_secs(10)).expect("an answer");
+    assert!(matches!(answer, Answer::Prepared { .. }), "{answer:?}");
+    for (instance, until) in [("one", Until::Ready), ("two", Until::Gone)] {
+        let instance = instance.to_owned();
+        let order = Order::Launch { template: 1, instance, until, deadline_ms: 300 };
+        let (answer, _) = launcher.order(&order, Duration::from_secs(10)).expect("an answer");
+        let Answer::Failed(failure) = answer else { panic!("it ended: {answer:?}") };
+        assert!(failure.reason.contains("not within 0.3 s"), "{}", failure.reason);
+        // It was made and is running; what is due is its first exit.
+        assert_eq!(failure.due.as_str(), "kernel", "{}", failure.reason);
+    }
+    drop(launcher);
+    assert!(common::traces_of(&id).is_empty(), "{:?}", common::traces_of(&id));
 }
 
 #[cfg(target_arch = "x86_64")]

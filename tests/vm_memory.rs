@@ -88,6 +88,10 @@ fn memory_splits_into_parts_and_freed_memory_comes_back_with_reporting() {
     );
     assert!(without <= with * 1.02, "small pages waste nothing");
 
+    let idle = value(&rows, "vm", plain, "pause", "idle.cpu");
+    println!("idle: {:.2} % of a processor", 100.0 * idle);
+    assert!((0.0..1.0).contains(&idle), "a machine that waits is not busy: {idle}");
+
     let returned = |backend: &str, params: &str| {
         let touched = value(&rows, backend, params, "churn=128", "memory.touched.rss");
         let after = value(&rows, backend, params, "churn=128", "memory.rss");

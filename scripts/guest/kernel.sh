@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 #help
-# kernel.sh [--distro] [--bzimage] [--path] [--jobs N]
+# kernel.sh [--distro [--arch aarch64]] [--bzimage] [--path] [--jobs N]
 #
 # Makes sure the small guest kernel is in the cache and prints the path of its vmlinux: one line on standard output.
 #
 #   --bzimage  print the path of the compressed kernel beside it, made from the same build, instead
 #   --distro   the distribution's own kernel for virtual machines instead, as it comes, to compare with
+#   --arch     with --distro: aarch64 for the kernel of an arm64 guest, an Image (Debian only); default x86_64
 #   --path     build and download nothing: print the path if the kernel is cached, else exit with 3
 #   --jobs N   parallel compilations (default: the number of processors)
 #   --help     this text
@@ -16,7 +17,8 @@
 # it proves an undamaged download, not more. What the kernel contains is written in kernel.config.
 #
 # Everything lands in $XDG_CACHE_HOME/unladen/guest (default ~/.cache): kernel-<hash> with vmlinux (uncompressed, PVH),
-# bzImage, config, System.map and info; distro-<hash> with vmlinux, bzImage, config, modules and info. Once there, it
+# bzImage, config, System.map and info; distro-<hash> with vmlinux, bzImage, config, modules and info; foreign-<hash>
+# with Image, config and info. Once there, it
 # is used without any network, until kernel.config or the recipe changes. Delete the folder to build it anew from
 # a newer source. Root is not needed. A build takes 5 to 6 minutes on two idle processors, and 3 GB of the disk while it
 # runs.
@@ -34,7 +36,7 @@ readonly upstream_base=${UNLADEN_KERNEL_MIRROR:-https://cdn.kernel.org/pub/linux
 readonly fragment=$here/kernel.config
 readonly setup="$here/../setup.sh --for build-kernel"
 
-distro=no path_only=no jobs='' file=vmlinux
+distro=no path_only=no jobs='' file=vmlinux arch=x86_64
 while (($#)); do
 	case $1 in
 	--help | -h)
@@ -43,6 +45,12 @@ while (($#)); do
 		;;
 	--distro) distro=yes ;;
 	--bzimage) file=bzImage ;;
+	--arch)
+		need_value "$1" "$@"
+		one_of "$1" "$2" x86_64 aarch64
+		arch=$2
+		shift
+		;;
 	--path) path_only=yes ;;
 	--jobs)
 		need_value "$1" "$@"
@@ -55,6 +63,11 @@ while (($#)); do
 	shift
 done
 [[ -n $jobs ]] || jobs=$(nproc)
+if [[ $arch == aarch64 ]]; then
+	[[ $distro == yes ]] || wrong_use "--arch: the small kernel is for x86_64; say --distro too"
+	[[ $file == vmlinux ]] || wrong_use "--arch: an arm64 kernel is no bzImage"
+	file=Image
+fi
 
 cache=$(cache_root)/guest
 family=$(distro_family)
@@ -65,7 +78,9 @@ short_hash() {
 
 # A pointer file says which folder answers to a request, so that a cached kernel is found without asking the package
 # manager which source is current.
-if [[ $distro == yes ]]; then
+if [[ $arch == aarch64 ]]; then
+	pointer=$cache/foreign.$(printf '%s\n' "$recipe" "$family" "$arch" | short_hash).pointer
+elif [[ $distro == yes ]]; then
 	# Where the running kernel is what we take, another running kernel is another request.
 	[[ $family == debian || $family == ubuntu ]] && release='' || release=$(uname -r)
 	pointer=$cache/distro.$(printf '%s\n' "$recipe" "$family" "$release" | short_hash).pointer
@@ -80,17 +95,19 @@ print_if_cached() {
 	local folder
 	[[ -r $pointer ]] || return 1
 	folder=$(<"$pointer")
-	[[ $folder =~ ^(kernel|distro)-[0-9a-f]{16}$ && -s $cache/$folder/vmlinux && -s $cache/$folder/$file ]] || return 1
+	[[ $folder =~ ^(kernel|distro|foreign)-[0-9a-f]{16}$ && -s $cache/$folder/$file ]] || return 1
+	[[ -s $cache/$folder/vmlinux || $arch == aarch64 ]] || return 1
 	printf '%s\n' "$cache/$folder/$file"
 }
 
 if print_if_cached; then
 	exit 0
 fi
-again="$0$([[ $distro == no ]] || echo ' --distro')"
+again="$0$([[ $distro == no ]] || echo ' --distro')$([[ $arch == x86_64 ]] || echo " --arch $arch")"
 [[ $path_only == no ]] || host_lacks "the kernel is not in the cache; get it with: $again"
 
-[[ $(uname -m) == x86_64 ]] || host_lacks "guests are x86_64, this host is $(uname -m), and cross-compiling is not supported"
+[[ $(uname -m) == x86_64 || $arch == aarch64 ]] ||
+	host_lacks "guests are x86_64, this host is $(uname -m), and cross-compiling is not supported"
 mkdir -p -- "$cache" || host_lacks "cannot create the cache folder '$cache'"
 [[ -w $cache ]] || host_lacks "cannot write in the cache folder '$cache'"
 have flock || host_lacks "no flock on this host; install util-linux"
@@ -180,7 +197,7 @@ publish() {
 	local folder
 	folder=$1-$({
 		printf '%s\n' "$recipe" "$2"
-		[[ $1 == distro ]] || cat -- "$fragment"
+		[[ $1 != kernel ]] || cat -- "$fragment"
 	} | short_hash)
 	# A folder of that name without its vmlinux is damaged: publishing is the last step.
 	rm -rf -- "${cache:?}/$folder"
@@ -382,6 +399,58 @@ get_distro_packages() { # META-PACKAGE
 	keep_distro "$image $version" "$release" "$root/boot/vmlinuz-$release" "$root/boot/config-$release" "$modules"
 }
 
+# The package manager with lists of its own, for another architecture than the host's: nothing of the host changes.
+foreign_apt() { # PROGRAM ARGUMENT...
+	APT_CONFIG=$work/apt/conf "$@"
+}
+
+get_foreign_package() { # META-PACKAGE
+	local image version release root=$work/image
+	need_programs apt-get apt-cache dpkg-deb
+	need_space 300
+	mkdir -p -- "$work/apt/lists/partial" "$work/apt/cache/archives/partial" "$work/deb"
+	: >"$work/apt/status"
+	cat >"$work/apt/conf" <<-EOT
+		APT::Architecture "arm64";
+		APT::Architectures { "arm64"; };
+		APT::Sandbox::User "$(id -un)";
+		Dir::State "$work/apt";
+		Dir::State::lists "$work/apt/lists";
+		Dir::State::status "$work/apt/status";
+		Dir::Cache "$work/apt/cache";
+	EOT
+	logged "reading the package lists for arm64" foreign_apt apt-get -q update || host_lacks "cannot read the package lists for arm64"
+	image=$(foreign_apt apt-cache depends "$1" 2>/dev/null | sed -n 's/^ *Depends: //p' | grep -E -m 1 '^linux-image-[0-9]') ||
+		host_lacks "the package lists for arm64 know no $1"
+	version=$(foreign_apt apt-cache policy "$image" | sed -n 's/^ *Candidate: //p')
+	release=${image#linux-image-}
+	logged "downloading the package $image" foreign_apt env -C "$work/deb" apt-get download "$image=$version" ||
+		host_lacks "cannot download the package $image"
+	logged "unpacking the package $image" dpkg-deb -x "$work"/deb/*.deb "$root" || host_lacks "cannot unpack the package $image"
+	keep_foreign "$image $version" "$release" "$root/boot/vmlinuz-$release" "$root/boot/config-$release"
+}
+
+# keep_foreign IDENTITY RELEASE IMAGE CONFIG
+keep_foreign() {
+	local out=$work/out
+	mkdir -- "$out"
+	if [[ $(head -c 2 -- "$3" | od -An -tx1) == ' 1f 8b' ]]; then
+		gzip -dc -- "$3" >"$out/Image" || host_lacks "gzip cannot unpack '$3'"
+	else
+		cp -- "$3" "$out/Image" || host_lacks "cannot read '$3'"
+	fi
+	# "ARM\x64" at offset 56 (Documentation/arm64/booting.rst).
+	[[ $(od -An -tx1 -j 56 -N 4 -- "$out/Image") == ' 41 52 4d 64' ]] || host_lacks "'$3' is no arm64 Image"
+	[[ ! -r $4 ]] || cp -- "$4" "$out/config"
+	{
+		printf 'version=%s\n' "$2"
+		printf 'source=%s\n' "$1"
+		printf 'recipe=%s\n' "$recipe"
+		printf 'image_sha256=%s\n' "$(sha256sum <"$out/Image" | cut -d ' ' -f 1)"
+	} >"$out/info"
+	publish foreign "$1"
+}
+
 get_running_kernel() {
 	local release image
 	release=$(uname -r)
@@ -396,7 +465,10 @@ get_running_kernel() {
 }
 
 unset ARCH CROSS_COMPILE O KBUILD_OUTPUT KCONFIG_CONFIG MAKEFLAGS MFLAGS LOCALVERSION CFLAGS LDFLAGS KCFLAGS
-if [[ $distro == no ]]; then
+if [[ $arch == aarch64 ]]; then
+	[[ $family == debian ]] || host_lacks "the kernel for arm64 is fetched from Debian's packages only"
+	get_foreign_package linux-image-cloud-arm64
+elif [[ $distro == no ]]; then
 	build
 else
 	case $family in

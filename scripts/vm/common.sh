@@ -19,8 +19,11 @@ Starts a guest on QEMU's machine type ${script%.sh}; with --print only says how.
 
   --kernel FILE      uncompressed kernel (vmlinux) with a PVH entry, or a bzImage
   --initrd FILE      initial file system, whose /init is the first program; may be left out where the guest needs none
-  --rootfs KIND      virtio-blk or 9p: a root file system beside or instead of --initrd, read-only
+  --rootfs KIND      virtio-blk, 9p or virtiofs: a root file system beside or instead of --initrd, read-only
   --root PATH        the image of a virtio-blk, or the folder of a 9p, with /init in it
+  --files-fd N       connected stream socket to the server of a virtiofs, see virtiofsd.sh
+  --files-socket FILE
+                     the same as the socket's file
   --firmware NAME    qboot, seabios or ovmf (default: $(own_firmware))
   --devices LIST     more devices, separated by commas: net (user-mode network), rng
   --untuned          nothing of our advice: QEMU's default machine, devices and firmware, and a bare command line
@@ -44,6 +47,11 @@ Starts a guest on QEMU's machine type ${script%.sh}; with --print only says how.
                      on: what the guest writes goes to the file; off (default): it stays private to this guest
   --generation-id    a device that tells the guest when it is a copy (vmgenid; q35 and pc only)
   --verbose-kernel   the kernel says on its console all it has to say
+  --kernel-messages  it says there what it says by itself, without a word more
+  --trace-fd N       pipe open for writing only that receives QEMU's log of the instructions that it translates for the
+                     first time (tcg only) ...
+  --trace-at LIST    ... at these addresses of the guest, like 0xfffffff0, separated by commas; the kernel is told not to
+                     choose its own addresses
   --print            print the argument vector, one element a line, and exit
   --help             this text
 
@@ -52,11 +60,15 @@ The variable UNLADEN_QEMU names another QEMU binary, UNLADEN_OVMF another OVMF i
 EOT
 }
 
+# The variable that names another binary, the binary, and what it is installed for.
+qemu_variable=UNLADEN_QEMU qemu_name=qemu-system-x86_64 qemu_purpose=run
+
 find_qemu() {
-	local name=${UNLADEN_QEMU:-qemu-system-x86_64} path
+	local given=${!qemu_variable:-} path
+	local name=${given:-$qemu_name}
 	path=$(command -v -- "$name") || {
-		[[ -z ${UNLADEN_QEMU:-} ]] || host_lacks "UNLADEN_QEMU: no program '$name'"
-		host_lacks "no $name on this host; install QEMU for x86: $(dirname -- "${BASH_SOURCE[0]}")/../setup.sh --for run"
+		[[ -z $given ]] || host_lacks "$qemu_variable: no program '$name'"
+		host_lacks "no $name on this host; install it: $(dirname -- "${BASH_SOURCE[0]}")/../setup.sh --for $qemu_purpose"
 	}
 	# `command -v` also answers with the name of a function or of a built-in.
 	[[ $path == */* && -x $path ]] || host_lacks "'$name' is not a program file"
@@ -73,6 +85,7 @@ parse_options() {
 	console_fd='' channel_fd='' qmp_fd='' verbose=no print=no
 	rootfs=initramfs root='' firmware=$(own_firmware) devices='' untuned=no
 	incoming=no memory_file='' memory_share=off generation_id=no
+	files_fd='' files_socket='' messages=no trace_fd='' trace_at=''
 	while (($#)); do
 		case $1 in
 		--help | -h)
@@ -81,6 +94,11 @@ parse_options() {
 			;;
 		--verbose-kernel)
 			verbose=yes
+			shift
+			continue
+			;;
+		--kernel-messages)
+			messages=yes
 			shift
 			continue
 			;;
@@ -105,7 +123,7 @@ parse_options() {
 			continue
 			;;
 		--kernel | --initrd | --memory | --cpus | --accel | --name | --append | --for | --tsc-khz | --balloon | --console-fd | --channel-fd | --qmp-fd | \
-			--rootfs | --root | --firmware | --devices | --memory-file | --memory-share)
+			--rootfs | --root | --files-fd | --files-socket | --trace-fd | --trace-at | --firmware | --devices | --memory-file | --memory-share)
 			need_value "$1" "$@"
 			;;
 		*) unknown_flag "$1" ;;
@@ -115,8 +133,16 @@ parse_options() {
 		--initrd) initrd=$2 ;;
 		--root) root=$2 ;;
 		--rootfs)
-			one_of "$1" "$2" virtio-blk 9p
+			one_of "$1" "$2" virtio-blk 9p virtiofs
 			rootfs=$2
+			;;
+		--files-socket)
+			files_socket=$2
+			[[ $files_socket == /* ]] || files_socket=$PWD/$files_socket
+			;;
+		--trace-at)
+			[[ $2 =~ ^0x[0-9a-f]{1,16}(,0x[0-9a-f]{1,16})*$ ]] || wrong_use "$1: must be addresses like 0xfffffff0, not '$2'"
+			trace_at=$2
 			;;
 		--firmware)
 			one_of "$1" "$2" qboot seabios ovmf
@@ -167,9 +193,11 @@ parse_options() {
 			one_of "$1" "$2" on off
 			memory_share=$2
 			;;
-		--console-fd | --channel-fd | --qmp-fd)
+		--console-fd | --channel-fd | --qmp-fd | --files-fd | --trace-fd)
 			file_descriptor "$1" "$2"
 			case $1 in
+			--files-fd) files_fd=$2 ;;
+			--trace-fd) trace_fd=$2 ;;
 			--console-fd) console_fd=$2 ;;
 			--channel-fd) channel_fd=$2 ;;
 			--qmp-fd) qmp_fd=$2 ;;
@@ -184,7 +212,13 @@ parse_options() {
 	case $rootfs in
 	virtio-blk) readable_file --root "$root" ;;
 	9p) [[ -d $root ]] || host_lacks "--root: no folder at '$root'" ;;
+	virtiofs)
+		[[ -n $files_fd$files_socket ]] || wrong_use "--rootfs virtiofs needs --files-fd or --files-socket"
+		[[ $memory_share == on || -z $memory_file ]] || wrong_use "--rootfs virtiofs needs memory that is shared with its server"
+		;;
 	esac
+	[[ -z $trace_fd$trace_at || (-n $trace_fd && -n $trace_at) ]] || wrong_use "--trace-fd and --trace-at belong together"
+	[[ -z $trace_fd || $accel == tcg ]] || wrong_use "--trace-fd: only tcg translates"
 	# Whoever executes a printed vector may stand in another folder.
 	[[ $kernel == /* ]] || kernel=$PWD/$kernel
 	[[ -z $initrd || $initrd == /* ]] || initrd=$PWD/$initrd
@@ -257,7 +291,7 @@ find_firmware() {
 kernel_words() {
 	if [[ $untuned == yes ]]; then
 		# All that is needed to see the kernel, and that a panic ends.
-		printf '%s' "console=ttyS0 panic=-1${append:+ $append}"
+		printf '%s' "console=ttyS0 panic=-1${trace_at:+ nokaslr}${append:+ $append}"
 		return
 	fi
 	# With reboot=t a reboot is a triple fault, which -no-reboot turns into an end within milliseconds; through the
@@ -267,11 +301,14 @@ kernel_words() {
 	local words=(console=ttyS0 reboot=t panic=-1 no_timer_check noreplace-smp cryptomgr.notests)
 	if [[ $verbose == yes ]]; then
 		words+=(ignore_loglevel earlyprintk=ttyS0)
+	elif [[ $messages == yes ]]; then
+		words+=(loglevel=7 earlyprintk=ttyS0)
 	else
 		# These three are obeyed one after the other. The early console, coming to life at level 6, prints the
 		# kernel's banner, which is the mark `kernel`; from `quiet` on only errors come out.
 		words+=(loglevel=6 earlyprintk=ttyS0 quiet)
 	fi
+	[[ -z $trace_at ]] || words+=(nokaslr)
 	if [[ -n $tsc_khz ]]; then
 		words+=("tsc_early_khz=$tsc_khz" tsc=reliable)
 	fi
@@ -285,6 +322,7 @@ kernel_words() {
 		case $rootfs in
 		virtio-blk) words+=(root=/dev/vda rootfstype=ext4) ;;
 		9p) words+=(root=unladen rootfstype=9p "rootflags=trans=virtio,version=9p2000.L") ;;
+		virtiofs) words+=(root=unladen rootfstype=virtiofs) ;;
 		esac
 		words+=(ro init=/init)
 	fi
@@ -312,6 +350,10 @@ machine_part() {
 	if [[ -n $memory_file ]]; then
 		vector+=(-object "memory-backend-file,id=ram,size=$memory,mem-path=${memory_file//,/,,},share=$memory_share")
 		machine+=,memory-backend=ram
+	elif [[ $rootfs == virtiofs ]]; then
+		# The server reads and writes the guest's memory itself.
+		vector+=(-object "memory-backend-memfd,id=ram,size=$memory,share=on")
+		machine+=,memory-backend=ram
 	fi
 	vector+=(-M "$machine" -accel "$accel_options")
 	# Without this KVM warns about features of QEMU's default model which the host lacks.
@@ -320,6 +362,14 @@ machine_part() {
 	vector+=(-kernel "$kernel")
 	[[ -z $initrd ]] || vector+=(-initrd "$initrd")
 	vector+=(-append "$(kernel_words)")
+}
+
+files_socket() {
+	if [[ -n $files_fd ]]; then
+		printf 'fd=%s' "$files_fd"
+	else
+		printf 'path=%s' "${files_socket//,/,,}"
+	fi
 }
 
 # The root file system and the devices on the virtio bus.
@@ -335,6 +385,11 @@ virtio_part() {
 		vector+=(-device "virtio-9p-$bus,fsdev=root,mount_tag=unladen")
 		;;
 	esac
+	if [[ $rootfs == virtiofs ]]; then
+		vector+=(-chardev "socket,id=files,$(files_socket)" -device "vhost-user-fs-$bus,chardev=files,tag=unladen")
+		# In memory, QEMU's virtio devices speak the protocol of before version 1.0, which no server does.
+		[[ $bus == pci ]] || vector+=(-global virtio-mmio.force-legacy=false)
+	fi
 	if [[ ,$devices, == *,net,* ]]; then
 		vector+=(-netdev "user,id=net" -device "virtio-net-$bus,netdev=net")
 		# Nothing here starts from the network, and the image for that is read at every start.
@@ -343,6 +398,13 @@ virtio_part() {
 	if [[ ,$devices, == *,rng,* ]]; then
 		vector+=(-device "virtio-rng-$bus")
 	fi
+}
+
+# What a machine has of its own for the chardev `channel` and for its end.
+own_devices() {
+	# The second line of a PC, at its usual place: every kernel finds it without a driver of its own.
+	vector+=(-device "isa-serial,index=1,iobase=0x2f8,irq=3,chardev=channel")
+	vector+=(-device "isa-debug-exit,iobase=$debug_exit_port,iosize=0x2")
 }
 
 argument_vector() {
@@ -365,9 +427,8 @@ argument_vector() {
 		channel=null,id=channel
 	fi
 	vector+=(-chardev "$console" -serial chardev:console)
-	# The second line of a PC, at its usual place: every kernel finds it without a driver of its own.
-	vector+=(-chardev "$channel" -device "isa-serial,index=1,iobase=0x2f8,irq=3,chardev=channel")
-	vector+=(-device "isa-debug-exit,iobase=$debug_exit_port,iosize=0x2")
+	vector+=(-chardev "$channel")
+	own_devices
 	if [[ $balloon != off ]]; then
 		# A machine without PCI has its virtio devices in memory.
 		local bus=pci reporting=off
@@ -377,6 +438,10 @@ argument_vector() {
 	fi
 	if [[ -n $qmp_fd ]]; then
 		vector+=(-chardev "socket,id=qmp,fd=$qmp_fd" -mon "chardev=qmp,mode=control")
+	fi
+	if [[ -n $trace_fd ]]; then
+		# `+1` is the length of each range.
+		vector+=(-d in_asm -dfilter "${trace_at//,/+1,}+1" -D "/dev/fd/$trace_fd")
 	fi
 	[[ $generation_id == no ]] || vector+=(-device "vmgenid,guid=auto")
 	[[ $incoming == no ]] || vector+=(-incoming defer)

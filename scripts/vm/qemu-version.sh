@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 #help
-# qemu-version.sh
+# qemu-version.sh [--arch NAME]
 #
-# Prints two lines: "QEMU emulator version ..." and the path of the binary. Exits with 3 when there is no QEMU for x86.
-# The variable UNLADEN_QEMU names another binary than qemu-system-x86_64.
+# Prints two lines: "QEMU emulator version ..." and the path of the binary. Exits with 3 when there is no such QEMU. The
+# variable UNLADEN_QEMU names another binary than qemu-system-x86_64, UNLADEN_QEMU_AARCH64 another than
+# qemu-system-aarch64.
 #
+#   --arch NAME  x86_64 (default) or aarch64
 #   --help     this text
 #end
 set -euo pipefail
@@ -17,6 +19,14 @@ while (($#)); do
 	--help | -h)
 		print_help
 		exit 0
+		;;
+	--arch)
+		need_value "$1" "$@"
+		one_of "$1" "$2" x86_64 aarch64
+		if [[ $2 == aarch64 ]]; then
+			qemu_variable=UNLADEN_QEMU_AARCH64 qemu_name=qemu-system-aarch64 qemu_purpose=aarch64
+		fi
+		shift 2
 		;;
 	*) unknown_flag "$1" ;;
 	esac

@@ -36,6 +36,12 @@ pub enum AssetsError {
     /// There is no stub guest for this architecture.
     #[error("the stub guest is for x86-64 only")]
     NoStub,
+    /// There is no payload for arm64.
+    #[error(
+        "this command carries no payload for arm64: `rustup target add aarch64-unknown-none`, then \
+         build it again"
+    )]
+    NoForeignPayload,
     /// A script could not be started.
     #[error("cannot run `{script}` (the scripts need bash)")]
     Run {
@@ -90,6 +96,9 @@ impl Assets {
             write_file(&fresh.path().join(payload::LOADER_NAME), payload::LOADER, 0o755)?;
             fs::set_permissions(fresh.path(), fs::Permissions::from_mode(0o755))
                 .map_err(failed("set the mode of", fresh.path()))?;
+            if let Some(foreign) = payload::EXECUTABLE_AARCH64 {
+                write_file(&fresh.path().join(payload::FILE_NAME_AARCH64), foreign, 0o755)?;
+            }
             if let Some(stub) = payload::stub::EXECUTABLE {
                 write_file(&fresh.path().join(payload::stub::FILE_NAME), stub, 0o644)?;
             }
@@ -112,6 +121,17 @@ impl Assets {
     #[must_use]
     pub fn payload(&self) -> PathBuf {
         self.folder.join(payload::FILE_NAME)
+    }
+
+    /// The payload's executable for arm64.
+    ///
+    /// # Errors
+    /// When this command was built without it.
+    pub fn payload_aarch64(&self) -> Result<PathBuf, AssetsError> {
+        match payload::EXECUTABLE_AARCH64 {
+            Some(_) => Ok(self.folder.join(payload::FILE_NAME_AARCH64)),
+            None => Err(AssetsError::NoForeignPayload),
+        }
     }
 
     /// The stub guest's file.
@@ -160,6 +180,16 @@ impl Assets {
         self.made_once("initramfs.cpio", "guest/initramfs.sh", &["--payload"], "--out")
     }
 
+    /// The same for an arm64 guest.
+    ///
+    /// # Errors
+    /// When there is no payload for it, or the packing script fails.
+    pub fn initramfs_aarch64(&self) -> Result<PathBuf, AssetsError> {
+        let payload = self.payload_aarch64()?.display().to_string();
+        let front = ["--payload", payload.as_str()];
+        self.made("initramfs-aarch64.cpio", "guest/initramfs.sh", &front, "--out")
+    }
+
     /// A guest's root file system as an image for a disk, made once.
     ///
     /// # Errors
@@ -204,11 +234,22 @@ impl Assets {
         front: &[&str],
         out: &str,
     ) -> Result<PathBuf, AssetsError> {
+        let payload = self.payload().display().to_string();
+        self.made(name, script, &[front, &[payload.as_str()]].concat(), out)
+    }
+
+    /// A file that a script makes, unless it is there.
+    fn made(
+        &self,
+        name: &str,
+        script: &str,
+        front: &[&str],
+        out: &str,
+    ) -> Result<PathBuf, AssetsError> {
         let path = self.folder.join(name);
         if !path.exists() {
-            let (payload, made) = (self.payload(), path.display().to_string());
-            let payload = payload.display().to_string();
-            let words = front.iter().copied().chain([payload.as_str(), out, made.as_str()]);
+            let made = path.display().to_string();
+            let words = front.iter().copied().chain([out, made.as_str()]);
             let words: Vec<String> = words.map(str::to_owned).collect();
             match self.script(script, &words) {
                 // Somebody else was faster with the same folder.
@@ -245,6 +286,7 @@ fn fingerprint() -> String {
     let mut hasher = Sha256::new();
     hasher.update(payload::EXECUTABLE);
     hasher.update(payload::LOADER);
+    hasher.update(payload::EXECUTABLE_AARCH64.unwrap_or_default());
     hasher.update(payload::stub::EXECUTABLE.unwrap_or_default());
     hash_scripts(&SCRIPTS, &mut hasher);
     hex(&hasher.finalize())

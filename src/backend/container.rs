@@ -36,7 +36,13 @@ impl Container {
 
     /// The spec of a cell's containers.
     pub(super) fn spec(&self, cell: &CellKey) -> Result<Spec, BackendError> {
-        let rootfs = minimal_rootfs(&self.assets.cache().join("rootfs"), &self.assets.payload())
+        let payload = if is_foreign(cell) {
+            let foreign = self.assets.payload_aarch64();
+            foreign.map_err(|error| BackendError::Unavailable(chain(&error)))?
+        } else {
+            self.assets.payload()
+        };
+        let rootfs = minimal_rootfs(&self.assets.cache().join("rootfs"), &payload)
             .map_err(|error| BackendError::Unavailable(chain(&error)))?;
         // Without privileges there is no container without a user namespace.
         let user_namespace =
@@ -69,6 +75,15 @@ impl Container {
         }
         Ok(spec)
     }
+}
+
+/// What must be said of a program for another processor that runs.
+const EMULATED: &str =
+    "an interpreter is registered on this host for arm64 programs: its processor is emulated";
+
+/// Whether the cell's program is made for another processor.
+fn is_foreign(cell: &CellKey) -> bool {
+    param_value(cell, "arch") == Some("aarch64")
 }
 
 /// The limits that a cell asks for.
@@ -117,7 +132,21 @@ impl Backend for Container {
         };
         let (template, remarks) = self.real.prepare(recipe)?;
         let deadline = self.real.deadline(DEADLINE);
-        Ok(Prepared { template, command, remarks, accelerator: None, deadline, cold })
+        let mut prepared = Prepared { command, remarks, cold, ..Prepared::new(template, deadline) };
+        if is_foreign(cell) {
+            // Only the attempt can tell: an interpreter may be registered for
+            // such programs (binfmt_misc), which emulates their processor.
+            match self.real.launch(&prepared, Until::Ready) {
+                Ok(_) => prepared.remarks.push(EMULATED.to_owned()),
+                Err(BackendError::Failed(failure)) => {
+                    return Err(BackendError::Unavailable(format!(
+                        "a container has its host's kernel and processor: {failure}"
+                    )));
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(prepared)
     }
 
     fn launch(

@@ -62,15 +62,16 @@ impl Backend for KvmBare {
             return Err(only_exit());
         }
         let memory = MEMORY.unwrap_or(NonZeroUsize::MIN);
-        let (template, remarks) = self.real.prepare(Recipe::Bare { memory })?;
+        let image = stub::EXECUTABLE.unwrap_or_default().to_vec();
+        let (template, remarks) = self.real.prepare(Recipe::Bare { image, memory })?;
         let command = ["open /dev/kvm", "KVM_CREATE_VM", "KVM_SET_USER_MEMORY_REGION"]
             .into_iter()
             .chain(["KVM_CREATE_VCPU", "KVM_SET_SREGS", "KVM_SET_REGS", "KVM_RUN", "close"])
             .map(str::to_owned)
             .collect();
         let (accelerator, deadline) = (Some(Accelerator::Kvm), self.real.deadline(DEADLINE));
-        let cold = Vec::new();
-        let prepared = Prepared { template, command, remarks, accelerator, deadline, cold };
+        let prepared =
+            Prepared { command, remarks, accelerator, ..Prepared::new(template, deadline) };
         // A device that opens proves nothing: the guest itself must run.
         match self.real.launch(&prepared, Until::Gone) {
             Ok(_) => Ok(prepared),

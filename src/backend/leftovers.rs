@@ -18,6 +18,7 @@ use super::vm::snapshot;
 use crate::container::cgroup::{CgroupError, Hierarchy, find, sweep};
 use crate::container::network::NetworkError;
 use crate::container::{InstanceId, network};
+use crate::host::RunId;
 use crate::payload::protocol::ENV_RUN;
 use crate::sys::clock::Deadline;
 use crate::sys::pidfd::PidFd;
@@ -118,7 +119,14 @@ pub fn leftovers() -> Result<BTreeMap<String, Leftover>, LeftoverError> {
         entry.alive |= alive;
         entry.links = links;
     }
+    // Others may call a service `unladen-web` or have such a variable.
+    found.retain(|id, _| is_of_ours(id));
     Ok(found)
+}
+
+/// Whether a text is the id of a run or of a single container.
+fn is_of_ours(id: &str) -> bool {
+    id.parse::<RunId>().is_ok() || InstanceId::is_alive(id).is_some()
 }
 
 /// Removes what a run left. An orphaned launcher is given time to do so

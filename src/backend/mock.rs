@@ -36,7 +36,8 @@ impl Script {
 /// `stop` (`stop_exited`, `stop_gone`); `drift` nanoseconds more on each
 /// launch; bytes of each ledger (`pss`, `uss`, `rss`, `cgroup`, `peak`);
 /// `fail_every=N` lets each N-th launch fail before `ready`; `http`
-/// nanoseconds for an answer.
+/// nanoseconds for an answer; `in_use` asks for cold starts of a program that
+/// runs already, which no start can be.
 #[derive(Debug, Default)]
 pub struct Mock {
     scripts: Vec<Script>,
@@ -57,14 +58,13 @@ impl Backend for Mock {
 
     fn prepare(&mut self, cell: &CellKey) -> Result<Prepared, BackendError> {
         let template = u32::try_from(self.scripts.len()).unwrap_or(u32::MAX);
-        self.scripts.push(Script { cell: cell.clone(), launches: 0 });
+        let script = Script { cell: cell.clone(), launches: 0 };
+        let in_use = script.number("in_use").and_then(|_| std::env::current_exe().ok());
+        self.scripts.push(script);
         Ok(Prepared {
-            template,
             command: vec![format!("mock {}", cell.params)],
-            remarks: Vec::new(),
-            accelerator: None,
-            deadline: std::time::Duration::from_secs(1),
-            cold: Vec::new(),
+            cold: in_use.into_iter().collect(),
+            ..Prepared::new(template, std::time::Duration::from_secs(1))
         })
     }
 

@@ -31,7 +31,7 @@ pub use timeline::Timeline;
 pub use vm::{Accelerator, Foreground, ForegroundError, VmError, Wish, inventory};
 
 use crate::payload::protocol::WorkResult;
-use crate::record::{ArtefactFact, BackendName, CellKey, Clock, Ledger, Version};
+use crate::record::{ArtefactFact, BackendName, CellKey, Clock, Ledger, Mark, Version};
 
 /// Why a backend could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +69,24 @@ pub struct Prepared {
     pub deadline: Duration,
     /// Files that must be out of the page cache before each start.
     pub cold: Vec<PathBuf>,
+    /// Marks that a traced cell is about, and why one of them cannot be had.
+    pub traced: Vec<(Mark, Option<String>)>,
+}
+
+impl Prepared {
+    /// A cell of this template with nothing special about it.
+    #[must_use]
+    pub fn new(template: u32, deadline: Duration) -> Self {
+        Self {
+            template,
+            command: Vec::new(),
+            remarks: Vec::new(),
+            accelerator: None,
+            deadline,
+            cold: Vec::new(),
+            traced: Vec::new(),
+        }
+    }
 }
 
 /// Where the memory of an instance can be read.

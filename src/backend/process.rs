@@ -70,7 +70,7 @@ impl Backend for Process {
         let mut command = env;
         command.push(FILE_NAME.to_owned());
         let deadline = self.real.deadline(DEADLINE);
-        Ok(Prepared { template, command, remarks, accelerator: None, deadline, cold })
+        Ok(Prepared { command, remarks, cold, ..Prepared::new(template, deadline) })
     }
 
     fn launch(

@@ -31,7 +31,7 @@ pub struct Cli {
 pub enum Command {
     /// Check the instruments: work of known cost through the real pipeline
     Selfcheck(SelfcheckArgs),
-    /// Check this host: each fact, its effect, and the remedy
+    /// Check this host: each fact, why it matters, its effect, and the remedy
     Doctor(JsonArgs),
     /// Change host settings so that measurements are steadier, or put them back
     Tune(TuneArgs),

@@ -162,7 +162,7 @@ fn print_changes(found: &RunComparison) -> Result<(), CliError> {
     for line in &found.missing {
         print_line(&format!("not compared: {line}"))?;
     }
-    Ok(())
+    found.caution.as_ref().map_or(Ok(()), |caution| print_line(caution))
 }
 
 fn print_json<T: Serialize>(value: &T) -> Result<(), CliError> {

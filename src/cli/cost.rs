@@ -13,12 +13,14 @@ use super::signals::Signals;
 use super::{CliError, Exit, print_line, say};
 use crate::backend::{Assets, Launcher, RealBackends};
 use crate::host::RunId;
-use crate::run::{self, BARE, Cost, NULL};
-use crate::stats::{Interval, Sorted, median, median_interval, quantile};
+use crate::run::{self, BARE, Cost, NULL, PLACED};
+use crate::stats::{Interval, Ratio, Sorted, median, median_interval, quantile, ratio_of_medians};
 use crate::units::Unit;
 
 /// The file that keeps the costs in the folder of `--out`.
 const FILE: &str = "cost.json";
+/// Of the bootstrap: the same values give the same interval.
+const SEED: u64 = 1;
 
 /// One cost, summarised. Times in nanoseconds.
 #[derive(Serialize)]
@@ -49,8 +51,12 @@ impl Entry {
 #[derive(Serialize)]
 struct Costs {
     costs: Vec<Entry>,
-    /// Median of the null backend over that of the bare loop.
-    null_over_bare: Option<f64>,
+    /// The null backend over the bare spawn into control groups: what our
+    /// own launcher costs.
+    null_over_placed: Option<Ratio>,
+    /// The bare spawn into control groups over the bare spawn: what the same
+    /// placement as that of all others costs.
+    placed_over_bare: Option<Ratio>,
 }
 
 /// Measures, prints, and stores if a folder is named.
@@ -64,15 +70,16 @@ pub(super) fn cost(args: &SelfcheckArgs) -> Result<Exit, CliError> {
     let mut backends = RealBackends::new(launcher, &assets, run_id.as_str(), None, None).boxed();
     let only: Vec<_> = args.backend.iter().map(|&name| name.into()).collect();
     backends.retain(|backend| only.is_empty() || only.contains(&backend.name()));
-    let costs = run::cost(&mut backends, &assets.payload());
+    let costs = run::cost(&mut backends, &assets.payload(), run_id.as_str());
     drop(backends);
     if signals.stop.load(std::sync::atomic::Ordering::Relaxed) {
         return Ok(signals.exit());
     }
-    let entries: Vec<Entry> = costs.into_iter().map(Entry::new).collect();
-    let of = |name: &str| entries.iter().find(|entry| entry.what == name)?.median;
-    let null_over_bare = of(NULL).zip(of(BARE)).map(|(null, bare)| null / bare);
-    let costs = Costs { costs: entries, null_over_bare };
+    let costs = Costs {
+        null_over_placed: over(&costs, NULL, PLACED),
+        placed_over_bare: over(&costs, PLACED, BARE),
+        costs: costs.into_iter().map(Entry::new).collect(),
+    };
     let text =
         serde_json::to_string_pretty(&costs).map_err(|error| CliError::Output(error.into()))?;
     if let Some(dir) = &args.out {
@@ -84,6 +91,14 @@ pub(super) fn cost(args: &SelfcheckArgs) -> Result<Exit, CliError> {
     }
     let missing = costs.costs.iter().any(|entry| entry.reason.is_some());
     Ok(if missing { Exit::HostLacks } else { Exit::Ok })
+}
+
+/// The ratio of two costs that were measured in turns.
+fn over(costs: &[Cost], subject: &str, baseline: &str) -> Option<Ratio> {
+    let of = |name: &str| costs.iter().find(|cost| cost.what == name).map(|cost| &cost.values);
+    let (subject, baseline) = of(subject).zip(of(baseline))?;
+    let turns: Vec<_> = subject.iter().copied().zip(baseline.iter().copied()).collect();
+    ratio_of_medians(&turns, SEED)
 }
 
 fn store(dir: &Path, text: &str) -> Result<(), CliError> {
@@ -116,12 +131,30 @@ fn print(costs: &Costs) -> Result<(), CliError> {
             print_line(&format!("not measured: {}: {reason}", entry.what))?;
         }
     }
-    if let Some(ratio) = costs.null_over_bare {
-        let more = 100.0 * (ratio - 1.0);
-        print_line(&format!(
-            "the null backend takes {more:+.1} % against a bare spawn: the child joins a cgroup, as \
-             every instance does"
-        ))?;
+    for (ratio, what) in [
+        (
+            costs.null_over_placed,
+            "the null backend takes {} against a bare spawn into the same control groups: that is \
+             what our launcher costs",
+        ),
+        (
+            costs.placed_over_bare,
+            "a spawn into control groups takes {} against one that stays where it is: every \
+             instance pays that, so the null backend does, too",
+        ),
+    ] {
+        if let Some(ratio) = ratio {
+            print_line(&what.replace("{}", &more(ratio)))?;
+        }
     }
     Ok(())
+}
+
+/// `+3.1 % (95 % interval -0.4 % to +6.8 %)`.
+fn more(ratio: Ratio) -> String {
+    let percent = |ratio: f64| format!("{:+.1} %", 100.0 * (ratio - 1.0));
+    let interval = ratio.interval.map_or_else(String::new, |found| {
+        format!(" (95 % interval {} to {})", percent(found.low), percent(found.high))
+    });
+    format!("{}{interval}", percent(ratio.ratio))
 }

@@ -1,5 +1,5 @@
-//! `unladen doctor`: each fact about this host, its effect on measurements,
-//! and the remedy.
+//! `unladen doctor`: each fact about this host, why it matters, its effect on
+//! measurements, and the remedy.
 
 use std::path::Path;
 
@@ -14,6 +14,7 @@ use crate::host::{Finding, Severity, doctor as examine};
 struct Entry<'a> {
     fact: &'a str,
     value: &'a str,
+    why: &'a str,
     severity: &'static str,
     effect: &'a str,
     remedy: &'a str,
@@ -40,6 +41,7 @@ fn entry(finding: &Finding) -> Entry<'_> {
     Entry {
         fact: &finding.fact,
         value: &finding.value,
+        why: &finding.why,
         severity: word(finding.severity),
         effect: &finding.effect,
         remedy: &finding.remedy,
@@ -56,14 +58,18 @@ fn word(severity: Severity) -> &'static str {
     }
 }
 
-/// What is well in one line each; what is not with its effect and remedy.
+/// Each fact and why it matters; what is not well with its effect here, the
+/// remedy, and what others have measured of it.
 fn print(findings: &[Finding]) -> Result<(), CliError> {
     for finding in findings {
         let severity = word(finding.severity);
         print_line(&format!("{severity:<8}{}: {}", finding.fact, finding.value))?;
-        for (name, text) in
-            [("effect", &finding.effect), ("remedy", &finding.remedy), ("known", &finding.evidence)]
-        {
+        for (name, text) in [
+            ("why", &finding.why),
+            ("effect", &finding.effect),
+            ("remedy", &finding.remedy),
+            ("known", &finding.evidence),
+        ] {
             if !text.is_empty() {
                 print_line(&format!("        {name}: {text}"))?;
             }

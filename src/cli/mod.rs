@@ -185,7 +185,8 @@ fn show_report(dir: &Path, out: Option<&Path>) -> Result<(), CliError> {
         Some(out) => crate::report::write_report(out, out, manifest, samples)?,
     };
     print_line(&crate::report::terminal_table(&report.summary).to_string())?;
-    for line in crate::report::missing_lines(&report.summary) {
+    let missing = crate::report::missing_lines(&report.summary);
+    for line in missing.into_iter().chain(crate::report::remark_lines(&report.summary)) {
         print_line(&line)?;
     }
     print_line(&format!("page: {}", report.page.display()))?;

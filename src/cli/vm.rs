@@ -62,7 +62,7 @@ pub struct VmRunArgs {
     /// none, net, rng or net+rng
     #[arg(long)]
     pub devices: Option<String>,
-    /// initramfs, virtio-blk or 9p
+    /// initramfs, virtio-blk, 9p or virtiofs
     #[arg(long)]
     pub rootfs: Option<String>,
     /// Nothing of our advice: QEMU's defaults with the distribution's kernel

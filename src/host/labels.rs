@@ -47,6 +47,13 @@ pub struct Difference {
     pub after: Option<String>,
 }
 
+/// Whether a fact says something about a host beyond the moment in which it
+/// was read: it does not change by itself from one minute to the next.
+#[must_use]
+pub fn is_lasting(name: &str) -> bool {
+    !VOLATILE.iter().any(|prefix| name.starts_with(prefix))
+}
+
 /// Facts that change by themselves from one moment to the next.
 const VOLATILE: [&str; 11] = [
     "load.",
@@ -73,7 +80,7 @@ pub fn differences(before: &[HostFact], after: &[HostFact]) -> Vec<Difference> {
     before
         .iter()
         .chain(only_after)
-        .filter(|fact| !VOLATILE.iter().any(|prefix| fact.name.starts_with(prefix)))
+        .filter(|fact| is_lasting(&fact.name))
         .map(|fact| Difference {
             name: fact.name.clone(),
             before: value(before, &fact.name),

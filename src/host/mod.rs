@@ -25,7 +25,7 @@ pub use doctor::{Finding, Inventory, Severity, doctor};
 pub use facts::{UNAVAILABLE, fact, facts, facts_at};
 pub use guard::{Guard, Limit};
 pub use kvm::KvmDevice;
-pub use labels::{Difference, differences, labels};
+pub use labels::{Difference, differences, is_lasting, labels};
 pub use leftovers::{LeftoverCounters, Leftovers};
 pub use run_id::{HostError, RunId, RunIdError, random_u64, utc};
 pub use settings::{

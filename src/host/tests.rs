@@ -232,6 +232,7 @@ fn complaints(root: &TempDir, is_root: bool, inventory: &Inventory) -> Vec<(Stri
     let all = findings(root.path(), &facts_at(root.path()), is_root, inventory);
     for finding in &all {
         assert_eq!(finding.severity == Severity::Ok, finding.effect.is_empty(), "{finding:?}");
+        assert!(!finding.why.is_empty(), "{finding:?}");
         let remedy = !finding.remedy.is_empty() || finding.severity <= Severity::Note;
         assert!(remedy, "{finding:?}");
     }

@@ -1,4 +1,4 @@
-//! Reading memory: one kernel source each, the same for every backend.
+//! Reading memory and processor time: one kernel source each, the same for every backend.
 //!
 //! A reading is of one moment and of whole instances: when one process of an
 //! instance cannot be read, the ledgers that need it are missing with the
@@ -6,6 +6,7 @@
 //! nothing here is called within a timed window.
 
 mod cgroup;
+mod cpu;
 mod meminfo;
 mod parts;
 mod reading;
@@ -13,6 +14,7 @@ mod smaps;
 
 use std::path::{Path, PathBuf};
 
+pub use cpu::CpuTime;
 pub use parts::{PartSize, Parts, Shape};
 pub use reading::{Reading, SETTLED_SHARE};
 
@@ -94,6 +96,23 @@ pub fn daemons(source: &MemorySource) -> Option<Reading> {
             (smaps::read_all(Path::new("/proc"), daemons), Err(missing()), Err(missing()))
         })
     })
+}
+
+/// What the threads of an instance have run by now.
+///
+/// # Errors
+///
+/// The reason why it cannot be read.
+pub fn cpu_time(source: &MemorySource) -> Result<CpuTime, String> {
+    match source {
+        MemorySource::Kernel { pid, cgroups } => {
+            cpu::read(Path::new("/proc"), *pid, cgroups).map_err(|error| error.to_string())
+        }
+        MemorySource::Processes { pids, .. } => {
+            cpu::read_all(Path::new("/proc"), pids).map_err(|error| error.to_string())
+        }
+        MemorySource::Exact(_) => Err("the mock uses no processor".to_owned()),
+    }
 }
 
 /// The host's own ledger in bytes: memory in use less reclaimable caches, see

@@ -293,6 +293,14 @@ impl CellKey {
         self.backend == BackendName::KvmBare || self.params.get("kernel") == Some("stub")
     }
 
+    /// The cell that a traced one is to be held against: the same without the
+    /// trace. `None` for a cell that is not traced.
+    #[must_use]
+    pub fn untraced(&self) -> Option<Self> {
+        let mut twin = self.clone();
+        (twin.params.edit().remove("traced").as_deref() == Some("yes")).then_some(twin)
+    }
+
     /// The backend with the parameters that tell its cells apart, for a
     /// chart's legend or a table's first column: `vm microvm`, `container`,
     /// `container-pooled`, `vm-clone microvm`, `vm-untuned q35`.
@@ -310,7 +318,10 @@ impl CellKey {
             label.push('-');
             label.push_str(start);
         }
-        let suffix = |name: &str| matches!(name, "pool" | "untuned" | "start");
+        if self.params.get("traced") == Some("yes") {
+            label.push_str("-traced");
+        }
+        let suffix = |name: &str| matches!(name, "pool" | "untuned" | "start" | "traced");
         for (name, value) in self.params.0.iter().filter(|(name, _)| !suffix(name)) {
             label.push(' ');
             match name.as_str() {
@@ -361,6 +372,7 @@ mod tests {
         assert_eq!(label("machine=microvm"), "vm microvm");
         assert_eq!(label("machine=microvm;start=clone"), "vm-clone microvm");
         assert_eq!(label("machine=q35;start=restore"), "vm-restore q35");
+        assert_eq!(label("machine=q35;traced=yes"), "vm-traced q35");
     }
 
     #[test]

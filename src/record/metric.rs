@@ -36,9 +36,22 @@ pub enum Mark {
     VmmReady,
     /// A guest that was saved before goes on; its kernel started long ago.
     Resumed,
+    /// First instruction of the firmware; this and the next three marks, and
+    /// the two behind `kernel`, are known of a traced machine only.
+    Firmware,
+    /// First instruction of the program that unpacks a compressed kernel.
+    Decompress,
+    /// First instruction of the kernel itself.
+    KernelEntry,
+    /// First instruction of the kernel's `start_kernel`.
+    StartKernel,
     /// First sign of life of the guest kernel on its console; of a machine of
     /// bare KVM its guest's first exit.
     Kernel,
+    /// The kernel begins to unpack its initial file system.
+    PopulateRootfs,
+    /// The kernel is about to execute the guest's first program.
+    RunInit,
     /// First instruction of our own program inside the instance.
     Init,
     /// The workload can serve, or has done its work.
@@ -56,7 +69,7 @@ pub enum Mark {
 
 impl Mark {
     /// All marks in the order of time.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 24] = [
         Self::Request,
         Self::Cgroup,
         Self::Cloned,
@@ -68,7 +81,13 @@ impl Mark {
         Self::VcpuCreated,
         Self::VmmReady,
         Self::Resumed,
+        Self::Firmware,
+        Self::Decompress,
+        Self::KernelEntry,
+        Self::StartKernel,
         Self::Kernel,
+        Self::PopulateRootfs,
+        Self::RunInit,
         Self::Init,
         Self::Ready,
         Self::Stop,
@@ -92,7 +111,13 @@ impl Mark {
             Self::VcpuCreated => "vcpu_created",
             Self::VmmReady => "vmm_ready",
             Self::Resumed => "resumed",
+            Self::Firmware => "firmware",
+            Self::Decompress => "decompress",
+            Self::KernelEntry => "kernel_entry",
+            Self::StartKernel => "start_kernel",
             Self::Kernel => "kernel",
+            Self::PopulateRootfs => "populate_rootfs",
+            Self::RunInit => "run_init",
             Self::Init => "init",
             Self::Ready => "ready",
             Self::Stop => "stop",
@@ -210,6 +235,9 @@ pub enum Metric {
     /// `memory.minimum`: the smallest memory, in bytes, with which an instance
     /// became ready: a machine's memory, or the limit of a container's cgroup.
     Minimum,
+    /// `idle.cpu`: the processors that one instance kept busy while nothing
+    /// was asked of it, all threads of its processes together.
+    IdleCpu,
     /// `density.instances`: the highest number alive at once, all of them
     /// answering.
     DensityInstances,
@@ -240,6 +268,7 @@ impl Metric {
             | Self::Touched(_)
             | Self::Minimum => Unit::Bytes,
             Self::DensityInstances => Unit::Count,
+            Self::IdleCpu => Unit::Processors,
         }
     }
 
@@ -261,7 +290,7 @@ impl Metric {
             )
             .chain([Ledger::Pss, Ledger::Uss, Ledger::Rss].into_iter().map(Self::Daemon))
             .chain(Ledger::ALL.into_iter().map(Self::Touched))
-            .chain([Self::Minimum])
+            .chain([Self::Minimum, Self::IdleCpu])
             .chain([Self::DensityInstances, Self::DensityStart, Self::SettleWait])
     }
 }
@@ -280,6 +309,7 @@ impl fmt::Display for Metric {
             Self::Daemon(ledger) => write!(f, "memory.daemon.{}", ledger.as_str()),
             Self::Touched(ledger) => write!(f, "memory.touched.{}", ledger.as_str()),
             Self::Minimum => f.write_str("memory.minimum"),
+            Self::IdleCpu => f.write_str("idle.cpu"),
             Self::DensityInstances => f.write_str("density.instances"),
             Self::DensityStart => f.write_str("density.start"),
             Self::HttpAnswer => f.write_str("http.answer"),

@@ -21,6 +21,7 @@ pub fn headline(manifest: &Manifest, summary: &Summary) -> Vec<String> {
         );
     }
     sentences.extend(startup(summary));
+    sentences.extend(tracing(summary));
     sentences.extend(memory(summary));
     sentences.extend(marginal(summary));
     sentences.extend(density(summary));
@@ -68,6 +69,7 @@ fn least<'a>(
     cells
         .iter()
         .filter(|cell| cell.cell.backend == backend && !cell.cell.is_floor())
+        .filter(|cell| cell.cell.untraced().is_none())
         .filter_map(|cell| Some((*cell, cell.values(metric)?)))
         .min_by(|a, b| a.1.median.total_cmp(&b.1.median))
 }
@@ -119,6 +121,25 @@ fn startup(summary: &Summary) -> Vec<String> {
         ));
     }
     sentences
+}
+
+/// How much each trace disturbs what it shows.
+fn tracing(summary: &Summary) -> Vec<String> {
+    let sentence = |cell: &CellSummary| {
+        let twin = cell.cell.untraced()?;
+        let workload = cell.cell.workload;
+        let untraced = summary.cells.iter().find(|other| other.cell == twin);
+        let told = untraced.map(|other| versus(summary, cell, other, "without the trace"));
+        let told = told.as_deref().and_then(|told| told.strip_prefix(", "));
+        let unknown = "an unknown time longer: the same cell without the trace gave no value in \
+            this run";
+        Some(format!(
+            "How much tracing disturbs: until `ready`, {} {workload} took {}.",
+            cell.label,
+            told.unwrap_or(unknown)
+        ))
+    };
+    summary.cells.iter().filter(|cell| cell.outcome == Outcome::Ok).filter_map(sentence).collect()
 }
 
 /// What must be said beside every number of an emulated machine.

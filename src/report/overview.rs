@@ -46,14 +46,18 @@ pub(super) fn overviews(summary: &Summary) -> Vec<Overview> {
     let shared = { shared }.any(|found| found.metric == daemon).then_some(daemon);
     let memory = memory.map(Metric::Memory).into_iter().chain(shared);
     let slopes = [Ledger::Pss, Ledger::Cgroup, Ledger::Host];
+    let has_idle = summary.cells.iter().any(|cell| cell.values(Metric::IdleCpu).is_some());
     let density = std::iter::once(Metric::DensityInstances).chain(slopes.map(Metric::Marginal));
     [
         ("Start-up", Experiment::Startup, startup.to_vec()),
         ("Memory of one instance", Experiment::Memory, memory.collect()),
+        ("Processors kept busy while idle", Experiment::Memory, vec![Metric::IdleCpu]),
         ("Density", Experiment::Density, density.collect()),
         ("Smallest memory", Experiment::Minimum, vec![Metric::Minimum]),
     ]
     .into_iter()
+    // Older runs did not look.
+    .filter(|(_, _, metrics)| metrics[..] != [Metric::IdleCpu] || has_idle)
     .filter_map(|(title, experiment, metrics)| overview(summary, title, experiment, &metrics))
     .collect()
 }

@@ -36,6 +36,30 @@ pub fn missing_lines(summary: &Summary) -> Vec<String> {
         .collect()
 }
 
+/// One line for each number of the table that one median does not describe,
+/// with what was seen instead, to print below the table.
+#[must_use]
+pub fn remark_lines(summary: &Summary) -> Vec<String> {
+    let shown = |metric: Metric| {
+        matches!(
+            metric,
+            Metric::Startup(Mark::Ready | Mark::Gone)
+                | Metric::Stop(Mark::Gone)
+                | Metric::Memory(Ledger::Pss | Ledger::Cgroup)
+        )
+    };
+    let cells = summary.cells.iter().filter(|cell| cell.cell.experiment != Experiment::Density);
+    cells
+        .flat_map(|cell| cell.metrics.iter().map(move |metric| (cell, metric)))
+        .filter(|(_, metric)| shown(metric.metric))
+        .filter_map(|(cell, metric)| {
+            let flags = metric.flags.iter().filter(|flag| flag.is_of_the_centre());
+            let text = flags.map(ToString::to_string).collect::<Vec<_>>().join("; ");
+            (!text.is_empty()).then(|| format!("remark: {}, {}: {text}", cell.cell, metric.metric))
+        })
+        .collect()
+}
+
 /// One row per metric of two arms of a run: both medians come from the ratio's
 /// rounds.
 #[must_use]

@@ -1,31 +1,39 @@
 //! What measuring itself costs: reading the clock, a message over each
-//! channel, a reading of memory, and how far the null backend is from a bare
-//! loop that spawns the same program.
+//! channel, a reading of memory, and how far the null backend is from bare
+//! loops that spawn the same program, with and without control groups.
 //!
 //! It gives values; what they mean for a run is for the reader to judge.
 
+use std::ffi::CString;
 use std::io::Read as _;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use nix::sched::CloneFlags;
+
 use crate::backend::{Backend, BackendError, Until};
+use crate::container::cgroup::{Controller, Group, Hierarchy, Limits, RunTree};
 use crate::errors::chain;
 use crate::payload::protocol::{ENV_CHANNEL, ENV_WORKLOAD};
 use crate::payload::{Decoder, Event, FILE_NAME};
 use crate::probe;
 use crate::record::{BackendName, CellKey, Experiment, Mark, Params, Workload};
 use crate::sys::clock::monotonic_ns;
+use crate::sys::fdpass::stream_pair;
+use crate::sys::spawn::{self, Launch, Step};
 
 /// Clock reads are timed in batches: one alone is about what a read costs.
 const CLOCK_BATCH: u32 = 1000;
 const CLOCK_BATCHES: usize = 100;
 const PINGS: usize = 200;
 const READINGS: usize = 50;
-const SPAWNS: usize = 100;
+/// A multiple of the three ways, so that each is first equally often.
+const SPAWNS: usize = 150;
 /// Time that the payload of the bare loop may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -50,14 +58,17 @@ impl Cost {
     }
 }
 
-/// Name of the cost of a spawn without launcher, cgroup and proof.
+/// Name of the cost of a spawn without launcher and control groups.
 pub const BARE: &str = "bare spawn, request to ready";
+/// Name of the cost of a spawn without launcher, whose child joins control
+/// groups as every instance does.
+pub const PLACED: &str = "bare spawn into control groups, request to ready";
 /// Name of the same through the null backend.
 pub const NULL: &str = "null backend, request to ready";
 
 /// Measures every cost that these backends allow. `payload` is the program of
-/// the bare loop.
-pub fn cost(backends: &mut [Box<dyn Backend>], payload: &Path) -> Vec<Cost> {
+/// the bare loops, `run_id` the one that the launcher was started with.
+pub fn cost(backends: &mut [Box<dyn Backend>], payload: &Path, run_id: &str) -> Vec<Cost> {
     let mut costs = vec![Cost::new("clock read", Ok(clock()))];
     let mut null = None;
     // Somebody else's systems talk over the same channels.
@@ -69,7 +80,7 @@ pub fn cost(backends: &mut [Box<dyn Backend>], payload: &Path) -> Vec<Cost> {
         }
     }
     if let Some(null) = null {
-        costs.extend(spawns(null.as_mut(), payload));
+        costs.extend(spawns(null.as_mut(), payload, run_id));
     }
     costs
 }
@@ -128,28 +139,112 @@ fn idle(backend: &mut dyn Backend) -> Result<(Vec<f64>, Vec<f64>), BackendError>
     Ok((pings, readings))
 }
 
-/// The null backend and the bare loop in turns, so that whatever the host
-/// does meets both.
-fn spawns(null: &mut dyn Backend, payload: &Path) -> [Cost; 2] {
-    let (mut bare, mut through) = (Ok(Vec::new()), Ok(Vec::new()));
+/// One way to start the payload and to wait until it is ready.
+type Way<'a> = Box<dyn FnMut() -> Result<f64, String> + 'a>;
+
+/// The null backend and the two bare loops in turns, each of them first as
+/// often as the others, so that whatever the host does meets all alike.
+fn spawns(null: &mut dyn Backend, payload: &Path, run_id: &str) -> [Cost; 3] {
     let prepared = null.prepare(&cell(BackendName::Process, Workload::Exit));
     let prepared = prepared.map_err(|error| chain(&error));
-    for _ in 0..SPAWNS {
-        bare = bare.and_then(|mut values: Vec<f64>| {
-            values.push(
-                bare_spawn(payload).map_err(|error| format!("{}: {error}", payload.display()))?,
-            );
-            Ok(values)
-        });
-        through = through.and_then(|mut values: Vec<f64>| {
-            let prepared = prepared.as_ref().map_err(Clone::clone)?;
-            let instance = null.launch(prepared, Until::Gone).map_err(|error| chain(&error))?;
-            let took = instance.timeline().between(Mark::Request, Mark::Ready);
-            values.push(took.ok_or("no mark `ready`")? as f64);
-            Ok(values)
-        });
+    let mut placed = Placed::new(payload, run_id);
+    let mut ways: [(&str, Way<'_>); 3] = [
+        (
+            BARE,
+            Box::new(|| {
+                bare_spawn(payload).map_err(|error| format!("{}: {error}", payload.display()))
+            }),
+        ),
+        (PLACED, Box::new(|| placed.as_mut().map_err(|reason| reason.clone())?.spawn())),
+        (
+            NULL,
+            Box::new(|| {
+                let prepared = prepared.as_ref().map_err(Clone::clone)?;
+                let instance = null.launch(prepared, Until::Gone).map_err(|error| chain(&error))?;
+                let took = instance.timeline().between(Mark::Request, Mark::Ready);
+                Ok(took.ok_or("no mark `ready`")? as f64)
+            }),
+        ),
+    ];
+    let mut values: [Result<Vec<f64>, String>; 3] = std::array::from_fn(|_| Ok(Vec::new()));
+    for turn in 0..SPAWNS {
+        for index in (0..3).map(|place| (turn + place) % 3) {
+            if let Ok(list) = &mut values[index] {
+                match (ways[index].1)() {
+                    Ok(took) => list.push(took),
+                    Err(reason) => values[index] = Err(reason),
+                }
+            }
+        }
     }
-    [Cost::new(BARE, bare), Cost::new(NULL, through)]
+    let mut costs = ways.iter().map(|(what, _)| *what).zip(values);
+    std::array::from_fn(|_| {
+        let (what, values) = costs.next().unwrap_or((NULL, Err("not measured".to_owned())));
+        Cost::new(what, values)
+    })
+}
+
+/// A bare loop whose children join control groups of the same depth and
+/// controllers as every instance: the null backend without its launcher, its
+/// messages, its session and its care for orphans.
+struct Placed {
+    tree: RunTree,
+    command: spawn::Command,
+    spawned: usize,
+}
+
+impl Placed {
+    /// The groups are below the run's own folders, which the launcher removes
+    /// at its end.
+    fn new(payload: &Path, run_id: &str) -> Result<Self, String> {
+        let tree = Hierarchy::detect(Path::new("/proc"), Path::new("/sys/fs/cgroup"))
+            .and_then(|hierarchy| hierarchy.prepare(run_id, &Controller::STANDARD))
+            .map_err(|error| chain(&error))?;
+        let text = |bytes: &[u8]| CString::new(bytes).map_err(|error| error.to_string());
+        let command = spawn::Command::new(
+            spawn::Program::Paths(vec![text(payload.as_os_str().as_bytes())?]),
+            vec![text(FILE_NAME.as_bytes())?],
+            vec![
+                text(format!("{ENV_CHANNEL}=fd:0").as_bytes())?,
+                text(format!("{ENV_WORKLOAD}={}", Workload::Exit).as_bytes())?,
+            ],
+            CloneFlags::empty(),
+            vec![Step::JoinCgroups, Step::MapDescriptors],
+        );
+        Ok(Self { tree, command: command.map_err(|error| chain(&error))?, spawned: 0 })
+    }
+
+    fn spawn(&mut self) -> Result<f64, String> {
+        self.spawned += 1;
+        let name = format!("bare-{}", self.spawned);
+        let mut group =
+            self.tree.create(&name, &Limits::default()).map_err(|error| chain(&error))?;
+        let took = self.spawn_in(&group);
+        // One that hangs is not waited for.
+        let killed = took.as_ref().err().map(|_| group.kill_all());
+        let removed = group.remove(PATIENCE);
+        let took = took?;
+        killed.transpose().and(removed).map_err(|error| chain(&error))?;
+        Ok(took)
+    }
+
+    fn spawn_in(&mut self, group: &Group) -> Result<f64, String> {
+        let failed = |error: std::io::Error| error.to_string();
+        let (near, far) = stream_pair().map_err(failed)?;
+        let mut near = UnixStream::from(near);
+        near.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+        let fds = [(far.as_fd(), 0)];
+        let join = group.join_fds();
+        let into_cgroup = group.into_cgroup();
+        let launch = Launch { fds: &fds, join: &join, into_cgroup, ..Launch::default() };
+        let begun = monotonic_ns();
+        let child = self.command.spawn(&launch).map_err(|error| chain(&error))?;
+        drop(far);
+        until_ready(&mut near).map_err(failed)?;
+        let took = (monotonic_ns() - begun) as f64;
+        let ended = child.pidfd.wait(Some(PATIENCE)).map_err(|error| chain(&error))?;
+        ended.map(|_| took).ok_or_else(|| "it did not end".to_owned())
+    }
 }
 
 /// The standard library's way to start a program, from this very process, in

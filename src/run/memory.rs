@@ -1,13 +1,17 @@
-//! Memory: one idle instance, read by every ledger once it has settled.
+//! Memory: one idle instance, read by every ledger once it has settled, and
+//! the processor time that it uses while nothing is asked of it.
 
 use std::path::PathBuf;
 
 use super::trial::Trial;
 use crate::backend::{Backend, BackendError, Instance, Until};
-use crate::probe::{self, Reading, Shape};
+use crate::probe::{self, CpuTime, Reading, Shape};
 use crate::record::{BackendName, Ledger, Metric, Part, Sample, Workload};
 use crate::spec::param_value;
 use crate::units::Bytes;
+
+/// Busy processors, or why they are not known.
+type Idle = Result<f64, String>;
 
 /// Ledgers of a single instance; the host's own ledger is too noisy for one
 /// and belongs to the ladder.
@@ -32,16 +36,20 @@ impl Trial<'_> {
     pub(super) fn memory(&self, backend: &mut dyn Backend) -> Result<Vec<Sample>, BackendError> {
         let mut instance = self.launch(backend, Until::Ready)?;
         let mut samples = Vec::with_capacity(2 * LEDGERS.len());
-        let mut reading = self.settled(&[instance.as_ref()])?;
+        let (mut reading, mut idle) = self.at_rest(&[instance.as_ref()])?;
         if matches!(self.cell.key.workload, Workload::Churn(_)) {
             samples.extend(self.ledgers(&reading, &RETURNED, Metric::Touched));
             instance.release()?;
             if !reading.is_exact() {
                 (0..RETURN_PAUSES).try_for_each(|_| self.pause())?;
             }
-            reading = self.settled(&[instance.as_ref()])?;
+            (reading, idle) = self.at_rest(&[instance.as_ref()])?;
         }
         samples.extend(self.ledgers(&reading, &LEDGERS, Metric::Memory));
+        samples.extend(idle.map(|idle| match idle {
+            Ok(busy) => self.ok(Metric::IdleCpu, busy),
+            Err(reason) => self.missing(Metric::IdleCpu, reason),
+        }));
         samples.extend(self.parts(instance.as_ref()));
         if let Some(daemons) = probe::daemons(&instance.memory()) {
             samples.extend(self.ledgers(&daemons, &DAEMONS, Metric::Daemon));
@@ -95,20 +103,43 @@ impl Trial<'_> {
 
     /// The sum over instances, once two readings agree.
     pub(super) fn settled(&self, instances: &[&dyn Instance]) -> Result<Reading, BackendError> {
+        self.at_rest(instances).map(|(reading, _)| reading)
+    }
+
+    /// The same with the processors that the first instance kept busy between
+    /// the last two readings, when it was at rest; `None` for the mock.
+    fn at_rest(
+        &self,
+        instances: &[&dyn Instance],
+    ) -> Result<(Reading, Option<Idle>), BackendError> {
         let read =
             || Reading::sum(instances.iter().map(|instance| probe::memory(&instance.memory())));
         let mut before = read();
         if before.is_exact() {
-            return Ok(before);
+            return Ok((before, None));
         }
+        let mut idle = None;
         for _ in 0..SETTLE_READINGS {
+            // Reading memory may hold the instance up; this time is without.
+            let begun = cpu_time(instances);
             self.pause()?;
+            idle = cpu_time(instances).zip(begun).map(|(end, begun)| busy(begun?, end?));
             let now = read();
             if now.agrees_with(&before) {
-                return Ok(now);
+                return Ok((now, idle));
             }
             before = now;
         }
-        Ok(before)
+        Ok((before, idle))
     }
+}
+
+/// What the first instance has run.
+fn cpu_time(instances: &[&dyn Instance]) -> Option<Result<CpuTime, String>> {
+    instances.first().map(|instance| probe::cpu_time(&instance.memory()))
+}
+
+/// The processors kept busy from one moment to another.
+fn busy(begun: CpuTime, end: CpuTime) -> Idle {
+    end.busy_since(&begun).ok_or_else(|| "no time went by between two readings".to_owned())
 }

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-pub use cost::{BARE, Cost, NULL, cost};
+pub use cost::{BARE, Cost, NULL, PLACED, cost};
 use trial::Trial;
 pub use trial::headline;
 

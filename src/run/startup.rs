@@ -5,7 +5,7 @@ use crate::backend::{Backend, BackendError, Instance, Timeline, Until};
 use crate::record::{Mark, Metric, Sample, Workload};
 
 /// Marks of a start, in the order of time.
-const STARTING: [Mark; 13] = [
+const STARTING: [Mark; 19] = [
     Mark::Cgroup,
     Mark::Cloned,
     Mark::SetUp,
@@ -16,7 +16,13 @@ const STARTING: [Mark; 13] = [
     Mark::VcpuCreated,
     Mark::VmmReady,
     Mark::Resumed,
+    Mark::Firmware,
+    Mark::Decompress,
+    Mark::KernelEntry,
+    Mark::StartKernel,
     Mark::Kernel,
+    Mark::PopulateRootfs,
+    Mark::RunInit,
     Mark::Init,
     Mark::Ready,
 ];
@@ -28,6 +34,9 @@ const ENDING: [Mark; 3] = [Mark::Exited, Mark::Removed, Mark::Gone];
 const UNSEEN: &str = "the destruction of its network namespace could not be witnessed: that needs \
                       root, and an instance that does not end at once";
 
+/// Why a traced mark is missing that should be there.
+const UNTRACED: &str = "the trace did not show it";
+
 impl Trial<'_> {
     /// Runs a workload to completion, or until it is ready and then stops it.
     pub(super) fn startup(&self, backend: &mut dyn Backend) -> Result<Vec<Sample>, BackendError> {
@@ -36,6 +45,7 @@ impl Trial<'_> {
             let all = [STARTING.as_slice(), ENDING.as_slice()].concat();
             let timeline = instance.timeline();
             let mut samples = self.marks(timeline, Mark::Request, Metric::Startup, &all);
+            samples.extend(self.untraced(timeline));
             samples.extend(self.unseen(timeline, Metric::Startup(Mark::Gone)));
             samples.extend(self.refill(instance.as_ref()));
             return Ok(samples);
@@ -48,11 +58,22 @@ impl Trial<'_> {
         let refill = self.refill(instance.as_ref());
         let timeline = instance.stop()?;
         let mut samples = self.marks(&timeline, Mark::Request, Metric::Startup, &STARTING);
+        samples.extend(self.untraced(&timeline));
         samples.extend(self.marks(&timeline, Mark::Stop, Metric::Stop, &ENDING));
         samples.extend(self.unseen(&timeline, Metric::Stop(Mark::Gone)));
         samples.extend(refill);
         samples.extend(answer.map(|took| self.ok(Metric::HttpAnswer, took as f64)));
         Ok(samples)
+    }
+
+    /// The marks that a traced cell does not show, with the reasons.
+    fn untraced(&self, timeline: &Timeline) -> Vec<Sample> {
+        let missing = self.prepared.traced.iter().filter(|(mark, _)| timeline.at(*mark).is_none());
+        let sample = |(mark, reason): &(Mark, Option<String>)| {
+            let reason = reason.clone().unwrap_or_else(|| UNTRACED.to_owned());
+            self.missing(Metric::Startup(*mark), reason)
+        };
+        missing.map(sample).collect()
     }
 
     /// The reason for a `gone` that is missing.

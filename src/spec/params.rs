@@ -125,16 +125,23 @@ const CONTAINER: &[Param] = &[
     PIDS,
     CPUS,
     SECCOMP,
+    Param {
+        name: "arch",
+        kind: Kind::OneOf(&["host", "aarch64"]),
+        default: Some("host"),
+        always: false,
+        about: "what its program is made for; another processor's cannot run, and the row says why",
+    },
     CACHE,
 ];
 
 const VM: &[Param] = &[
     Param {
         name: "machine",
-        kind: Kind::OneOf(&["microvm", "q35", "pc"]),
+        kind: Kind::OneOf(&["microvm", "q35", "pc", "virt"]),
         default: Some("microvm"),
         always: true,
-        about: "QEMU's machine type",
+        about: "QEMU's machine type; virt: an arm64 machine, whatever this host is",
     },
     Param {
         name: "untuned",
@@ -176,11 +183,11 @@ const VM: &[Param] = &[
     },
     Param {
         name: "rootfs",
-        kind: Kind::OneOf(&["initramfs", "virtio-blk", "9p"]),
+        kind: Kind::OneOf(&["initramfs", "virtio-blk", "9p", "virtiofs"]),
         default: Some("initramfs"),
         always: false,
         about: "where the payload comes from: memory, a read-only image, or a folder of the host that \
-                QEMU serves",
+                QEMU serves (9p) or a process beside it, which counts as the machine's (virtiofs)",
     },
     Param {
         name: "memory",
@@ -226,6 +233,14 @@ const VM: &[Param] = &[
         about: "cold: boots; clone: goes on from a snapshot whose memory all such guests map \
                 privately; restore: reads a whole snapshot",
     },
+    Param {
+        name: "traced",
+        kind: Kind::OneOf(&["yes", "no"]),
+        default: Some("no"),
+        always: false,
+        about: "finer marks of a boot, from QEMU's log of translated code and the kernel's messages; \
+                the same cell without it, in the same run, shows how much that disturbs",
+    },
 ];
 
 /// The parameters of a backend, in the order in which they are documented.
@@ -254,7 +269,9 @@ pub fn param_value<'a>(cell: &'a CellKey, name: &str) -> Option<&'a str> {
 /// firmware follow from other parameters.
 fn default(backend: BackendName, params: &Params, name: &str) -> Option<&'static str> {
     let untuned = backend == BackendName::Vm && params.get("untuned") == Some("yes");
+    let foreign = backend == BackendName::Vm && params.get("machine") == Some("virt");
     match name {
+        "kernel" if foreign => Some("distro"),
         "machine" if untuned => Some("q35"),
         "kernel" if untuned => Some("distro"),
         "boot" if untuned => Some("bzimage"),
@@ -390,6 +407,8 @@ pub(super) fn contradiction(cell: &CellKey) -> Option<&'static str> {
     let untuned = is("untuned", "yes");
     let stub = is("kernel", "stub");
     let copied = !is("start", "cold");
+    let traced = is("traced", "yes");
+    let virt = is("machine", "virt");
     let rules = [
         (untuned && copied, "untuned begins cold"),
         (untuned && !is("balloon", "off"), "untuned has QEMU's default devices"),
@@ -397,8 +416,21 @@ pub(super) fn contradiction(cell: &CellKey) -> Option<&'static str> {
         (stub && is("firmware", "ovmf"), "the stub is started at its PVH entry"),
         (stub && !is("devices", "none"), "the stub has no drivers"),
         (stub && !is("rootfs", "initramfs"), "the stub has no drivers"),
+        (virt && !is("kernel", "distro"), "virt has the distribution's kernel for arm64"),
+        (virt && copied, "virt begins cold"),
+        (virt && traced, "traced knows x86 machines only"),
+        (virt && !is("firmware", "auto"), "virt needs no firmware"),
+        (virt && is("boot", "bzimage"), "virt has a kernel for arm64, which is no bzImage"),
+        (virt && !is("rootfs", "initramfs"), "virt has its files in an initramfs"),
+        (virt && !is("devices", "none"), "virt has no devices but its serial ports"),
+        (virt && !is("balloon", "off"), "virt has no devices but its serial ports"),
+        (copied && is("rootfs", "virtiofs"), "QEMU cannot save a guest with a virtiofs"),
+        (traced && copied, "traced follows a boot: start=cold"),
+        (traced && stub, "the stub has no phases to trace"),
+        (traced && is("firmware", "ovmf"), "traced knows qboot and seabios only"),
+        (traced && cell.experiment != Experiment::Startup, "traced is for start-up only"),
         (copied && is("rootfs", "9p"), "QEMU cannot save a guest that has mounted a 9p"),
-        (untuned && is("machine", "microvm"), "untuned is QEMU's machine q35 or pc"),
+        (untuned && (virt || is("machine", "microvm")), "untuned is QEMU's machine q35 or pc"),
         (untuned && !is("kernel", "distro"), "untuned has the distribution's kernel"),
         (untuned && is("boot", "vmlinux"), "untuned has a compressed kernel"),
         (untuned && !is("firmware", "auto"), "untuned has the machine's own firmware"),
@@ -483,10 +515,15 @@ mod tests {
         assert_eq!(vm(&untuned), ok("machine=q35;untuned=yes"));
         let bios = [("firmware", "seabios")];
         assert_eq!(vm(&bios), ok("firmware=seabios;kernel=tuned;machine=microvm"));
+        assert_eq!(vm(&[("machine", "virt")]), ok("kernel=distro;machine=virt"));
         for bad in [
             &[("untuned", "yes"), ("machine", "microvm")][..],
             &[("untuned", "yes"), ("boot", "vmlinux")],
             &[("untuned", "yes"), ("rootfs", "9p")],
+            &[("untuned", "yes"), ("machine", "virt")],
+            &[("machine", "virt"), ("kernel", "tuned")],
+            &[("machine", "virt"), ("rootfs", "9p")],
+            &[("start", "clone"), ("rootfs", "virtiofs")],
             &[("firmware", "ovmf"), ("boot", "bzimage"), ("kernel", "distro")],
             &[("firmware", "ovmf"), ("machine", "q35"), ("kernel", "distro")],
             &[("firmware", "ovmf"), ("machine", "q35"), ("boot", "bzimage")],

@@ -93,7 +93,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "{cell}params = { machine = \"isapc\" }",
-        "specs/my.toml:3: parameter machine = \"isapc\" of backend vm: expected microvm or q35 or pc",
+        "specs/my.toml:3: parameter machine = \"isapc\" of backend vm: expected microvm or q35 or pc or virt",
     ),
     (
         "{cell}params = { memory = \"much\" }",

@@ -2,7 +2,8 @@
 //!
 //! Rounds of different runs share nothing, so the values are compared as
 //! independent lists. How far the null backend moved between the runs is how
-//! far the host did: no change is named that is not larger.
+//! far the host did: no change is named that is not larger. Where a side has
+//! several runs, neither is one named that is not larger than they differ.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,10 +13,11 @@ use super::compare::{Difference, Pair, Ratio, difference, holm, ratio_of_medians
 use super::group::{self, CellData};
 use super::judge::{Evidence, Judge, LEVEL, Verdict, words};
 use super::order::{Sorted, median};
-use super::rank_sum::{rank_sum_p, ratio_between, values_needed};
+use super::rank_sum::{between_runs, rank_sum_p, ratio_between, values_needed};
 use super::within::{
     Comparison, compare_pairs, is_comparable, is_control, is_null, too_many_failures,
 };
+use crate::host::is_lasting;
 use crate::record::{CellKey, Experiment, Manifest, Metric, Sample, Workload};
 
 /// A run: what it was, and what it measured.
@@ -59,7 +61,8 @@ pub struct Change {
     pub ratio: Option<Ratio>,
     /// The same in times and per cent.
     pub difference: Option<Difference>,
-    /// p-value of the rank-sum test.
+    /// p-value of the rank-sum test of all values, or of the t-test of the
+    /// runs' medians where there are several and it is larger.
     pub p: Option<f64>,
     /// The same after Holm over all changes with values enough to be tested.
     pub p_holm: Option<f64>,
@@ -94,7 +97,16 @@ pub struct RunComparison {
     pub missing: Vec<String>,
     /// Every change, in the order of the base's plan.
     pub changes: Vec<Change>,
+    /// What all verdicts leave open, if something.
+    pub caution: Option<String>,
 }
+
+/// Said of one run on each side. Its rounds tell how well each run's median is
+/// known; how far the medians of two such runs lie apart by themselves would
+/// take more runs to see, and only the null backend's share of it is known.
+const TWO_RUNS: &str = "one run a side: verdicts are about these two runs. How far runs of one \
+                        program lie apart by themselves shows only in several runs a side: \
+                        `scripts/regression.sh` measures them in turns";
 
 /// Whether two runs measured the same things: cells and what is in them. How
 /// many rounds and in which order does not matter.
@@ -139,6 +151,12 @@ pub fn compare_runs(base: &[RunRef<'_>], new: &[RunRef<'_>]) -> RunComparison {
         );
     }
     judge(&mut changes, &failures);
+    let alone = base.len() == 1 && new.len() == 1;
+    if alone {
+        for change in changes.iter_mut().filter(|change| change.verdict.is_named()) {
+            change.text.push_str(" between these two runs");
+        }
+    }
     let ids = |runs: &[RunRef<'_>]| runs.iter().map(|run| run.manifest.run_id.clone()).collect();
     RunComparison {
         base: ids(base),
@@ -146,6 +164,7 @@ pub fn compare_runs(base: &[RunRef<'_>], new: &[RunRef<'_>]) -> RunComparison {
         facts: differing_facts(base, new),
         missing,
         changes,
+        caution: alone.then(|| TWO_RUNS.to_owned()),
     }
 }
 
@@ -238,7 +257,7 @@ fn one_cell(before: &Side<'_>, after: &Side<'_>, key: &CellKey) -> Vec<Change> {
             new: new_median,
             ratio: ratio_between(&new, &base, before.seed),
             difference: difference(new_median, base_median),
-            p: rank_sum_p(&all_new, &all_base),
+            p: larger(rank_sum_p(&all_new, &all_base), between_runs(&new, &base).map(|t| t.p)),
             p_holm: None,
             noise: noise(before, after, key, metric),
             verdict: Verdict::Withheld { reason: String::new() },
@@ -246,6 +265,11 @@ fn one_cell(before: &Side<'_>, after: &Side<'_>, key: &CellKey) -> Vec<Change> {
         });
     }
     changes
+}
+
+/// The larger p-value, of those that there are.
+fn larger(first: Option<f64>, second: Option<f64>) -> Option<f64> {
+    first.into_iter().chain(second).reduce(f64::max)
 }
 
 /// How far the null backend of the same experiment, workload and metric moved:
@@ -319,22 +343,6 @@ fn why_missing(before: &Side<'_>, after: &Side<'_>, key: &CellKey) -> String {
     }
 }
 
-/// Facts that change from minute to minute, and so differ between any two
-/// runs without meaning anything.
-const VOLATILE: [&str; 11] = [
-    "load.",
-    "psi.",
-    "memory.available",
-    "memory.swap_free",
-    "power.temp",
-    "cpu.throttled.",
-    "cpu.ticks.",
-    "cgroup.dying",
-    "cgroup.memory_groups",
-    "net.namespaces",
-    "host.uptime_seconds",
-];
-
 /// Names of facts with their different values, by side.
 fn differing_facts(base: &[RunRef<'_>], new: &[RunRef<'_>]) -> Vec<DifferingFact> {
     let (mut before, mut after) = (facts(base), facts(new));
@@ -357,7 +365,7 @@ fn facts(runs: &[RunRef<'_>]) -> BTreeMap<String, Vec<String>> {
             facts.entry(name).or_default().insert(value.to_owned());
         };
         for fact in &manifest.host_before {
-            if !VOLATILE.iter().any(|volatile| fact.name.starts_with(volatile)) {
+            if is_lasting(&fact.name) {
                 add(fact.name.clone(), &fact.value);
             }
         }

@@ -1,9 +1,11 @@
 use super::*;
 use crate::stats::testing::{Noise, key, manifest, ok};
 
+type OneRun = (Manifest, Vec<Sample>);
+
 /// A run whose container takes `slower` times as long as it should, on a host
 /// that takes `host` times as long for everything.
-fn run(seed: u64, rounds: u32, host: f64, slower: f64) -> (Manifest, Vec<Sample>) {
+fn run(seed: u64, rounds: u32, host: f64, slower: f64) -> OneRun {
     let mut noise = Noise::new(seed);
     let cells =
         ["startup process exit", "startup process exit control=1", "startup container exit"]
@@ -18,7 +20,7 @@ fn run(seed: u64, rounds: u32, host: f64, slower: f64) -> (Manifest, Vec<Sample>
     (manifest(&cells, rounds), samples)
 }
 
-fn compared(base: &[(Manifest, Vec<Sample>)], new: &[(Manifest, Vec<Sample>)]) -> RunComparison {
+fn compared(base: &[OneRun], new: &[OneRun]) -> RunComparison {
     let base: Vec<RunRef<'_>> =
         base.iter().map(|(manifest, samples)| RunRef { manifest, samples }).collect();
     let new: Vec<RunRef<'_>> =
@@ -59,7 +61,7 @@ fn too_few_values_are_not_judged() {
 
 #[test]
 fn sets_of_runs_that_scatter_are_not_told_apart() {
-    let scattered = |first: u64| -> Vec<(Manifest, Vec<Sample>)> {
+    let scattered = |first: u64| -> Vec<OneRun> {
         [0.9, 1.0, 1.1, 1.25]
             .iter()
             .zip(first..)
@@ -70,6 +72,40 @@ fn sets_of_runs_that_scatter_are_not_told_apart() {
     higher.remove(0);
     let found = compared(&scattered(10), &higher);
     assert!(matches!(found.changes[0].verdict, Verdict::NoDifference { .. }), "{found:?}");
+}
+
+/// Runs of a program whose containers take a time of their own in each run.
+fn scattered(noise: &mut Noise, first: u64, runs: u64, by: f64, slower: f64) -> Vec<OneRun> {
+    (first..first + runs).map(|seed| run(seed, 12, 1.0, slower * noise.lognormal(by))).collect()
+}
+
+#[test]
+fn several_runs_are_judged_by_how_far_runs_differ() {
+    let mut noise = Noise::new(5);
+    let mut named = |sides: u64, runs: u64, by: f64, slower: f64| {
+        (0..sides)
+            .filter(|side| {
+                let base = scattered(&mut noise, 1000 * side, runs, by, 1.0);
+                let new = scattered(&mut noise, 1000 * side + 500, runs, by, slower);
+                compared(&base, &new).changes[0].verdict.is_named()
+            })
+            .count()
+    };
+    let false_alarms = named(30, 3, 0.05, 1.0);
+    assert!(false_alarms <= 2, "{false_alarms} of 30 at a level of 1 %");
+    let found = named(10, 5, 0.02, 1.15);
+    assert!(found >= 9, "{found} of 10");
+}
+
+#[test]
+fn a_verdict_on_two_runs_says_that_they_are_two() {
+    let base = [run(1, 40, 1.0, 1.0)];
+    let one = compared(&base, &[run(3, 40, 1.0, 1.2)]);
+    assert!(one.changes[0].text.ends_with("between these two runs"), "{}", one.changes[0].text);
+    assert!(one.caution.is_some_and(|caution| caution.contains("several runs a side")));
+    let several = compared(&base, &[run(3, 40, 1.0, 1.2), run(4, 40, 1.0, 1.2)]);
+    assert_eq!(several.caution, None);
+    assert!(!several.changes[0].text.contains("two runs"), "{}", several.changes[0].text);
 }
 
 #[test]

@@ -63,6 +63,15 @@ pub enum Flag {
     },
 }
 
+impl Flag {
+    /// Whether it says that one median is not the whole story: the values move,
+    /// are of two kinds, or begin with another.
+    #[must_use]
+    pub fn is_of_the_centre(&self) -> bool {
+        matches!(self, Self::Drift { .. } | Self::Bimodal { .. } | Self::FirstIsOutlier)
+    }
+}
+
 impl fmt::Display for Flag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let percent = |share: &f64| share * 100.0;

@@ -45,6 +45,12 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// Whether it names a difference.
+    #[must_use]
+    pub fn is_named(&self) -> bool {
+        matches!(self, Self::Faster | Self::Slower | Self::Less | Self::More)
+    }
+
     /// Whether it says slower or more, certainly by more than `threshold` (a
     /// share: 0.05 for 5 %).
     #[must_use]
@@ -132,7 +138,7 @@ pub(super) fn words(verdict: &Verdict, ratio: Option<Ratio>, n: usize, of: &str)
     match (verdict, ratio.and_then(|ratio| ratio.interval)) {
         (Verdict::Withheld { reason }, _) => format!("withheld: {reason}"),
         (Verdict::NoDifference { smallest }, _) => {
-            let shown = percent(100.0 * (smallest - 1.0));
+            let shown = amount(*smallest);
             format!(
                 "no difference shown; could have shown {shown}{}",
                 more_needed(*smallest, n, of)
@@ -150,9 +156,23 @@ fn more_needed(smallest: f64, n: usize, of: &str) -> String {
     if share <= 1.0 || !share.is_finite() {
         return String::new();
     }
-    let n = (n as f64 * share * share).ceil();
-    let worth = percent(100.0 * (WORTH_SHOWING - 1.0));
-    format!(", {worth} would take about {} {of}", Unit::Count.human(n))
+    let n = two_digits(n as f64 * share * share);
+    format!(", {} would take about {n:.0} {of}", amount(WORTH_SHOWING))
+}
+
+/// A number of values rounded up to two digits: an estimate has no more.
+fn two_digits(n: f64) -> f64 {
+    let unit = 10_f64.powf((n.log10().floor() - 1.0).max(0.0));
+    (n / unit).ceil() * unit
+}
+
+/// A ratio above one as people say it: per cent below twice, times beyond.
+fn amount(ratio: f64) -> String {
+    if ratio < 2.0 {
+        percent(100.0 * (ratio - 1.0))
+    } else {
+        format!("{}x", Unit::Count.human(ratio))
+    }
 }
 
 /// The interval of a ratio as people say it: per cent where they are easy to

@@ -40,7 +40,7 @@ pub use moments::{lag1, mean, sample_sd};
 pub use order::{
     Interval, Percentile, Sorted, mad, median, median_interval, quantile, samples_needed,
 };
-pub use rank_sum::{rank_sum_p, ratio_between, values_needed};
+pub use rank_sum::{BetweenRuns, between_runs, rank_sum_p, ratio_between, values_needed};
 pub use slope::{Line, MAX_POINTS, theil_sen};
 pub use summary::{CellSummary, Distribution, Marginal, MetricSummary, Reason, Summary};
 pub use timeline::{Phase, TOLERANCE_NS, TimelineCheck};

@@ -82,6 +82,24 @@ fn a_mock_run_gives_exactly_the_expected_figures() {
 }
 
 #[test]
+fn only_what_has_a_network_of_its_own_has_its_cleanup_as_a_phase() {
+    let names = |gone: f64| -> Vec<String> {
+        let cell = key("startup container exit");
+        let marks = [("ready", 10.0), ("exited", 20.0), ("removed", 30.0), ("gone", gone)];
+        let samples: Vec<Sample> = (1..=3)
+            .flat_map(|round| {
+                marks.map(|(mark, at)| ok(&cell, round, &format!("startup.{mark}"), at))
+            })
+            .collect();
+        let summary = Summary::build(&manifest(std::slice::from_ref(&cell), 3), &samples);
+        summary.cells[0].phases.iter().map(|phase| phase.name.clone()).collect()
+    };
+    let last = |gone| names(gone).last().cloned();
+    assert_eq!(last(30.0).as_deref(), Some("cleanup"));
+    assert_eq!(last(31.0).as_deref(), Some("network cleanup"));
+}
+
+#[test]
 fn idle_time_before_a_stop_is_no_phase() {
     let cell = key("startup container pause");
     let samples = [

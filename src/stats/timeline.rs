@@ -105,6 +105,13 @@ impl Marks {
         self.at.contains_key(&Mark::Gone) || self.at.contains_key(&Mark::Removed)
     }
 
+    /// Whether anything was left to wait for behind `removed`. What has no
+    /// network of its own is gone with its cgroup, by one stamp for both marks:
+    /// that is no phase of no length, but none at all.
+    fn has_network(&self) -> bool {
+        self.at.get(&Mark::Removed) != self.at.get(&Mark::Gone)
+    }
+
     /// How far the sum of all phases is from the total.
     fn residue(&self) -> f64 {
         let sum: f64 = self.phases().map(|(_, _, length)| length).sum();
@@ -154,6 +161,7 @@ pub(crate) fn phases(trials: &BTreeMap<TrialId, Marks>) -> Vec<Phase> {
     let shared: Vec<Mark> = Mark::ALL
         .into_iter()
         .filter(|mark| complete.iter().all(|marks| marks.at.contains_key(mark)))
+        .filter(|mark| *mark != Mark::Gone || complete.iter().any(|marks| marks.has_network()))
         .collect();
     if complete.is_empty() {
         return Vec::new();
@@ -201,6 +209,14 @@ fn phase_name(from: Mark, to: Mark) -> String {
         (Mark::VmmReady, Mark::Kernel) => "firmware + load",
         (Mark::Spawned, Mark::Kernel) => "VMM + firmware",
         (Mark::VmmReady, Mark::Init) => "firmware + kernel",
+        (Mark::VmmReady, Mark::Firmware) => "machine",
+        (Mark::Firmware, _) => "firmware",
+        (Mark::Decompress, _) => "decompression",
+        (Mark::KernelEntry, Mark::StartKernel) => "kernel entry",
+        (Mark::StartKernel | Mark::KernelEntry, Mark::Kernel) => "early kernel",
+        (Mark::Kernel, Mark::PopulateRootfs | Mark::RunInit) => "kernel",
+        (Mark::PopulateRootfs, Mark::RunInit) => "root file system + drivers",
+        (Mark::RunInit, Mark::Init) => "exec of init",
         (Mark::Kernel, Mark::Init) => "kernel",
         (Mark::Init, Mark::Ready) => "init to ready",
         (Mark::Ready, Mark::Exited) => "run + exit",

@@ -153,11 +153,15 @@ pub(crate) fn compare_pairs(
 }
 
 /// The null backend of the same experiment and workload, and for a VM the
-/// plainest container.
+/// plainest container. A traced cell stands for no arm: all that is asked of
+/// it is how far it is from itself without the trace.
 fn baselines<'a>(cells: &'a [CellData<'a>], key: &CellKey) -> Vec<&'a CellData<'a>> {
     let same = |cell: &&CellData<'_>| {
         cell.key.experiment == key.experiment && cell.key.workload == key.workload
     };
+    if let Some(twin) = key.untraced() {
+        return cells.iter().filter(|cell| *cell.key == twin).collect();
+    }
     let null = cells.iter().filter(same).find(|cell| is_null(cell.key));
     let container = cells
         .iter()

@@ -5,8 +5,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
-    sendmsg, socketpair, sockopt::SndBuf,
+    AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType,
+    UnixAddr, bind, connect, getsockname, listen, recvmsg, sendmsg, socket, socketpair,
+    sockopt::SndBuf,
 };
 
 /// No message is longer; a container's whole OCI spec takes some 10 KiB.
@@ -33,6 +34,25 @@ pub fn message_pair() -> io::Result<(OwnedFd, OwnedFd)> {
 /// When the kernel has no descriptors or memory left.
 pub fn stream_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?)
+}
+
+/// A listening byte-stream socket and a connection to it that nobody has
+/// accepted yet, both closed on exec. Its name is one that the kernel makes up
+/// (unix(7), "autobind"), so that no file of it can be left behind; no other
+/// connection finds room, since this one fills the queue until it is accepted.
+///
+/// # Errors
+/// When the kernel has no descriptors or memory left.
+pub fn listening_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let stream = || socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None);
+    let (listening, connected) = (stream()?, stream()?);
+    bind(listening.as_raw_fd(), &UnixAddr::new_unnamed())?;
+    // The queue holds one connection more than it is told (unix_recvq_full in
+    // net/unix/af_unix.c).
+    listen(&listening, Backlog::new(0)?)?;
+    let name: UnixAddr = getsockname(listening.as_raw_fd())?;
+    connect(connected.as_raw_fd(), &name)?;
+    Ok((listening, connected))
 }
 
 /// Sends one message with descriptors.

@@ -132,6 +132,14 @@ pub fn measure(spec_text: &str) -> Vec<BTreeMap<String, String>> {
     rows
 }
 
+/// Why a cell could not even be prepared, if one of this backend was not.
+pub fn unprepared(rows: &[BTreeMap<String, String>], backend: &str) -> Option<String> {
+    let row = rows.iter().find(|row| {
+        row["backend"] == backend && row["outcome"] == "skipped" && row["round"] == "0"
+    });
+    row.map(|row| row["detail"].clone())
+}
+
 /// The run id in a run's manifest.
 pub fn run_id(dir: &Path) -> String {
     manifest(dir)["run_id"].as_str().expect("an id").to_owned()

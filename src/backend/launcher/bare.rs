@@ -25,6 +25,7 @@ pub enum BareError {
     #[error(transparent)]
     Image(#[from] ImageError),
     /// The stub is a guest for x86-64.
+    #[cfg(not(target_arch = "x86_64"))]
     #[error("the stub guest is for x86-64 only")]
     Machine,
 }
@@ -37,7 +38,7 @@ mod machine {
     use super::*;
     use crate::errors::chain;
     use crate::payload::protocol::{CHANNEL_PORT, DEBUG_EXIT_PORT};
-    use crate::payload::stub::{EXECUTABLE, Parts, parts};
+    use crate::payload::stub::{Parts, parts};
     use crate::sys::clock::monotonic_ns;
     use crate::sys::fork::{Place, copy, descriptor, is_alone};
     use crate::sys::kvm::{self, Guest, Phase};
@@ -77,13 +78,15 @@ mod machine {
     }
 
     impl Bare {
-        /// Takes the stub apart.
-        pub(in super::super) fn prepare(memory: NonZeroUsize) -> Result<Self, BareError> {
+        /// Takes the guest's file apart.
+        pub(in super::super) fn prepare(
+            image: &[u8],
+            memory: NonZeroUsize,
+        ) -> Result<Self, BareError> {
             if !is_alone() {
                 return Err(BareError::NotAlone);
             }
-            let parts = parts(EXECUTABLE.ok_or(BareError::Machine)?)?;
-            Ok(Self { parts, memory, newest: None })
+            Ok(Self { parts: parts(image)?, memory, newest: None })
         }
 
         /// Where the newest instance stamps.
@@ -146,7 +149,7 @@ mod machine {
     pub enum Bare {}
 
     impl Bare {
-        pub(in super::super) fn prepare(_: NonZeroUsize) -> Result<Self, BareError> {
+        pub(in super::super) fn prepare(_: &[u8], _: NonZeroUsize) -> Result<Self, BareError> {
             Err(BareError::Machine)
         }
 

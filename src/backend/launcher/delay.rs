@@ -10,7 +10,9 @@ use crate::record::Mark;
 use crate::sys::clock::Deadline;
 
 /// Environment variable: by how many per cent the start of a container is
-/// delayed; `10@2` delays those of the second template only.
+/// delayed. `10@2` delays those of the second template only, by so much of
+/// what the containers of the others take: those that are delayed wait longer
+/// for a processor, too, and would drive their own delay up.
 pub const ENV_DELAY: &str = "UNLADEN_TEST_DELAY_PERCENT";
 
 /// What undelayed starts of each template take, and the share that is added.
@@ -19,8 +21,10 @@ pub(super) struct Delay {
     share: f64,
     /// The one template that is delayed; all of them if none is named.
     only: Option<u32>,
-    /// Sum and number of times from `request` to `ready`, in nanoseconds.
-    usual: HashMap<u32, (f64, f64)>,
+    /// Times from `request` to `ready`, in nanoseconds, in rising order: on a
+    /// busy host their mean lies far above their median, and it is the
+    /// medians that are compared.
+    usual: HashMap<u32, Vec<f64>>,
     added: Duration,
 }
 
@@ -40,9 +44,11 @@ impl Delay {
     /// Decides by how much the next start of a template is delayed: nothing
     /// until one has been seen.
     pub(super) fn choose(&mut self, template: u32) {
-        let mean = self.usual.get(&template).map_or(0.0, |(sum, count)| sum / count);
         let share = if self.only.is_none_or(|only| only == template) { self.share } else { 0.0 };
-        self.added = Duration::try_from_secs_f64(share * mean / 1e9).unwrap_or_default();
+        let model = self.model(template);
+        let usual = self.usual.get(&model);
+        let median = usual.and_then(|times| times.get(times.len() / 2)).copied().unwrap_or(0.0);
+        self.added = Duration::try_from_secs_f64(share * median / 1e9).unwrap_or_default();
     }
 
     /// Spends the time, in the timed window.
@@ -53,12 +59,21 @@ impl Delay {
         }
     }
 
+    /// Under which number the times are kept that a template is delayed by:
+    /// its own, or, where only one is delayed, that of all others.
+    fn model(&self, template: u32) -> u32 {
+        self.only.map_or(template, |_| 0)
+    }
+
     /// Learns from a start what it would have taken without the delay.
     pub(super) fn learn(&mut self, template: u32, launched: &Launched) {
+        if self.only == Some(template) {
+            return;
+        }
         if let Some(took) = launched.timeline.between(Mark::Request, Mark::Ready) {
-            let (sum, count) = self.usual.entry(template).or_insert((0.0, 0.0));
-            *sum += took as f64 - self.added.as_nanos() as f64;
-            *count += 1.0;
+            let times = self.usual.entry(self.model(template)).or_default();
+            let undelayed = took as f64 - self.added.as_nanos() as f64;
+            times.insert(times.partition_point(|time| *time < undelayed), undelayed);
         }
     }
 }

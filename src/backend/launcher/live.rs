@@ -87,25 +87,40 @@ pub(super) struct Wires {
 
 impl Wires {
     /// Connects an instance of this kind.
-    pub(super) fn new(kind: Kind, null: BorrowedFd<'_>) -> std::io::Result<Self> {
-        let (near, far) = stream_pair()?;
-        let mut ears = vec![(Source::Channel, near)];
-        let mut child = vec![(far, fd::CHANNEL)];
+    pub(super) fn new(kind: Kind, is_traced: bool, null: BorrowedFd<'_>) -> std::io::Result<Self> {
+        // In the order in which an instance is heard on them: of two that can
+        // be read at once, the first one is read and stamped first.
+        let (mut ears, mut child) = (Vec::new(), Vec::new());
         let pipe = || nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC);
+        if matches!(kind, Kind::Machine | Kind::Restored) {
+            let (near, far) = stream_pair()?;
+            ears.push((Source::Qmp, near));
+            child.push((far, fd::QMP));
+            let (read, write) = pipe()?;
+            ears.push((Source::Console, read));
+            child.push((write, fd::CONSOLE));
+        }
+        if is_traced {
+            let (read, write) = pipe()?;
+            ears.push((Source::Trace, read));
+            child.push((write, fd::TRACE));
+        }
+        let (near, far) = stream_pair()?;
+        ears.push((Source::Channel, near));
+        child.push((far, fd::CHANNEL));
         let (read, write) = pipe()?;
         ears.push((Source::Stderr, read));
         child.push((null.try_clone_to_owned()?, 0));
         child.push((write.try_clone()?, 1));
         child.push((write, 2));
-        if matches!(kind, Kind::Machine | Kind::Restored) {
-            let (read, write) = pipe()?;
-            ears.push((Source::Console, read));
-            child.push((write, fd::CONSOLE));
-            let (near, far) = stream_pair()?;
-            ears.push((Source::Qmp, near));
-            child.push((far, fd::QMP));
-        }
         Ok(Self { ears, child })
+    }
+
+    /// The child's ends for a second process, which has no more than the
+    /// three ordinary ones.
+    pub(super) fn ordinary(&self) -> Vec<(BorrowedFd<'_>, i32)> {
+        let ordinary = self.child.iter().filter(|(_, number)| (0..=2).contains(number));
+        ordinary.map(|(fd, number)| (fd.as_fd(), *number)).collect()
     }
 }
 
@@ -113,6 +128,8 @@ impl Wires {
 pub(super) struct Live {
     pub(super) kind: Kind,
     pub(super) pidfd: PidFd,
+    /// What serves a guest's root file system, until it is reaped.
+    pub(super) server: Option<PidFd>,
     pub(super) group: Group,
     pub(super) watch: Watch,
     pub(super) pid: Pid,
@@ -123,6 +140,8 @@ pub(super) struct Live {
     pub(super) refill: Option<u64>,
     /// What its own process stamps.
     pub(super) stamps: Option<Rc<Stamps>>,
+    /// Whether its first process's exit code tells the workload's.
+    pub(super) tells_code: bool,
 }
 
 impl Live {
@@ -164,7 +183,14 @@ impl Live {
     /// Why a wait ended without its goal, in words.
     fn explain(&self, trouble: Trouble, deadline: Duration) -> String {
         match trouble {
-            Trouble::Deadline => format!("not within {:.1} s", deadline.as_secs_f64()),
+            Trouble::Deadline => {
+                let mut told = format!("not within {:.1} s", deadline.as_secs_f64());
+                let ended = |server: &PidFd| server.wait_ended(Some(Duration::ZERO));
+                if self.server.as_ref().is_some_and(|server| matches!(ended(server), Ok(true))) {
+                    told.push_str("; the server of its root file system has ended");
+                }
+                told
+            }
             Trouble::Died => self.how_it_died(),
             Trouble::Said(text) => text,
             Trouble::Orphaned => "the harness is gone".to_owned(),
@@ -182,12 +208,38 @@ impl Live {
         self.wait(Goal::Exited, control, deadline)?;
         match self.pidfd.wait(Some(Duration::ZERO)) {
             Ok(Some(Ended { exit, .. })) => {
+                self.server_ended()?;
                 self.watch.timeline.stamp(Mark::Exited, monotonic_ns());
-                Ok(self.kind.code(exit))
+                Ok(self.code(exit))
             }
             Ok(None) => Err(self.failure(Mark::Exited, "it did not end".to_owned())),
             Err(error) => Err(self.failure(Mark::Exited, format!("cannot reap it: {error}"))),
         }
+    }
+
+    /// The workload's exit code. A machine that cannot tell it by its own has
+    /// ended in order all the same, and then what the guest announced stands.
+    fn code(&self, exit: Exit) -> Option<u8> {
+        match (self.tells_code, exit) {
+            (true, _) => self.kind.code(exit),
+            (false, Exit::Code(0)) => self.watch.result.map(|result| result.code),
+            (false, _) => None,
+        }
+    }
+
+    /// Waits until the server of its root file system has ended too, which it
+    /// does by itself when the monitor is gone, and reaps it.
+    fn server_ended(&mut self) -> Result<(), Failure> {
+        let Some(server) = &self.server else { return Ok(()) };
+        let told = match server.wait(Some(REMOVAL)) {
+            Ok(Some(_)) => {
+                self.server = None;
+                return Ok(());
+            }
+            Ok(None) => "does not end".to_owned(),
+            Err(error) => format!("cannot be reaped: {error}"),
+        };
+        Err(self.failure(Mark::Exited, format!("the server of its root file system {told}")))
     }
 
     /// Sees to it that the end of its network namespace will be witnessed.
@@ -241,6 +293,9 @@ impl Live {
         // of them is found again by `unladen clean` by its name.
         let _ = self.pidfd.kill_and_wait();
         let _ = self.group.kill_all();
+        if let Some(server) = self.server.take() {
+            let _ = server.kill_and_wait();
+        }
         let _ = self.group.remove(REMOVAL);
     }
 

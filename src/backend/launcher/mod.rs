@@ -17,6 +17,7 @@ mod qmp;
 mod server;
 mod snapshot;
 mod template;
+mod trace;
 mod watch;
 
 use std::io;

@@ -20,6 +20,12 @@ pub mod fd {
     pub const QMP: i32 = 5;
     /// The saved state of a machine that goes on from a snapshot.
     pub const STATE: i32 = 6;
+    /// Between a machine and the server of its root file system: the
+    /// connection in the one, the listening socket in the other.
+    pub const FILES: i32 = 7;
+    /// Where a traced machine reports what it translates: the write end of a
+    /// pipe.
+    pub const TRACE: i32 = 8;
 }
 
 /// How to make the instances of one cell.
@@ -40,9 +46,12 @@ pub enum Recipe {
         pooled: bool,
     },
     /// A virtual machine monitor.
-    Machine(Program),
-    /// The stub guest in a machine of bare KVM, made by a copy of the launcher.
+    Machine(Monitor),
+    /// A guest of a few instructions in a machine of bare KVM, made by a copy
+    /// of the launcher.
     Bare {
+        /// The guest: an ELF file for x86-64.
+        image: Vec<u8>,
         /// Bytes of memory that the machine gets.
         memory: NonZeroUsize,
     },
@@ -105,6 +114,31 @@ pub struct PeerRecipe {
     pub hide_unified: bool,
     /// Whether instances have a network namespace of their own.
     pub network: bool,
+}
+
+/// A virtual machine monitor with all that belongs to its instance.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Monitor {
+    /// The monitor itself.
+    pub program: Program,
+    /// What serves the guest's root file system, as a second process of the
+    /// instance.
+    pub server: Option<Program>,
+    /// Whether its own exit code tells the workload's; else only the guest
+    /// does.
+    pub tells_code: bool,
+    /// Marks that a traced guest shows, and how; empty without a trace.
+    pub probes: Vec<(Mark, Probe)>,
+}
+
+/// How it is seen that a guest has come to a mark.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Probe {
+    /// The monitor translates the instruction at this address of the guest
+    /// for the first time.
+    Address(u64),
+    /// The guest's console says this.
+    Words(String),
 }
 
 /// The files of a machine's snapshot.

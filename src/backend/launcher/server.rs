@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 
 use super::delay::Delay;
 use super::live::{Kind, Live, REMOVAL, Wires};
-use super::order::{Answer, Failure, Launched, Order, Recipe, Stopped, Until, fd};
+use super::order::{Answer, Failure, Launched, Monitor, Order, Recipe, Stopped, Until, fd};
 use super::peer::Peers;
 use super::place::{Ground, Network, Place};
 use super::snapshot::{self, Restore};
@@ -20,10 +20,12 @@ use super::template::Template;
 use super::watch::{Goal, Watch};
 use crate::backend::Timeline;
 use crate::container::cgroup::{CgroupError, Controller, Hierarchy, sweep};
-use crate::container::network::{Bridge, Witness};
+use crate::container::network::{Bridge, Netns, Witness};
 use crate::errors::chain;
 use crate::record::Mark;
 use crate::sys::clock::monotonic_ns;
+use crate::sys::pidfd::PidFd;
+use crate::sys::spawn::Child;
 use crate::sys::{fdpass, keyring, signals};
 
 /// Why the launcher cannot serve.
@@ -207,7 +209,9 @@ impl Server {
             self.snapshots = Some(folder);
         }
         let witnessed = self.ground.witness.is_ok();
-        let recipe = Recipe::Machine(source.clone());
+        let program = source.clone();
+        let monitor = Monitor { program, server: None, tells_code: true, probes: Vec::new() };
+        let recipe = Recipe::Machine(monitor);
         let mut template = Template::new(recipe, &self.ground.tree, witnessed)
             .map_err(|error| Box::new(refused(chain(&error))))?;
         let (name, null, control) = (format!("source-{number}"), &self.null, &self.control);
@@ -349,8 +353,10 @@ pub(super) fn start(
         reason: format!("start: {reason}"),
         timeline: Timeline::default(),
     };
-    let mut wires = Wires::new(template.kind, null).map_err(|error| early(error.to_string()))?;
-    let mut watch = Watch::new(wires.ears);
+    let mut wires = Wires::new(template.kind, !template.probes.is_empty(), null)
+        .map_err(|error| early(error.to_string()))?;
+    let mut watch = Watch::new(std::mem::take(&mut wires.ears));
+    watch.look_for(template.probes.clone());
     if let Some(restore) = &template.restore {
         wires.child.push((restore.snapshot.open().map_err(early)?, fd::STATE));
         watch.restore(restore.snapshot.conversation(), restore.result);
@@ -359,11 +365,10 @@ pub(super) fn start(
     if let Some(delay) = delay {
         delay.spend();
     }
-    let fds: Vec<(BorrowedFd<'_>, i32)> =
-        wires.child.iter().map(|(fd, number)| (fd.as_fd(), *number)).collect();
-    let (child, netns) = match template.launch(&place.group, &fds, place.net.as_ref()) {
-        Ok(child) => child,
+    let (server, child, netns) = match make(template, &place, wires) {
+        Ok(made) => made,
         Err(reason) => {
+            let _ = place.group.kill_all();
             let _ = place.group.remove(REMOVAL);
             let _ = ground.release(place.net.and_then(|net| net.lease), true);
             return Err(early(reason));
@@ -386,6 +391,7 @@ pub(super) fn start(
     Ok(Live {
         kind: template.kind,
         pidfd: child.pidfd,
+        server,
         pid: child.pid,
         group: place.group,
         watch,
@@ -395,7 +401,31 @@ pub(super) fn start(
         lease: place.net.and_then(|net| net.lease),
         refill: place.refill,
         stamps: template.stamps(),
+        tells_code: template.tells_code,
     })
+}
+
+/// Makes the processes of an instance in its place: a machine's file server
+/// comes before the machine.
+fn make(
+    template: &mut Template,
+    place: &Place,
+    mut wires: Wires,
+) -> Result<(Option<PidFd>, Child, Option<Netns>), String> {
+    let served = template.serve_files(&place.group, &wires.ordinary())?;
+    let (server, connection) = served.unzip();
+    wires.child.extend(connection.map(|connection| (connection, fd::FILES)));
+    let fds: Vec<(BorrowedFd<'_>, i32)> =
+        wires.child.iter().map(|(fd, number)| (fd.as_fd(), *number)).collect();
+    match template.launch(&place.group, &fds, place.net.as_ref()) {
+        Ok((child, netns)) => Ok((server, child, netns)),
+        Err(reason) => {
+            if let Some(server) = server {
+                let _ = server.kill_and_wait();
+            }
+            Err(reason)
+        }
+    }
 }
 
 /// Finds an instance's place, stamping `request` and, where a container's

@@ -2,7 +2,7 @@
 //! for all of them, made before any timed window.
 
 use std::ffi::{CString, NulError};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
 
@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 
 use super::bare::{Bare, BareError, Stamps};
 use super::live::Kind;
-use super::order::{Program, Recipe};
+use super::order::{Probe, Program, Recipe, fd};
 use super::place::{Net, Network, Pool};
 use super::snapshot::Restore;
 use crate::container::cgroup::{Group, Limits, RunTree};
@@ -21,6 +21,9 @@ use crate::container::{
     Container, HeldContainer, LaunchError, NetworkedContainer, Plan, PlanError, PrepareError,
 };
 use crate::errors::chain;
+use crate::record::Mark;
+use crate::sys::fdpass::listening_pair;
+use crate::sys::pidfd::PidFd;
 use crate::sys::spawn::{self, Child, Command, CommandError, Launch, Step};
 
 /// Why a recipe cannot be carried out.
@@ -53,6 +56,12 @@ pub(super) struct Template {
     pub(super) network: Network,
     /// Places made beforehand, for a pooled cell.
     pub(super) pool: Option<Pool>,
+    /// What serves the root file system of each, as a second process of it.
+    server: Option<Box<Command>>,
+    /// Whether a machine's exit code tells the workload's.
+    pub(super) tells_code: bool,
+    /// Marks that are looked for, and how.
+    pub(super) probes: Vec<(Mark, Probe)>,
     /// What its machines go on from, once that is made.
     pub(super) restore: Option<Restore>,
     /// What this host cannot give.
@@ -81,11 +90,19 @@ impl Template {
         // A process or a machine has no limits, but a cgroup of the same
         // depth and controllers.
         let (mut limits, mut network, mut pool) = (Limits::default(), Network::Host, None);
+        let (mut server, mut probes, mut tells_code) = (None, Vec::new(), true);
         let (kind, maker) = match recipe {
             Recipe::Peer(_) => return Err(TemplateError::Foreign),
             Recipe::Process(program) => (Kind::Process, maker(&program)?),
-            Recipe::Machine(program) => (Kind::Machine, maker(&program)?),
-            Recipe::Bare { memory } => (Kind::Bare, Maker::Bare(Bare::prepare(memory)?)),
+            Recipe::Machine(monitor) => {
+                server = monitor.server.as_ref().map(plain).transpose()?.map(Box::new);
+                probes = monitor.probes;
+                tells_code = monitor.tells_code;
+                (Kind::Machine, maker(&monitor.program)?)
+            }
+            Recipe::Bare { image, memory } => {
+                (Kind::Bare, Maker::Bare(Bare::prepare(&image, memory)?))
+            }
             Recipe::Restored { program, .. } => (Kind::Restored, maker(&program)?),
             Recipe::Container { spec, bundle, bridge, pooled } => {
                 let plan = Plan::from_spec(&spec, &bundle)?;
@@ -119,7 +136,19 @@ impl Template {
             .map(|(controller, reason)| format!("no {controller} limit or reading: {reason}"))
             .chain(tree.remarks().iter().cloned())
             .collect();
-        Ok(Self { kind, limits, network, pool, restore: None, remarks, maker })
+        let restore = None;
+        Ok(Self {
+            kind,
+            limits,
+            network,
+            pool,
+            server,
+            tells_code,
+            probes,
+            restore,
+            remarks,
+            maker,
+        })
     }
 
     /// Where the newest instance's own process stamps, if it does.
@@ -128,6 +157,26 @@ impl Template {
             Maker::Bare(bare) => bare.stamps(),
             _ => None,
         }
+    }
+
+    /// Starts the server of a machine's root file system in the machine's
+    /// group, if it has one, and gives the connection to it.
+    pub(super) fn serve_files(
+        &mut self,
+        group: &Group,
+        ordinary: &[(BorrowedFd<'_>, i32)],
+    ) -> Result<Option<(PidFd, OwnedFd)>, String> {
+        let Some(command) = &mut self.server else { return Ok(None) };
+        if group.folders().is_empty() {
+            // It is no child of the machine: nothing else holds them together.
+            return Err("without a cgroup the memory of its file server is not counted".to_owned());
+        }
+        let (listening, connected) = listening_pair().map_err(|error| error.to_string())?;
+        let fds = [ordinary, &[(listening.as_fd(), fd::FILES)]].concat();
+        let (join, into_cgroup) = (group.join_fds(), group.into_cgroup());
+        let launch = Launch { fds: &fds, join: &join, into_cgroup, ..Launch::default() };
+        let child = command.spawn(&launch).map_err(|error| chain(&error))?;
+        Ok(Some((child.pidfd, connected)))
     }
 
     /// Makes an instance's first process in its group, and gives the network
@@ -207,12 +256,26 @@ fn plain(program: &Program) -> Result<Command, TemplateError> {
 /// What every plain child does before its program.
 fn plain_steps() -> Vec<Step> {
     vec![
+        // First, as in a container. Before it, a new session would put the
+        // child into a scheduling group of its own as well (autogroup in
+        // sched(7)), and on a busy host it waits for a processor after each
+        // change of group: half of such a start was that.
+        Step::JoinCgroups,
         // Its own session: a terminal's signals must not reach it.
         Step::NewSession,
-        Step::JoinCgroups,
         // It must not outlive the launcher.
         Step::ParentDeathSignal(Signal::SIGKILL),
         Step::MapDescriptors,
         Step::CheckParent,
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_is_in_its_group_before_anything_else() {
+        assert_eq!(plain_steps().first(), Some(&Step::JoinCgroups));
+    }
 }

@@ -11,7 +11,9 @@ use nix::sys::socket::sockopt::PeerCredentials;
 
 use super::super::Timeline;
 use super::console::excerpt;
+use super::order::Probe;
 use super::qmp::{self, Conversation, Lines, QmpError, Reaction};
+use super::trace::Trace;
 use crate::payload::protocol::{PING, WorkResult};
 use crate::payload::{Decoder, Event, request};
 use crate::record::Mark;
@@ -34,6 +36,8 @@ pub(super) enum Source {
     Console,
     /// What the started program itself complains about.
     Stderr,
+    /// A traced machine's log of what it translates.
+    Trace,
     /// The payload's channel.
     Channel,
     /// A socket to which a payload connects: its connection is the channel.
@@ -78,6 +82,7 @@ pub(super) struct Watch {
     lines: Lines,
     conversation: Option<Conversation>,
     saved: bool,
+    trace: Trace,
     /// What the guest had proved before it was saved, for one that goes on
     /// from there.
     inherited: Option<WorkResult>,
@@ -101,6 +106,7 @@ impl Watch {
             lines: Lines::default(),
             conversation: None,
             saved: false,
+            trace: Trace::default(),
             inherited: None,
             peer: None,
             timeline: Timeline::default(),
@@ -112,6 +118,11 @@ impl Watch {
     pub(super) fn step_aside(&mut self) {
         let sources = std::mem::take(&mut self.sources).into_iter();
         self.sources = sources.map(|(name, file)| (name, aside(file.into()).into())).collect();
+    }
+
+    /// Looks for the finer marks of a traced machine.
+    pub(super) fn look_for(&mut self, probes: Vec<(Mark, Probe)>) {
+        self.trace = Trace::new(probes);
     }
 
     /// The channel, while it is open.
@@ -226,7 +237,9 @@ impl Watch {
                 if is_kernel(&self.console) {
                     self.timeline.stamp(Mark::Kernel, now);
                 }
+                self.trace.hear_console(&buffer[..n], now, &mut self.timeline);
             }
+            Source::Trace => self.trace.hear_log(&buffer[..n], now, &mut self.timeline),
             Source::Stderr => keep_tail(&mut self.stderr, &buffer[..n]),
             Source::Channel => return self.hear(&buffer[..n], now),
             // It is never read from.

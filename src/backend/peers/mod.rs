@@ -376,7 +376,15 @@ impl Backend for Peer {
         }
         let deadline = self.real.deadline(DEADLINE);
         let cold = Vec::new();
-        Ok(Prepared { template, command, remarks, accelerator: None, deadline, cold })
+        Ok(Prepared {
+            template,
+            command,
+            remarks,
+            accelerator: None,
+            deadline,
+            cold,
+            traced: Vec::new(),
+        })
     }
 
     fn launch(

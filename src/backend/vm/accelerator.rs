@@ -38,6 +38,14 @@ pub enum VmError {
         /// The option of its configuration.
         option: String,
     },
+    /// Nothing is known of a kernel that is to be traced.
+    #[error("cannot trace the kernel `{kernel}`: {reason}")]
+    Untraceable {
+        /// Its file.
+        kernel: String,
+        /// Why.
+        reason: String,
+    },
     /// QEMU did not say which version it is.
     #[error("cannot read QEMU's version from `{answer}`")]
     NoVersion {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::Assets;
 use super::VmError;
-use super::machine::STUB;
+use super::machine::{FOREIGN, STUB};
 use crate::record::CellKey;
 use crate::spec::param_value;
 
@@ -19,6 +19,8 @@ pub(super) enum Root {
     Disk,
     /// In a folder of the host, served by QEMU.
     NineP,
+    /// In a folder of the host, served by a process beside QEMU.
+    VirtioFs,
 }
 
 impl Root {
@@ -27,6 +29,7 @@ impl Root {
         match param_value(cell, "rootfs") {
             Some("virtio-blk") => Self::Disk,
             Some("9p") => Self::NineP,
+            Some("virtiofs") => Self::VirtioFs,
             _ => Self::Initramfs,
         }
     }
@@ -37,6 +40,7 @@ impl Root {
             Self::Initramfs => "initramfs",
             Self::Disk => "virtio-blk",
             Self::NineP => "9p",
+            Self::VirtioFs => "virtiofs",
         }
     }
 
@@ -46,6 +50,7 @@ impl Root {
             Self::Initramfs => &[],
             Self::Disk => &["virtio_blk", "ext4"],
             Self::NineP => &["9pnet_virtio", "9p"],
+            Self::VirtioFs => &["virtiofs"],
         }
     }
 }
@@ -69,13 +74,18 @@ impl Files {
             let kernel = assets.stub()?;
             return Ok(Self { kernel, initrd: None, root: None, loader: false });
         }
+        if is("machine", FOREIGN) {
+            let kernel = foreign_kernel(assets)?;
+            let initrd = Some(assets.initramfs_aarch64()?);
+            return Ok(Self { kernel, initrd, root: None, loader: false });
+        }
         let distro = is("kernel", "distro");
         let kernel = kernel(assets, distro, is("boot", "bzimage"))?;
         let root_kind = Root::of(cell);
         let root = match root_kind {
             Root::Initramfs => None,
             Root::Disk => Some(assets.root_image()?),
-            Root::NineP => Some(assets.root_folder()?),
+            Root::NineP | Root::VirtioFs => Some(assets.root_folder()?),
         };
         let drivers = drivers(cell, root_kind);
         let microvm = is("machine", "microvm");
@@ -104,6 +114,17 @@ fn kernel(assets: &Assets, distro: bool, compressed: bool) -> Result<PathBuf, Vm
     let path = assets.script("guest/kernel.sh", &arguments).map_err(|source| {
         let flags = if distro { " --distro" } else { "" };
         let script = format!("{}{flags}", assets.script_path("guest/kernel.sh").display());
+        VmError::NoKernel { script, source }
+    })?;
+    Ok(path.trim().into())
+}
+
+/// The arm64 kernel's file, when it was fetched before.
+fn foreign_kernel(assets: &Assets) -> Result<PathBuf, VmError> {
+    const SCRIPT: &str = "guest/kernel.sh";
+    let arguments = ["--path", "--distro", "--arch", "aarch64"].map(str::to_owned);
+    let path = assets.script(SCRIPT, &arguments).map_err(|source| {
+        let script = format!("{} --distro --arch aarch64", assets.script_path(SCRIPT).display());
         VmError::NoKernel { script, source }
     })?;
     Ok(path.trim().into())

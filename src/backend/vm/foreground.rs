@@ -8,6 +8,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
@@ -18,7 +19,7 @@ use super::machine::Descriptors;
 use super::{Accelerator, Vm, unavailable};
 use crate::payload::{Decoder, Event};
 use crate::record::CellKey;
-use crate::sys::fdpass::stream_pair;
+use crate::sys::fdpass::{listening_pair, stream_pair};
 use crate::sys::pidfd::{Ended, Exit};
 use crate::sys::signals;
 use crate::sys::spawn::{self, Command, CommandError, Launch, SpawnError, Step};
@@ -87,7 +88,14 @@ pub struct Foreground {
     /// Why it is not KVM.
     pub reason: Option<String>,
     program: Program,
+    /// What serves its root file system.
+    server: Option<Program>,
+    /// Whether QEMU's exit code tells the workload's.
+    tells_code: bool,
 }
+
+/// Time that a file server may take to see that its machine is gone.
+const SERVER_END: Duration = Duration::from_secs(10);
 
 impl Vm {
     /// Makes a machine ready for the foreground.
@@ -114,7 +122,10 @@ impl Vm {
             })
             .collect();
         let program = Program { path, argv: argv.clone(), env, huge_pages: true };
-        Ok(Foreground { argv, accelerator: probe.best, reason: probe.reason, program })
+        let server = machine.server(&self.assets, &self.run_id).map_err(unavailable)?;
+        let (accelerator, reason) = (probe.best, probe.reason);
+        let tells_code = !machine.is_foreign();
+        Ok(Foreground { argv, accelerator, reason, program, server, tells_code })
     }
 }
 
@@ -131,8 +142,11 @@ impl Foreground {
         // A terminal's Ctrl-C reaches QEMU too, which gives the terminal back.
         signals::ignore(Signal::SIGINT)
             .map_err(|error| ForegroundError::Io("ignore SIGINT", error.into()))?;
-        let child = self.spawn(&far)?;
-        drop(far);
+        let (server, connection) = self.serve_files()?.unzip();
+        let mut fds = vec![(far.as_fd(), fd::CHANNEL)];
+        fds.extend(connection.iter().map(|connection| (connection.as_fd(), fd::FILES)));
+        let child = start(&self.program, &fds)?;
+        drop((far, connection));
         let heard = listen(near)?;
         let ended = child.pidfd.wait(None);
         let exit =
@@ -140,37 +154,54 @@ impl Foreground {
                 Some(Ended { exit, .. }) => exit,
                 None => return Err(ForegroundError::Silent { how: "is still there".to_owned() }),
             };
-        verdict(heard?, exit)
+        if let Some(server) = server {
+            let failed = |error: nix::errno::Errno| {
+                ForegroundError::Io("wait for the file server", error.into())
+            };
+            if server.pidfd.wait(Some(SERVER_END)).map_err(failed)?.is_none() {
+                server.pidfd.kill_and_wait().map_err(failed)?;
+            }
+        }
+        verdict(heard?, exit, self.tells_code)
     }
 
-    fn spawn(&self, channel: &OwnedFd) -> Result<spawn::Child, ForegroundError> {
-        let strings = |texts: &[String]| -> Result<Vec<CString>, NulError> {
-            texts.iter().map(|text| CString::new(text.as_str())).collect()
-        };
-        let path = CString::new(self.program.path.as_os_str().as_bytes())?;
-        let mut command = Command::new(
-            spawn::Program::Paths(vec![path]),
-            strings(&self.program.argv)?,
-            strings(&self.program.env)?,
-            CloneFlags::empty(),
-            vec![
-                // QEMU ends in order and gives the terminal back.
-                Step::ParentDeathSignal(Signal::SIGTERM),
-                Step::MapDescriptors,
-                Step::CheckParent,
-            ],
-        )?;
-        let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
-        let fds: [(BorrowedFd<'_>, i32); 4] = [
-            (stdin.as_fd(), 0),
-            (stdout.as_fd(), 1),
-            (stderr.as_fd(), 2),
-            (channel.as_fd(), fd::CHANNEL),
-        ];
-        command.spawn(&Launch { fds: &fds, ..Launch::default() }).map_err(|source| {
-            ForegroundError::Spawn { path: self.program.path.display().to_string(), source }
-        })
+    /// Starts the server of its files, if there is one, and gives the
+    /// connection to it.
+    fn serve_files(&self) -> Result<Option<(spawn::Child, OwnedFd)>, ForegroundError> {
+        let Some(program) = &self.server else { return Ok(None) };
+        let (listening, connected) =
+            listening_pair().map_err(|error| ForegroundError::Io("make a socket", error))?;
+        let child = start(program, &[(listening.as_fd(), fd::FILES)])?;
+        Ok(Some((child, connected)))
     }
+}
+
+/// Starts a program on this terminal with more descriptors.
+fn start(
+    program: &Program,
+    more: &[(BorrowedFd<'_>, i32)],
+) -> Result<spawn::Child, ForegroundError> {
+    let strings = |texts: &[String]| -> Result<Vec<CString>, NulError> {
+        texts.iter().map(|text| CString::new(text.as_str())).collect()
+    };
+    let path = CString::new(program.path.as_os_str().as_bytes())?;
+    let mut command = Command::new(
+        spawn::Program::Paths(vec![path]),
+        strings(&program.argv)?,
+        strings(&program.env)?,
+        CloneFlags::empty(),
+        vec![
+            // QEMU ends in order and gives the terminal back.
+            Step::ParentDeathSignal(Signal::SIGTERM),
+            Step::MapDescriptors,
+            Step::CheckParent,
+        ],
+    )?;
+    let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+    let fds = [&[(stdin.as_fd(), 0), (stdout.as_fd(), 1), (stderr.as_fd(), 2)], more].concat();
+    command.spawn(&Launch { fds: &fds, ..Launch::default() }).map_err(|source| {
+        ForegroundError::Spawn { path: program.path.display().to_string(), source }
+    })
 }
 
 /// Hears the payload until QEMU closes the channel: the exit code that it
@@ -199,7 +230,11 @@ fn listen(channel: OwnedFd) -> Result<Result<Option<u8>, ForegroundError>, Foreg
 }
 
 /// Weighs what the payload announced against QEMU's own end.
-fn verdict(announced: Option<u8>, exit: Exit) -> Result<Result<u8, i32>, ForegroundError> {
+fn verdict(
+    announced: Option<u8>,
+    exit: Exit,
+    tells_code: bool,
+) -> Result<Result<u8, i32>, ForegroundError> {
     let how = || match exit {
         Exit::Code(code) => format!("ended with code {code}"),
         Exit::Signal(signal) => format!("was killed by signal {signal}"),
@@ -208,6 +243,7 @@ fn verdict(announced: Option<u8>, exit: Exit) -> Result<Result<u8, i32>, Foregro
         return Err(ForegroundError::Silent { how: how() });
     };
     match exit {
+        Exit::Code(0) if !tells_code => Ok(Ok(announced)),
         // isa-debug-exit: 2N+1 for code N.
         Exit::Code(code) if code == 2 * i32::from(announced) + 1 => Ok(Ok(announced)),
         // Told to end from outside, by a terminal's Ctrl-C or a signal.
@@ -223,13 +259,16 @@ mod tests {
 
     #[test]
     fn both_ways_of_telling_a_code_must_agree() {
-        assert!(matches!(verdict(Some(7), Exit::Code(15)), Ok(Ok(7))));
-        assert!(matches!(verdict(Some(0), Exit::Code(1)), Ok(Ok(0))));
-        assert!(matches!(verdict(Some(0), Exit::Code(0)), Ok(Err(2))));
+        assert!(matches!(verdict(Some(7), Exit::Code(15), true), Ok(Ok(7))));
+        assert!(matches!(verdict(Some(0), Exit::Code(1), true), Ok(Ok(0))));
+        assert!(matches!(verdict(Some(0), Exit::Code(0), true), Ok(Err(2))));
         assert!(matches!(
-            verdict(Some(7), Exit::Code(1)),
+            verdict(Some(7), Exit::Code(1), true),
             Err(ForegroundError::Contradiction { announced: 7, .. })
         ));
-        assert!(matches!(verdict(None, Exit::Code(1)), Err(ForegroundError::Silent { .. })));
+        // A machine without the device says no more than that it ended.
+        assert!(matches!(verdict(Some(7), Exit::Code(0), false), Ok(Ok(7))));
+        assert!(matches!(verdict(Some(7), Exit::Signal(9), false), Ok(Err(9))));
+        assert!(matches!(verdict(None, Exit::Code(1), true), Err(ForegroundError::Silent { .. })));
     }
 }

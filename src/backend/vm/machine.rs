@@ -4,9 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use super::super::assets::artefact;
-use super::super::launcher::order::{Program, fd};
+use super::super::launcher::order::{Monitor, Program, fd};
 use super::super::{Assets, AssetsError};
 use super::files::{Files, Root};
+use super::trace::{TracePlan, Traced};
 use super::{Accelerator, VmError};
 use crate::payload::protocol::{ENV_CHANNEL, ENV_END, ENV_RUN, ENV_WORKLOAD};
 use crate::record::{ArtefactFact, CellKey, Experiment, Workload};
@@ -15,8 +16,14 @@ use crate::spec::param_value;
 /// The value of the parameter `kernel` for a guest without an operating system.
 pub(super) const STUB: &str = "stub";
 
-/// The serial port that is the payload's channel in every machine.
+/// The value of the parameter `machine` for an arm64 guest.
+pub(super) const FOREIGN: &str = "virt";
+
+/// The serial port that is the payload's channel: the second one of a PC.
 const GUEST_CHANNEL: &str = "/dev/ttyS1";
+
+/// The same of an arm64 machine, whose console is of another kind.
+const FOREIGN_CHANNEL: &str = "/dev/ttyS0";
 
 /// The QEMU of this host.
 #[derive(Clone, Debug)]
@@ -30,7 +37,16 @@ pub(super) struct Qemu {
 impl Qemu {
     /// Asks the script that knows where to look.
     pub(super) fn find(assets: &Assets) -> Result<Self, VmError> {
-        let text = assets.script("vm/qemu-version.sh", &[])?;
+        Self::asked(assets, &[])
+    }
+
+    /// The same for arm64.
+    pub(super) fn find_foreign(assets: &Assets) -> Result<Self, VmError> {
+        Self::asked(assets, &["--arch".to_owned(), "aarch64".to_owned()])
+    }
+
+    fn asked(assets: &Assets, words: &[String]) -> Result<Self, VmError> {
+        let text = assets.script("vm/qemu-version.sh", words)?;
         let mut lines = text.lines();
         match (lines.next(), lines.next()) {
             (Some(version), Some(path)) if !version.is_empty() => {
@@ -64,6 +80,7 @@ pub(super) struct Machine {
     verbose: bool,
     balloon: String,
     huge_pages: bool,
+    traced: bool,
 }
 
 impl Machine {
@@ -97,17 +114,25 @@ impl Machine {
             // only takes longer.
             tsc_khz,
             verbose: false,
+            traced: value("traced") == "yes",
         })
     }
 
     /// The same machine for an accelerator's trial boot: run to completion.
     pub(super) fn probing(&self) -> Self {
-        Self { workload: Workload::Exit, purpose: "start", ..self.clone() }
+        Self { workload: Workload::Exit, purpose: "start", traced: false, ..self.clone() }
     }
 
-    /// The same machine with a kernel that says all it has to say.
+    /// The same machine with a kernel that says all it has to say, and
+    /// nothing besides.
     pub(super) fn verbose(&self) -> Self {
-        Self { verbose: true, ..self.clone() }
+        Self { verbose: true, traced: false, ..self.clone() }
+    }
+
+    /// Whether its processor is another kind than an x86 host's. It has no
+    /// device by which a guest could tell QEMU a code.
+    pub(super) fn is_foreign(&self) -> bool {
+        self.kind == FOREIGN
     }
 
     /// What tells apart machines that one accelerator boots and another does
@@ -123,6 +148,48 @@ impl Machine {
         Self { workload, ..self.clone() }
     }
 
+    /// What the launcher makes an instance from: QEMU, the server of its
+    /// files, and what a trace looks for.
+    pub(super) fn monitor(
+        &self,
+        assets: &Assets,
+        accelerator: Accelerator,
+        run_id: &str,
+    ) -> Result<Monitor, VmError> {
+        let plan = self.trace(accelerator)?;
+        let words = plan.words();
+        let more: Vec<&str> = words.iter().map(String::as_str).collect();
+        let program = self.program(assets, accelerator, run_id, &more)?;
+        let server = self.server(assets, run_id)?;
+        Ok(Monitor { program, server, tells_code: !self.is_foreign(), probes: plan.probes })
+    }
+
+    /// The marks that a traced machine shows; nothing for any other.
+    pub(super) fn trace(&self, accelerator: Accelerator) -> Result<TracePlan, VmError> {
+        if !self.traced {
+            return Ok(TracePlan::default());
+        }
+        let guest = Traced {
+            kernel: &self.files.kernel,
+            has_initramfs: self.files.initrd.is_some(),
+            accelerator,
+        };
+        TracePlan::of(&guest)
+    }
+
+    /// What serves the guest's root file system beside QEMU.
+    pub(super) fn server(&self, assets: &Assets, run_id: &str) -> Result<Option<Program>, VmError> {
+        let (Root::VirtioFs, Some(folder)) = (self.root, &self.files.root) else {
+            return Ok(None);
+        };
+        let mut words = Words(vec!["--print".to_owned()]);
+        words.pair("--root", &folder.display().to_string());
+        words.pair("--fd", &fd::FILES.to_string());
+        let argv = printed(assets, "vm/virtiofsd.sh", &words.0)?;
+        let path = argv.first().cloned().unwrap_or_default().into();
+        Ok(Some(Program { path, argv, env: environment(run_id), huge_pages: self.huge_pages }))
+    }
+
     /// What the launcher executes; `more` flags are given to the script.
     pub(super) fn program(
         &self,
@@ -136,9 +203,8 @@ impl Machine {
             Descriptors { channel: fd::CHANNEL, console: Some(fd::CONSOLE), qmp: Some(fd::QMP) };
         let argv = self.argv(assets, accelerator, &name, &fds, more)?;
         let path = argv.first().cloned().unwrap_or_default().into();
-        let env = vec![format!("{ENV_RUN}={run_id}"), "PATH=/usr/bin:/bin".to_owned()];
         let huge_pages = self.huge_pages;
-        Ok(Program { path, argv, env, huge_pages })
+        Ok(Program { path, argv, env: environment(run_id), huge_pages })
     }
 
     /// QEMU's argument vector, as the machine's script spells it.
@@ -180,10 +246,7 @@ impl Machine {
         words.0.extend(more.iter().map(|&word| word.to_owned()));
         words.0.extend(self.untuned.then(|| "--untuned".to_owned()));
         words.0.extend(self.verbose.then(|| "--verbose-kernel".to_owned()));
-        let script = format!("vm/{}.sh", self.kind);
-        let printed = assets.script(&script, &words.0)?;
-        let argv: Vec<String> = printed.lines().map(str::to_owned).collect();
-        if argv.is_empty() { Err(VmError::NoArguments { script }) } else { Ok(argv) }
+        printed(assets, &format!("vm/{}.sh", self.kind), &words.0)
     }
 
     fn file_words(&self, words: &mut Words) {
@@ -194,14 +257,19 @@ impl Machine {
         }
         if let Some(path) = &self.files.root {
             words.pair("--rootfs", self.root.as_str());
-            words.pair("--root", &text(path));
+            if self.root == Root::VirtioFs {
+                words.pair("--files-fd", &fd::FILES.to_string());
+            } else {
+                words.pair("--root", &text(path));
+            }
         }
     }
 
     /// The payload's environment, and the loader's.
     fn append(&self) -> String {
+        let channel = if self.is_foreign() { FOREIGN_CHANNEL } else { GUEST_CHANNEL };
         let mut append = format!(
-            "{ENV_CHANNEL}={GUEST_CHANNEL} {ENV_END}=debug-exit {ENV_WORKLOAD}={}",
+            "{ENV_CHANNEL}={channel} {ENV_END}=debug-exit {ENV_WORKLOAD}={}",
             self.workload
         );
         if self.files.loader && self.root != Root::Initramfs {
@@ -233,6 +301,17 @@ impl Machine {
         }
         Ok(facts)
     }
+}
+
+/// The argument vector that a script prints.
+fn printed(assets: &Assets, script: &str, words: &[String]) -> Result<Vec<String>, VmError> {
+    let argv: Vec<String> = assets.script(script, words)?.lines().map(str::to_owned).collect();
+    if argv.is_empty() { Err(VmError::NoArguments { script: script.to_owned() }) } else { Ok(argv) }
+}
+
+/// The whole environment of a program of this run.
+fn environment(run_id: &str) -> Vec<String> {
+    vec![format!("{ENV_RUN}={run_id}"), "PATH=/usr/bin:/bin".to_owned()]
 }
 
 /// Descriptor numbers in QEMU.

@@ -9,6 +9,7 @@ mod foreground;
 mod inventory;
 mod machine;
 pub(super) mod snapshot;
+mod trace;
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -36,6 +37,8 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Most characters of what a repeated boot said.
 const MESSAGE: usize = 1000;
+/// Why an arm64 guest is emulated.
+const FOREIGN_KVM: &str = "its processor is arm64 and this host's is x86-64";
 /// Least time for a trial boot under KVM.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -50,6 +53,8 @@ pub struct Vm {
     assets: Rc<Assets>,
     run_id: String,
     qemu: Option<machine::Qemu>,
+    /// The one for arm64, once a cell needs it.
+    foreign_qemu: Option<machine::Qemu>,
     accelerators: HashMap<String, accelerator::Probe>,
     /// What every cell gets that names none.
     wanted: Option<Accelerator>,
@@ -74,6 +79,7 @@ impl Vm {
             assets,
             run_id: run_id.to_owned(),
             qemu: None,
+            foreign_qemu: None,
             accelerators: HashMap::new(),
             wanted,
             tsc_khz: None,
@@ -89,6 +95,18 @@ impl Vm {
             self.qemu = Some(machine::Qemu::find(&self.assets).map_err(unavailable)?);
         }
         self.qemu.clone().ok_or_else(|| BackendError::Unavailable("no QEMU".to_owned()))
+    }
+
+    /// The QEMU of a machine.
+    fn qemu_of(&mut self, machine: &Machine) -> Result<machine::Qemu, BackendError> {
+        if !machine.is_foreign() {
+            return self.qemu();
+        }
+        let found = match self.foreign_qemu.take() {
+            Some(found) => found,
+            None => machine::Qemu::find_foreign(&self.assets).map_err(unavailable)?,
+        };
+        Ok(self.foreign_qemu.insert(found).clone())
     }
 
     /// The machine of a cell.
@@ -126,6 +144,12 @@ impl Vm {
         machine: &Machine,
     ) -> Result<accelerator::Probe, BackendError> {
         let is_stub = machine.kernel_kind == machine::STUB;
+        if machine.is_foreign() {
+            return match param_value(cell, "accel") {
+                Some("kvm") => Err(BackendError::Unavailable(FOREIGN_KVM.to_owned())),
+                _ => Ok(accelerator::Probe::tcg(FOREIGN_KVM.to_owned())),
+            };
+        }
         match (param_value(cell, "accel"), self.wanted) {
             // A floor that cannot be had is no failure of the run.
             (Some("kvm"), _) if is_stub => match self.accelerator(machine)? {
@@ -171,8 +195,8 @@ impl Vm {
         let Some((machine, accelerator)) = self.repeats.remove(&prepared.template) else {
             return Ok(failure.into());
         };
-        let program = machine.verbose().program(&self.assets, accelerator, &self.run_id, &[]);
-        let (template, _) = self.real.prepare(Recipe::Machine(program.map_err(unavailable)?))?;
+        let monitor = machine.verbose().monitor(&self.assets, accelerator, &self.run_id);
+        let (template, _) = self.real.prepare(Recipe::Machine(monitor.map_err(unavailable)?))?;
         let again = Prepared { template, ..prepared.clone() };
         let said = match self.real.launch(&again, Until::Ready) {
             Ok(_) => "this time it started".to_owned(),
@@ -191,12 +215,11 @@ impl Vm {
         accelerator: Accelerator,
         deadline: Duration,
     ) -> Result<Duration, BackendError> {
-        let program =
-            machine.program(&self.assets, accelerator, &self.run_id, &[]).map_err(unavailable)?;
-        let (template, remarks) = self.real.prepare(Recipe::Machine(program))?;
+        let monitor =
+            machine.monitor(&self.assets, accelerator, &self.run_id).map_err(unavailable)?;
+        let (template, remarks) = self.real.prepare(Recipe::Machine(monitor))?;
         let accelerator = Some(accelerator);
-        let (command, cold) = (Vec::new(), Vec::new());
-        let prepared = Prepared { template, command, remarks, accelerator, deadline, cold };
+        let prepared = Prepared { remarks, accelerator, ..Prepared::new(template, deadline) };
         let instance = self.real.launch(&prepared, Until::Gone)?;
         let taken = instance.timeline().between(Mark::Request, Mark::Gone).unwrap_or_default();
         Ok(Duration::from_nanos(taken))
@@ -214,7 +237,11 @@ impl Backend for Vm {
 
     fn versions(&mut self) -> Result<Vec<Version>, BackendError> {
         let qemu = self.qemu()?;
-        Ok(vec![own_version("unladen"), Version { name: "qemu".to_owned(), version: qemu.version }])
+        let version = |name: &str, version| Version { name: name.to_owned(), version };
+        let mut versions = vec![own_version("unladen"), version("qemu", qemu.version)];
+        let foreign = self.foreign_qemu.clone();
+        versions.extend(foreign.map(|qemu| version("qemu-aarch64", qemu.version)));
+        Ok(versions)
     }
 
     fn artefacts(&self) -> Vec<ArtefactFact> {
@@ -222,8 +249,8 @@ impl Backend for Vm {
     }
 
     fn prepare(&mut self, cell: &CellKey) -> Result<Prepared, BackendError> {
-        let qemu = self.qemu()?;
         let machine = self.machine(cell)?;
+        let qemu = self.qemu_of(&machine)?;
         let is_stub = machine.kernel_kind == machine::STUB;
         if is_stub && (cell.workload != stub::WORKLOAD || Start::of(cell) != Start::Cold) {
             return Err(only_exit());
@@ -252,6 +279,7 @@ impl Backend for Vm {
             deadline,
         };
         let (recipe, command) = guests.recipe(start, self.prepared).map_err(unavailable)?;
+        let traced = machine.trace(accelerator).map_err(unavailable)?.marks();
         let (template, mut remarks) = self.real.prepare(recipe)?;
         remarks.extend(probe.reason.map(|reason| format!("software emulation: {reason}")));
         // At the end of a ladder a failure is a result, and no time to repeat.
@@ -259,8 +287,14 @@ impl Backend for Vm {
         if measured_once && !is_stub && start == Start::Cold {
             self.repeats.insert(template, (machine, accelerator));
         }
-        let accelerator = Some(accelerator);
-        Ok(Prepared { template, command, remarks, accelerator, deadline, cold })
+        Ok(Prepared {
+            command,
+            remarks,
+            accelerator: Some(accelerator),
+            cold,
+            traced,
+            ..Prepared::new(template, deadline)
+        })
     }
 
     fn launch(

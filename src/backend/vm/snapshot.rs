@@ -80,9 +80,13 @@ impl Guests<'_> {
         number: u32,
     ) -> Result<(Recipe, Vec<String>), VmError> {
         if start == Start::Cold {
-            let program = self.program(self.machine, &[])?;
-            let command = program.argv.clone();
-            return Ok((Recipe::Machine(program), command));
+            let monitor = self.machine.monitor(self.assets, self.accelerator, self.run_id)?;
+            let mut command = monitor.program.argv.clone();
+            if let Some(server) = &monitor.server {
+                command.push("with its files served by:".to_owned());
+                command.extend(server.argv.iter().cloned());
+            }
+            return Ok((Recipe::Machine(monitor), command));
         }
         let snapshot = Snapshot {
             folder: self.folder(),

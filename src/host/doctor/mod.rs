@@ -3,6 +3,7 @@
 
 mod access;
 mod condition;
+mod why;
 
 use std::path::Path;
 
@@ -33,6 +34,8 @@ pub struct Finding {
     pub fact: String,
     /// What was found.
     pub value: String,
+    /// Why it is looked at, whatever its value.
+    pub why: String,
     /// How much it matters.
     pub severity: Severity,
     /// What it does to a measurement; empty when all is well.
@@ -63,6 +66,7 @@ impl Finding {
         Self {
             fact: fact.to_owned(),
             value: value.into(),
+            why: why::why(fact).to_owned(),
             severity,
             effect: effect.to_owned(),
             remedy: remedy.to_owned(),

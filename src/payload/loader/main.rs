@@ -64,6 +64,7 @@ fn enter(root: &[u8]) {
             devices(c"/dev").and_then(|()| kernel::mount(c"/dev/vda", TARGET, c"ext4", c""))
         }
         b"9p" => kernel::mount(c"unladen", TARGET, c"9p", c"trans=virtio,version=9p2000.L"),
+        b"virtiofs" => kernel::mount(c"unladen", TARGET, c"virtiofs", c""),
         _ => fail("unladen-loader: unknown kind of root file system", 0),
     };
     if let Err(error) = mounted {

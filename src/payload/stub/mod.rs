@@ -56,6 +56,52 @@ pub fn parts(file: &[u8]) -> Result<Parts, ImageError> {
     if segments.is_empty() { Err(ImageError) } else { Ok(Parts { segments, entry }) }
 }
 
+/// Address of the first instruction of a 64-bit little-endian ELF file.
+///
+/// # Errors
+/// When it is something else.
+pub fn entry(file: &[u8]) -> Result<u64, ImageError> {
+    if file.starts_with(b"\x7fELF\x02\x01") { number(file, 24, 8) } else { Err(ImageError) }
+}
+
+/// Where a PVH loader enters a 64-bit ELF file: note 18 of the name `Xen`
+/// (xen.git, xen/include/public/elfnote.h, XEN_ELFNOTE_PHYS32_ENTRY), in a
+/// segment of notes (elf(5)).
+///
+/// # Errors
+/// When there is none.
+pub fn pvh_entry(file: &[u8]) -> Result<u64, ImageError> {
+    entry(file)?;
+    let (table, size, count) = (number(file, 32, 8)?, number(file, 54, 2)?, number(file, 56, 2)?);
+    for index in 0..count {
+        let header = index.checked_mul(size).and_then(|at| at.checked_add(table));
+        let header = header.ok_or(ImageError)?;
+        let field = |at: u64, len| number(file, header.checked_add(at).ok_or(ImageError)?, len);
+        if field(0, 4)? == 4 {
+            let notes = slice(file, field(8, 8)?, field(32, 8)?)?;
+            if let Some(found) = pvh_note(notes) {
+                return Ok(found);
+            }
+        }
+    }
+    Err(ImageError)
+}
+
+/// The entry in a segment of notes: each has the lengths of its name and its
+/// value, its type, and both, padded to four bytes.
+fn pvh_note(mut notes: &[u8]) -> Option<u64> {
+    loop {
+        let word = |at| number(notes, at, 4).ok();
+        let (name, value, kind) = (word(0)?, word(4)?, word(8)?);
+        let start = 12 + name.next_multiple_of(4);
+        if kind == 18 && slice(notes, 12, name).ok()? == b"Xen\0" {
+            return number(notes, start, value.min(8)).ok();
+        }
+        let end = usize::try_from(start + value.next_multiple_of(4)).ok()?;
+        notes = notes.get(end..)?;
+    }
+}
+
 /// A number of `len` bytes at a place of the file.
 fn number(file: &[u8], at: u64, len: u64) -> Result<u64, ImageError> {
     let bytes = slice(file, at, len)?;
@@ -89,10 +135,20 @@ mod tests {
     }
 
     #[test]
+    fn a_loader_that_knows_pvh_enters_where_a_plain_one_does() {
+        let Some(file) = EXECUTABLE else { return };
+        let entered = entry(file).expect("an ELF file");
+        assert_eq!(pvh_entry(file), Ok(entered));
+        assert_eq!(parts(file).map(|parts| parts.entry), Ok(entered));
+    }
+
+    #[test]
     fn a_damaged_file_is_refused_at_every_length() {
         let Some(file) = EXECUTABLE else { return };
         for len in 0..file.len().min(400) {
             assert_eq!(parts(&file[..len]), Err(ImageError), "{len}");
+            // Notes come early; all that counts is that nothing breaks.
+            let _ = pvh_entry(&file[..len]);
         }
         let mut other = file.to_vec();
         other[18] = 183;
