@@ -8,6 +8,8 @@
 # the same within a program, against a container made by hand. Prints medians with 95 % intervals, the ratio of each to
 # ours, and what each of them does and does not do. What is not installed is named and left out. Needs root.
 #
+#   --dynamic       measure the command as `cargo build --release` makes it. Otherwise it is the static build for
+#                   musl, which starts sooner, where Rust's target for it is installed (rustup target add)
 #   --setup         install the others first: peers/setup.sh, which peers/teardown.sh undoes
 #   --rounds N      trials of each (default 50)
 #   --only NAME     only this one beside ours (repeatable)
@@ -26,7 +28,7 @@ here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 source "$here/lib.sh"
 exec </dev/null
 
-setup=no options=()
+setup=no dynamic=no options=()
 while (($#)); do
 	case $1 in
 	--help | -h)
@@ -34,6 +36,7 @@ while (($#)); do
 		exit 0
 		;;
 	--setup) setup=yes ;;
+	--dynamic) dynamic=yes ;;
 	--rounds)
 		need_value "$1" "$@"
 		whole_number "$1" "$2" 1 100000
@@ -73,4 +76,9 @@ done
 have cargo || host_lacks "no Rust toolchain: install one from https://rustup.rs, then run this again"
 [[ $setup == no ]] || "$here/peers/setup.sh" runc crun bwrap unshare youki >&2
 cd -- "$here/.."
+target=$(uname -m)-unknown-linux-musl
+if [[ $dynamic == no && -d $(rustc --print sysroot)/lib/rustlib/$target ]]; then
+	cargo build --quiet --locked --release --target "$target" --bin unladen
+	options+=(--unladen "${CARGO_TARGET_DIR:-$PWD/target}/$target/release/unladen")
+fi
 exec cargo bench --quiet --locked --bench runtimes -- ${options[@]+"${options[@]}"}

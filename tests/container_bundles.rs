@@ -166,17 +166,13 @@ fn what_a_configuration_asks_for_is_the_case_inside() {
         cat /proc/sys/kernel/domainname
         pwd; umask
         stat -c '%a %u %g %t:%T %F' /dev/mine /dev/pipe
-        uname -m; ionice -p $$; nice
-        tail -1 /proc/self/timens_offsets | tr -s ' '
+        uname -m; ionice -p $$; cut -d' ' -f19 /proc/self/stat
         ulimit -n
         grep -c ' /data/deep .*ro,nosuid' /proc/self/mountinfo
         (: > /data/deep/file) 2>/dev/null || echo refused
     ";
     let folder = tempfile::tempdir().expect("folder");
     let config = config(&lab, script, |config| {
-        let namespaces = config["linux"]["namespaces"].as_array_mut().expect("list");
-        namespaces.push(json!({"type": "time"}));
-        config["linux"]["timeOffsets"] = json!({"boottime": {"secs": 1000, "nanosecs": 5}});
         config["linux"]["sysctl"] =
             json!({"net.ipv4.ip_default_ttl": "99", "kernel/shmmni": "1234"});
         config["domainname"] = json!("example");
@@ -208,12 +204,45 @@ fn what_a_configuration_asks_for_is_the_case_inside() {
         "i686",
         "idle",
         "5",
-        "boottime 1000 5",
         "200",
         "1",
         "refused",
     ];
     assert_eq!(output.lines().map(str::trim).collect::<Vec<_>>(), expected, "{output}");
+}
+
+/// The kernel's release as two numbers.
+fn kernel() -> (u32, u32) {
+    let text = fs::read_to_string("/proc/sys/kernel/osrelease").expect("proc");
+    let mut numbers = text.split('.').map(|part| part.parse().expect("a number"));
+    (numbers.next().expect("major"), numbers.next().expect("minor"))
+}
+
+#[test]
+fn clocks_have_their_offsets_where_the_kernel_can() {
+    if !is_root() {
+        return skipped("containers without a user namespace need root");
+    }
+    let lab = Lab::new();
+    let offsets = |offsets: Value| {
+        config(&lab, "tail -1 /proc/self/timens_offsets | tr -s ' '", |config| {
+            let namespaces = config["linux"]["namespaces"].as_array_mut().expect("list");
+            namespaces.push(json!({"type": "time"}));
+            config["linux"]["timeOffsets"] = offsets;
+        })
+    };
+    assert_eq!(outputs(&lab, &offsets(json!({}))).trim(), "boottime 0 0");
+    let some = offsets(json!({"boottime": {"secs": 1000, "nanosecs": 5}}));
+    if kernel() >= (6, 2) {
+        assert_eq!(outputs(&lab, &some).trim(), "boottime 1000 5");
+    } else {
+        let plan = plan_of(&some, &lab).expect("a plan");
+        let group = lab.tree.create("one", &Limits::default()).expect("group");
+        for (way, mut container) in both_ways(&plan) {
+            let error = container.launch(&group, &[]).expect_err(way).to_string();
+            assert!(error.contains("; Linux before 6.2 has a new process"), "{way}: {error}");
+        }
+    }
 }
 
 #[test]

@@ -19,13 +19,18 @@ use hostile_set::table::Finding;
 use hostile_set::{Guard, Outcome, Row, Stop, rows};
 use unladen::sys::pidfd::Exit;
 
+/// The program of the attacks, where somebody has compiled it already.
+fn program() -> Option<PathBuf> {
+    std::env::var_os("HOSTILE").map(PathBuf::from)
+}
+
 /// Attacks of which the whole is tried here, guards on and off.
 #[test]
 fn every_attack_fails_and_succeeds_without_its_guards() {
     if !is_root() {
         return skipped("containers without a user namespace need root");
     }
-    let mut stage = Stage::new(None);
+    let mut stage = Stage::new(program());
     let rows = rows::all();
     let mut wrong = Vec::new();
     let mut findings: Vec<Finding<'_>> =
@@ -137,8 +142,7 @@ fn attacks_of_an_ordinary_user_fail() {
         // The test above runs this one as an ordinary user.
         return;
     }
-    let program = std::env::var_os("HOSTILE").map(PathBuf::from);
-    let mut stage = Stage::new(program);
+    let mut stage = Stage::new(program());
     let mut wrong = Vec::new();
     for row in &rows::all() {
         let guarded = stage.attempt(row, Way::Rootless, &[]);

@@ -13,22 +13,9 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use common::{is_root, skip, wait_until};
-use oci::Bundle;
+use common::wait_until;
+use oci::{PATIENCE, bundle};
 use serde_json::{Value, json};
-
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A bundle, unless containers cannot be made here.
-macro_rules! bundle {
-    ($($script:expr)?) => {
-        if is_root() {
-            Bundle::new([$($script,)? "exec sleep 60"][0])
-        } else {
-            return skip("root is needed to make cgroups and hooks at absolute paths");
-        }
-    };
-}
 
 #[test]
 fn a_container_goes_through_its_life_and_leaves_nothing() {
@@ -173,7 +160,7 @@ fn exec_joins_the_container_with_the_rights_that_it_is_given() {
     lab.create("c");
     lab.must(&["start", "c"]);
     let pid = lab.state("c")["pid"].to_string();
-    let script = "readlink /proc/self/ns/pid /proc/self/ns/mnt; grep CapEff /proc/self/status; \
+    let script = "for kind in pid mnt; do readlink /proc/self/ns/$kind; done; grep CapEff /proc/self/status; \
                   echo $HOW $PWD; id -u; cat /proc/self/cgroup; exit 9";
     let (code, text) = lab.oci(&[
         "exec", "--env", "HOW=so", "--cwd", "/tmp", "--user", "7:8", "c", "sh", "-c", script,
@@ -214,93 +201,6 @@ fn exec_joins_the_container_with_the_rights_that_it_is_given() {
     assert_eq!(table.lines().count(), pids.len() + 1, "{table}");
     lab.must(&["delete", "--force", "c"]);
     assert!(wait_until(PATIENCE, || pids.iter().all(|pid| !oci::runs(*pid))));
-    lab.nothing_is_left();
-}
-
-/// A hook that writes its name and the status it was given, and whether it
-/// is in the host's uts namespace.
-fn hook(lab: &Bundle, name: &str, log: &str) -> Value {
-    let own = fs::read_link("/proc/self/ns/uts").expect("proc");
-    let script = format!(
-        "read state; case $state in *'\"id\":\"c\"'*) ;; *) exit 9;; esac; \
-         s=${{state##*'\"status\":\"'}}; \
-         [ $(readlink /proc/self/ns/uts) = '{}' ] && w=host || w=inside; \
-         echo $1 ${{s%%'\"'*}} $w $EXTRA >>{log}",
-        own.display()
-    );
-    let _ = lab;
-    json!({"path": "/bin/sh", "args": ["sh", "-c", script, "sh", name], "env": ["EXTRA=x", "PATH=/usr/bin"]})
-}
-
-#[test]
-fn hooks_run_in_their_order_with_the_state_in_their_namespaces() {
-    let mut lab = bundle!("echo program >>/log/hooks");
-    fs::create_dir(lab.file("log")).expect("made");
-    let host = lab.file("log/hooks");
-    let mut hooks = serde_json::Map::new();
-    for name in ["prestart", "createRuntime", "createContainer", "poststart", "poststop"] {
-        hooks.insert(name.to_owned(), json!([hook(&lab, name, &host)]));
-    }
-    let inside = hook(&lab, "startContainer", "/log/hooks");
-    hooks.insert("startContainer".to_owned(), json!([inside]));
-    let source = lab.file("log");
-    lab.change(|config| {
-        config["hooks"] = Value::Object(hooks);
-        config["mounts"].as_array_mut().expect("mounts").push(json!({
-            "destination": "/log", "type": "bind", "source": source, "options": ["rbind", "rw"],
-        }));
-    });
-    lab.create("c");
-    let log = || fs::read_to_string(&host).unwrap_or_default();
-    let made = "prestart creating host x\ncreateRuntime creating host x\n\
-                createContainer creating inside x\n";
-    assert_eq!(log(), made);
-    lab.must(&["start", "c"]);
-    assert!(wait_until(PATIENCE, || lab.state("c")["status"] == "stopped"));
-    lab.must(&["delete", "c"]);
-    let text = log();
-    let rest: Vec<&str> = text.strip_prefix(made).expect("the same").lines().collect();
-    assert_eq!(rest[0], "startContainer created inside x");
-    // The program runs beside the hooks that follow its start.
-    let mut middle = [rest[1], rest[2]];
-    middle.sort_unstable();
-    assert_eq!(middle, ["poststart running host x", "program"]);
-    assert_eq!(rest[3..], ["poststop stopped host x"]);
-    lab.nothing_is_left();
-}
-
-#[test]
-fn a_hook_that_fails_or_hangs_ends_the_container() {
-    let mut lab = bundle!();
-    for (name, hook, words, at_start) in [
-        ("createRuntime", json!({"path": "/bin/false"}), "/bin/false failed: exit code 1", false),
-        ("createContainer", json!({"path": "/no/such"}), "could not be run", false),
-        (
-            "prestart",
-            json!({"path": "/bin/sleep", "args": ["sleep", "600"], "timeout": 1}),
-            "did not end within 1 s",
-            false,
-        ),
-        ("startContainer", json!({"path": "/bin/false"}), "failed: exit code 1", true),
-        ("poststart", json!({"path": "/bin/false"}), "failed: exit code 1", true),
-    ] {
-        lab.change(|config| config["hooks"] = json!({name: [hook]}));
-        if at_start {
-            lab.create("c");
-            let error = lab.fails(&["start", "c"]);
-            assert!(error.contains(words), "{error}");
-            assert!(wait_until(PATIENCE, || lab.state("c")["status"] == "stopped"));
-            lab.must(&["delete", "c"]);
-        } else {
-            let error = lab.fails(&["create", "--bundle", &lab.path(), "c"]);
-            assert!(error.contains(words) && error.contains(name), "{error}");
-        }
-        lab.nothing_is_left();
-    }
-    lab.change(|config| config["hooks"] = json!({"poststop": [{"path": "/bin/false"}]}));
-    lab.create("c");
-    let said = lab.must(&["delete", "c"]);
-    assert!(said.contains("warning: the poststop hook /bin/false failed"), "{said}");
     lab.nothing_is_left();
 }
 

@@ -14,6 +14,8 @@ pub const FILTER: i32 = 3;
 pub enum Way {
     /// This project's command on the bundle.
     Ours,
+    /// The same on a bundle without limits, and so without control groups.
+    Unlimited,
     /// An OCI runtime's `run` on the bundle.
     Oci,
     /// bubblewrap on the root filesystem.
@@ -43,6 +45,8 @@ pub struct Arm {
 pub const OURS: &str = "unladen";
 /// The same a second time: the ratio of the two is the noise of the run.
 pub const CONTROL: &str = "unladen again";
+/// The same without limits, which bwrap and unshare do not set either.
+pub const UNLIMITED: &str = "unladen, no limits";
 /// A process of the same program.
 pub const SPAWN: &str = "spawn";
 /// A process that sleeps as long as those of the arms that need it.
@@ -101,6 +105,10 @@ pub fn all(ours: &Path) -> (Vec<Arm>, Vec<(&'static str, String)>) {
     let mut arms = vec![
         plain(OURS, Way::Ours, ours, None),
         plain(CONTROL, Way::Ours, ours, None),
+        Arm {
+            remark: "no cgroups and limits, as bwrap and unshare",
+            ..plain(UNLIMITED, Way::Unlimited, ours, None)
+        },
         Arm { remark: "no isolation", ..plain(SPAWN, Way::Spawn, Path::new(""), None) },
         plain(SPAWN_NAP, Way::Spawn, Path::new(""), Some(Job::Nap)),
     ];
@@ -158,38 +166,21 @@ impl Arm {
     pub fn command(&self, bundles: &Bundles, job: Job, id: &str) -> Vec<String> {
         let program = self.program.display().to_string();
         let rootfs = bundles.rootfs().display().to_string();
-        let bundle = bundles.bundle(job).display().to_string();
+        let bundle = match self.way {
+            Way::Unlimited => bundles.unlimited(job),
+            _ => bundles.bundle(job),
+        };
+        let bundle = bundle.display().to_string();
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
         let mut command: Vec<String> = match self.way {
-            Way::Ours => words(&[&program, "container", "run", "--bundle", &bundle]),
+            Way::Ours | Way::Unlimited => {
+                words(&[&program, "container", "run", "--bundle", &bundle])
+            }
             Way::Oci => {
                 let state = bundles.state(self.name).display().to_string();
                 words(&[&program, "--root", &state, "run", "--bundle", &bundle, id])
             }
-            Way::Bwrap => words(&[
-                &program,
-                "--unshare-all",
-                "--unshare-cgroup",
-                "--die-with-parent",
-                "--new-session",
-                "--hostname",
-                "unladen",
-                "--ro-bind",
-                &rootfs,
-                "/",
-                "--proc",
-                "/proc",
-                "--dev",
-                "/dev",
-                "--mqueue",
-                "/dev/mqueue",
-                "--tmpfs",
-                "/tmp",
-                "--cap-drop",
-                "ALL",
-                "--seccomp",
-                &FILTER.to_string(),
-            ]),
+            Way::Bwrap => words(&bubblewrap(&program, &rootfs, &FILTER.to_string())),
             Way::Unshare => words(&[
                 &program,
                 "--mount",
@@ -207,7 +198,7 @@ impl Arm {
             Way::Spawn => Vec::new(),
         };
         match self.way {
-            Way::Ours | Way::Oci => {}
+            Way::Ours | Way::Unlimited | Way::Oci => {}
             Way::Bwrap | Way::Unshare => command.extend(job.arguments()),
             Way::Spawn => {
                 let mut arguments = job.arguments();
@@ -232,4 +223,32 @@ impl Arm {
         let state = bundles.state(self.name).display().to_string();
         Some([&program, "--root", &state, "delete", "--force", id].map(str::to_owned).to_vec())
     }
+}
+
+/// bubblewrap's own way to the namespaces and mounts of the bundles.
+fn bubblewrap<'a>(program: &'a str, rootfs: &'a str, filter: &'a str) -> [&'a str; 22] {
+    [
+        program,
+        "--unshare-all",
+        "--unshare-cgroup",
+        "--die-with-parent",
+        "--new-session",
+        "--hostname",
+        "unladen",
+        "--ro-bind",
+        rootfs,
+        "/",
+        "--proc",
+        "/proc",
+        "--dev",
+        "/dev",
+        "--mqueue",
+        "/dev/mqueue",
+        "--tmpfs",
+        "/tmp",
+        "--cap-drop",
+        "ALL",
+        "--seccomp",
+        filter,
+    ]
 }

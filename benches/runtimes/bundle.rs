@@ -73,12 +73,14 @@ impl Bundles {
             fs::copy(busybox, rootfs.join("busybox")).expect("busybox is copied");
         }
         for job in Job::ALL {
-            let bundle = bundles.bundle(job);
-            fs::create_dir_all(&bundle).expect("a bundle's folder");
-            let spec = spec(&rootfs, job.arguments());
-            spec.save(bundle.join("config.json")).expect("config.json is written");
+            let all = spec(&rootfs, job.arguments(), limits());
+            let none = spec(&rootfs, job.arguments(), Limits::default());
+            for (bundle, spec) in [(bundles.bundle(job), all), (bundles.unlimited(job), none)] {
+                fs::create_dir_all(&bundle).expect("a bundle's folder");
+                spec.save(bundle.join("config.json")).expect("config.json is written");
+            }
         }
-        let spec = spec(&rootfs, Job::True.arguments());
+        let spec = spec(&rootfs, Job::True.arguments(), limits());
         fs::write(bundles.filter(), program_of(&profile(&spec))).expect("the filter is written");
         bundles
     }
@@ -99,6 +101,11 @@ impl Bundles {
 
     pub fn bundle(&self, job: Job) -> PathBuf {
         self.folder().join(format!("bundle-{}", job.name()))
+    }
+
+    /// The same without limits.
+    pub fn unlimited(&self, job: Job) -> PathBuf {
+        self.folder().join(format!("bundle-{}-unlimited", job.name()))
     }
 
     /// Where a runtime keeps its own files.
@@ -122,8 +129,8 @@ pub fn busybox() -> Option<PathBuf> {
 /// An ordinary container, as `container run` makes it by default: the
 /// filesystems, devices, hidden and protected paths that the OCI runtime
 /// specification asks for, few capabilities, loopback; and limits on memory,
-/// processes and processor time.
-fn spec(rootfs: &Path, arguments: Vec<String>) -> Spec {
+/// processes and processor time, if `limits` are those.
+fn spec(rootfs: &Path, arguments: Vec<String>, limits: Limits) -> Spec {
     let mut options = StandardOptions {
         rootfs: rootfs.to_owned(),
         readonly: true,
@@ -132,7 +139,7 @@ fn spec(rootfs: &Path, arguments: Vec<String>) -> Spec {
         working_directory: PathBuf::from("/"),
         hostname: "unladen".to_owned(),
         no_new_privileges: true,
-        limits: limits(),
+        limits,
         ..StandardOptions::default()
     };
     // The profile depends on the capabilities that the others give.

@@ -40,7 +40,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use unladen::host::RunId;
 
-use self::arms::{Arm, CONTROL, OURS, SPAWN, SPAWN_NAP};
+use self::arms::{Arm, CONTROL, OURS, SPAWN, SPAWN_NAP, UNLIMITED};
 use self::bundle::{Bundles, Job};
 use self::floor::start::{Kind, Starts};
 use self::measure::{External, Taken};
@@ -96,7 +96,7 @@ fn main() -> ExitCode {
     let seed = options.seed.unwrap_or_else(|| unladen::host::random_u64().expect("random bytes"));
     let (mut arms, missing) = arms::all(&options.unladen);
     if !options.only.is_empty() {
-        let always = [OURS, CONTROL, SPAWN, SPAWN_NAP];
+        let always = [OURS, CONTROL, UNLIMITED, SPAWN, SPAWN_NAP];
         arms.retain(|arm| {
             always.contains(&arm.name) || options.only.iter().any(|name| name == arm.name)
         });

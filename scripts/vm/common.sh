@@ -41,7 +41,7 @@ Starts a guest on QEMU's machine type ${script%.sh}; with --print only says how.
   --channel-fd N     connected stream socket that becomes ttyS1, the payload's channel (default: ttyS1 leads nowhere)
   --qmp-fd N         connected stream socket that speaks QMP (default: none)
   --incoming         do not start, but wait for a saved state, which a QMP client asks for with migrate-incoming; all
-                     other options must be those of the guest that was saved
+                     other options must be those of the guest that was saved, whose kernel is not read again
   --memory-file FILE the guest's memory is this file, which is made if it does not exist
   --memory-share on|off
                      on: what the guest writes goes to the file; off (default): it stays private to this guest
@@ -359,6 +359,8 @@ machine_part() {
 	# Without this KVM warns about features of QEMU's default model which the host lacks.
 	[[ $accel == tcg || $untuned == yes ]] || vector+=(-cpu host)
 	vector+=(-m "$memory" -smp "$cpus" ${firmware_options[@]+"${firmware_options[@]}"})
+	# A guest that goes on does not boot again (-no-reboot), so its kernel need not be read.
+	[[ $incoming == no ]] || return 0
 	vector+=(-kernel "$kernel")
 	[[ -z $initrd ]] || vector+=(-initrd "$initrd")
 	vector+=(-append "$(kernel_words)")

@@ -61,11 +61,10 @@ impl Backend for Mock {
         let script = Script { cell: cell.clone(), launches: 0 };
         let in_use = script.number("in_use").and_then(|_| std::env::current_exe().ok());
         self.scripts.push(script);
-        Ok(Prepared {
-            command: vec![format!("mock {}", cell.params)],
-            cold: in_use.into_iter().collect(),
-            ..Prepared::new(template, std::time::Duration::from_secs(1))
-        })
+        let command = vec![format!("mock {}", cell.params)];
+        let cold = in_use.into_iter().collect();
+        let deadline = std::time::Duration::from_secs(1);
+        Ok(Prepared { command, cold, ..Prepared::new(template, deadline) })
     }
 
     fn launch(

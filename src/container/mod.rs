@@ -60,7 +60,7 @@ pub use self::run::{
 };
 pub use self::runtime::{Container, HeldContainer, LaunchError, NetworkedContainer, PrepareError};
 pub use self::spec::{
-    CapabilityChange, CellOptions, DEFAULT_PATH, Identity, Network, StandardOptions, UserError,
-    capabilities_of, capability, default_cell_spec, find_user, identify, resource_limit,
-    standard_spec, temporary, volume,
+    CapabilityChange, CellOptions, DEFAULT_PATH, DeviceError, HostDevice, Identity, Network,
+    StandardOptions, UserError, capabilities_of, capability, default_cell_spec, find_user,
+    host_device, identify, resource_limit, standard_spec, temporary, volume,
 };

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use unladen::container::cgroup::{Controller, Hierarchy};
+
 use crate::common::unladen;
 
 /// Nothing in these tests takes this long, however loaded the host.
@@ -95,9 +97,24 @@ fn walk(folder: &Path, found: &mut Vec<String>) {
     }
 }
 
+/// Whether this user may limit what a container takes.
+pub fn may_limit() -> bool {
+    let hierarchy =
+        Hierarchy::detect(Path::new("/proc"), Path::new("/sys/fs/cgroup")).expect("detected");
+    let tree =
+        hierarchy.prepare(&format!("test-may-{}", std::process::id()), &Controller::STANDARD);
+    tree.is_ok_and(|mut tree| {
+        let may = tree.missing().is_empty();
+        tree.remove().expect("removed");
+        may
+    })
+}
+
 /// Sends a signal by name.
 pub fn kill(pid: u32, name: &str) {
-    let status = Command::new("kill").args(["-s", name, &pid.to_string()]).status();
+    // The shell's own, which knows all names; other programs do not.
+    let status =
+        Command::new("bash").args(["-c", "kill -s \"$0\" \"$1\"", name, &pid.to_string()]).status();
     assert!(status.expect("started").success(), "kill -s {name} {pid}");
 }
 

@@ -1,12 +1,31 @@
 //! A bundle and `unladen-oci` on it.
+#![allow(dead_code, reason = "each test file uses a part")]
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use serde_json::{Value, json};
+
+/// Nothing in these tests takes this long, however loaded the host.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A bundle, unless containers cannot be made here: the test is over then.
+macro_rules! bundle {
+    ($($script:expr)?) => {
+        if $crate::common::is_root() {
+            $crate::oci::Bundle::new([$($script,)? "exec sleep 60"][0])
+        } else {
+            return $crate::common::skip(
+                "root is needed to make cgroups and hooks at absolute paths",
+            );
+        }
+    };
+}
+pub(crate) use bundle;
 
 /// A bundle whose container has the host's programs, with states and control
 /// groups of its own. Whatever a failing test leaves is removed.

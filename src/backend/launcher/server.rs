@@ -287,6 +287,7 @@ impl Server {
         let channel = live.watch.channel().and_then(|file| file.try_clone().ok());
         live.watch.step_aside();
         live.pidfd = live.pidfd.aside();
+        live.server = live.server.map(PidFd::aside);
         self.live.insert(instance, live);
         Ok((launched, channel.map(OwnedFd::from)))
     }

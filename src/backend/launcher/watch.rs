@@ -114,15 +114,15 @@ impl Watch {
         }
     }
 
+    /// Looks for the finer marks of a traced machine.
+    pub(super) fn look_for(&mut self, probes: Vec<(Mark, Probe)>) {
+        self.trace = Trace::new(probes);
+    }
+
     /// Gets out of the way of those who are started from now on.
     pub(super) fn step_aside(&mut self) {
         let sources = std::mem::take(&mut self.sources).into_iter();
         self.sources = sources.map(|(name, file)| (name, aside(file.into()).into())).collect();
-    }
-
-    /// Looks for the finer marks of a traced machine.
-    pub(super) fn look_for(&mut self, probes: Vec<(Mark, Probe)>) {
-        self.trace = Trace::new(probes);
     }
 
     /// The channel, while it is open.

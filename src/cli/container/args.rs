@@ -50,7 +50,7 @@ pub struct RunArgs {
     /// A folder with an OCI runtime configuration (config.json), which says
     /// everything else
     #[arg(long, value_name = "DIR", group = "source", conflicts_with_all = [
-        "overlay", "readonly", "memory", "swap", "cpus", "pids", "net", "user", "rootless", "volume", "tmpfs",
+        "overlay", "readonly", "memory", "swap", "cpus", "pids", "net", "user", "rootless", "volume", "tmpfs", "device",
         "env", "env_file", "workdir", "hostname", "seccomp", "cap_add", "cap_drop", "no_new_privileges",
         "ulimit", "oom_score_adj", "tty", "command"
     ])]
@@ -90,6 +90,10 @@ pub struct RunArgs {
     /// An empty filesystem in memory (repeatable)
     #[arg(long, value_name = "DST[:OPTIONS]", value_parser = parse_temporary)]
     pub tmpfs: Vec<Mount>,
+    /// A device of the host, and what the command may do with it: read,
+    /// write, make nodes; needs root (repeatable)
+    #[arg(long, value_name = "HOST[:DST[:rwm]]", value_parser = parse_device)]
+    pub device: Vec<DeviceArg>,
     /// A variable of the environment; without a value it is passed on
     /// (repeatable)
     #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = variable)]
@@ -147,6 +151,17 @@ pub enum Net {
     Host,
     /// An address on a bridge that the host reaches.
     Bridge,
+}
+
+/// A device on the command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceArg {
+    /// Its path on the host.
+    pub host: PathBuf,
+    /// Its path in the container.
+    pub inside: PathBuf,
+    /// Made of `r`, `w` and `m`.
+    pub access: String,
 }
 
 /// One capability, or all.
@@ -213,6 +228,18 @@ fn parse_volume(text: &str) -> Result<Mount, String> {
     let source =
         std::path::absolute(Path::new(source)).map_err(|error| format!("`{source}`: {error}"))?;
     Ok(volume(&source, &absolute(destination)?, readonly))
+}
+
+fn parse_device(text: &str) -> Result<DeviceArg, String> {
+    let mut parts = text.split(':');
+    let host = absolute(parts.next().unwrap_or_default())?;
+    let inside = parts.next().map(absolute).transpose()?.unwrap_or_else(|| host.clone());
+    let access = parts.next().unwrap_or("rwm").to_owned();
+    let once = |letter: char| access.matches(letter).count() == 1 && "rwm".contains(letter);
+    if access.is_empty() || !access.chars().all(once) || parts.next().is_some() {
+        return Err(format!("`{text}` may end in some of the letters `rwm` and nothing else"));
+    }
+    Ok(DeviceArg { host, inside, access })
 }
 
 fn parse_temporary(text: &str) -> Result<Mount, String> {
@@ -287,6 +314,16 @@ mod tests {
         assert!(here.source().as_ref().is_some_and(|path| path.is_absolute()));
         for bad in ["/a", "", ":/b", "name:/b", "/a:b", "/a:/b:rx", "/a:/b:ro:z"] {
             assert!(parse_volume(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn devices_have_a_place_and_rights() {
+        let device = |text| parse_device(text).map(|device| (device.inside, device.access));
+        assert_eq!(device("/dev/a"), Ok(("/dev/a".into(), "rwm".to_owned())));
+        assert_eq!(device("/dev/a:/dev/b:rw"), Ok(("/dev/b".into(), "rw".to_owned())));
+        for bad in ["", "a", "/a:b", "/a:", "/a:/b:", "/a:/b:x", "/a:/b:rr", "/a:/b:r:w"] {
+            assert!(parse_device(bad).is_err(), "{bad}");
         }
     }
 

@@ -22,8 +22,8 @@ use self::terminal::caller_size;
 use super::{Exit, print_line, say, scope};
 use crate::container::seccomp::ProfileError;
 use crate::container::{
-    BundleError, InstanceId, Plan, PlanError, RunError, Running, Stdio, Streams, UserError, start,
-    start_on_bridge,
+    BundleError, DeviceError, InstanceId, Plan, PlanError, RunError, Running, Stdio, Streams,
+    UserError, start, start_on_bridge,
 };
 use crate::errors::chain;
 use crate::sys::spawn::{SpawnError, Terminal};
@@ -42,6 +42,13 @@ enum ContainerError {
     EnvironmentLine { path: std::path::PathBuf, line: usize, text: String },
     #[error("there is no command to run: write it behind the options")]
     NoCommand,
+    #[error(
+        "--device needs root and no user namespace: there no device node can be made, and no rule \
+         of a control group can say what may be done with it"
+    )]
+    DevicesNeedRoot,
+    #[error("cannot give the container a device")]
+    Device(#[from] DeviceError),
     #[error(transparent)]
     Image(#[from] crate::image::ImageError),
     #[error(transparent)]

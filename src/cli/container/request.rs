@@ -6,13 +6,13 @@ use oci_spec::runtime::Capability;
 use serde_json::{Map, Value};
 
 use super::ContainerError;
-use super::args::{CapabilityArg, Net, RunArgs};
+use super::args::{CapabilityArg, DeviceArg, Net, RunArgs};
 use super::environment::environment;
 use crate::container::cgroup::Limits;
 use crate::container::seccomp::{Machine, default_profile, read_profile};
 use crate::container::{
-    Bundle, CapabilityChange, Identity, Network, Plan, StandardOptions, capabilities_of, find_user,
-    identify, standard_spec,
+    Bundle, CapabilityChange, HostDevice, Identity, Network, Plan, StandardOptions,
+    capabilities_of, find_user, host_device, identify, standard_spec,
 };
 use crate::image::{Image, Overlay, Store, Writable};
 use crate::sys::terminal::WindowSize;
@@ -160,12 +160,21 @@ fn options(args: &RunArgs) -> Result<StandardOptions, ContainerError> {
         resource_limits: args.ulimit.clone(),
         oom_score_adj: args.oom_score_adj,
         mounts: args.volume.iter().chain(&args.tmpfs).cloned().collect(),
+        devices: devices(args)?,
         network,
         user_namespace: user_namespace(args),
         seccomp,
         terminal: args.tty,
         ..StandardOptions::default()
     })
+}
+
+fn devices(args: &RunArgs) -> Result<Vec<HostDevice>, ContainerError> {
+    if !args.device.is_empty() && user_namespace(args) {
+        return Err(ContainerError::DevicesNeedRoot);
+    }
+    let device = |arg: &DeviceArg| host_device(&arg.host, &arg.inside, &arg.access);
+    Ok(args.device.iter().map(device).collect::<Result<_, _>>()?)
 }
 
 fn limits(args: &RunArgs) -> Limits {

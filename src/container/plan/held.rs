@@ -54,18 +54,15 @@ impl Plan {
     /// `keyring` names a session keyring of its own.
     pub(in crate::container) fn held_steps(&self, keyring: Option<CString>) -> Vec<Step> {
         let mut steps: Vec<Step> = keyring.map(Step::SessionKeyring).into_iter().collect();
-        for step in self.direct_steps() {
-            match step {
-                // It outlives its creator.
-                Step::ParentDeathSignal(_) | Step::CheckParent => continue,
-                // Namespaces exist and mounts have begun, the root is still
-                // the host's: where hooks find both ("createRuntime" and
-                // "createContainer" of config.md).
-                Step::PivotRoot if self.hooks => steps.push(Step::Pause(BEFORE_PIVOT)),
-                _ => {}
-            }
-            steps.push(step);
-        }
+        // Hooks may expect "that the mount namespace have been created and the
+        // mount operations performed", "but before the pivot_root"
+        // ("createRuntime Hooks" of config.md).
+        steps.extend(match self.hooks {
+            true => self.direct_steps_around(Step::Pause(BEFORE_PIVOT)),
+            false => self.direct_steps(),
+        });
+        // It outlives its creator.
+        steps.retain(|step| !matches!(step, Step::ParentDeathSignal(_) | Step::CheckParent));
         // With the final user, root and limits.
         before_last_filter(steps, [Step::FindProgram, Step::Pause(SET_UP), Step::AwaitStart])
     }

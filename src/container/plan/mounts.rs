@@ -148,6 +148,33 @@ impl Mounts {
 
     /// Mounts what is shared, makes all mount points in it, then seals it.
     pub(super) fn attach_static(&self) -> Vec<Step> {
+        let mut steps = self.attach_shared();
+        steps.extend(self.seals(true));
+        steps
+    }
+
+    /// Mounts what each instance has for itself.
+    pub(super) fn attach_instance(&self) -> Vec<Step> {
+        let mut steps = self.attach_own();
+        steps.extend(self.seals(false));
+        steps
+    }
+
+    /// Mounts everything, all of it still as writable as it is.
+    pub(super) fn attach_unsealed(&self) -> Vec<Step> {
+        let mut steps = self.attach_shared();
+        steps.extend(self.attach_own());
+        steps
+    }
+
+    /// What is read-only only when it is filled; the root with what is shared.
+    pub(super) fn seals(&self, shared: bool) -> Vec<Step> {
+        let of_mounts = self.list.iter().filter(|mount| mount.shared == shared);
+        let root = self.seal_root.iter().filter(|_| shared);
+        of_mounts.filter_map(|mount| mount.seal.as_ref()).chain(root).cloned().collect()
+    }
+
+    fn attach_shared(&self) -> Vec<Step> {
         let mut steps = Vec::new();
         for mount in &self.list {
             if mount.shared {
@@ -158,14 +185,10 @@ impl Mounts {
         for mount in self.list.iter().filter(|mount| !mount.shared && mount.point_is_shared) {
             steps.extend_from_slice(&mount.point);
         }
-        let seals = self.list.iter().filter(|mount| mount.shared);
-        steps.extend(seals.filter_map(|mount| mount.seal.clone()));
-        steps.extend(self.seal_root.clone());
         steps
     }
 
-    /// Mounts what each instance has for itself.
-    pub(super) fn attach_instance(&self) -> Vec<Step> {
+    fn attach_own(&self) -> Vec<Step> {
         let mut steps = Vec::new();
         for mount in self.list.iter().filter(|mount| !mount.shared) {
             if !mount.point_is_shared {
@@ -173,8 +196,6 @@ impl Mounts {
             }
             steps.extend_from_slice(&mount.attach);
         }
-        let seals = self.list.iter().filter(|mount| !mount.shared);
-        steps.extend(seals.filter_map(|mount| mount.seal.clone()));
         steps
     }
 

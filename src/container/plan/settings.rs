@@ -13,7 +13,7 @@ use oci_spec::runtime::{Linux, Process};
 
 use super::namespaces::Namespaces;
 use super::{PlanError, c_string};
-use crate::sys::spawn::{CLONE_NEWTIME, Step};
+use crate::sys::spawn::{CLONE_NEWTIME, Step, TIME_OFFSETS};
 
 /// Kernel parameters of an IPC namespace (ipc_namespaces(7)).
 const IPC: [&str; 8] = [
@@ -111,7 +111,7 @@ fn clocks(linux: &Linux, namespaces: &Namespaces) -> Result<Option<Step>, PlanEr
         let (seconds, rest) = (offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
         data.push_str(&format!("{clock} {seconds} {rest}\n"));
     }
-    let path = c"/proc/self/timens_offsets".into();
+    let path = c_string("linux.timeOffsets", TIME_OFFSETS)?;
     Ok(Some(Step::WriteFile { path, data: data.into_bytes() }))
 }
 

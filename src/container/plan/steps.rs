@@ -48,6 +48,35 @@ impl Plan {
     /// The steps of a child that sets up everything itself.
     #[must_use]
     pub fn direct_steps(&self) -> Vec<Step> {
+        let mut steps = self.opening_steps();
+        steps.extend(self.enter_steps());
+        steps.extend(self.mounts.attach_static());
+        steps.extend(self.mounts.attach_instance());
+        steps.extend(self.closing_steps());
+        steps
+    }
+
+    /// The same with a step in between at which everything is mounted, and
+    /// the old root still there. To mount, the child goes into its root all
+    /// the same: see [`Plan::enter_steps`] for what would happen otherwise.
+    pub(super) fn direct_steps_around(&self, before_pivot: Step) -> Vec<Step> {
+        let old_root = Slot(self.mounts.slots() + 1);
+        let mut steps = self.opening_steps();
+        steps.extend(self.tree_steps());
+        steps.push(Step::BorrowRoot(old_root));
+        steps.extend(self.overlay.iter().flat_map(overlay::Layers::folders));
+        steps.extend(self.mounts.attach_unsealed());
+        steps.extend([Step::ReturnRoot(old_root), before_pivot]);
+        steps.extend([Step::PivotRoot, Step::DetachOldRoot]);
+        // A hook may add to what the container sees read-only.
+        steps.extend(self.mounts.seals(true));
+        steps.extend(self.mounts.seals(false));
+        steps.extend(self.closing_steps());
+        steps
+    }
+
+    /// From birth until everything from the host is open.
+    fn opening_steps(&self) -> Vec<Step> {
         let mut steps = self.arrival_steps();
         // A cgroup namespace shows as its root the cgroup that its creator
         // is in at that moment: after joining.
@@ -61,10 +90,6 @@ impl Plan {
         let mut open = self.open_steps();
         open.extend(self.mounts.open_instance());
         steps.extend(self.with_change_of_user(open));
-        steps.extend(self.enter_steps());
-        steps.extend(self.mounts.attach_static());
-        steps.extend(self.mounts.attach_instance());
-        steps.extend(self.closing_steps());
         steps
     }
 
@@ -108,17 +133,23 @@ impl Plan {
     /// every link of the image that contains that (follow_dotdot() in
     /// fs/namei.c ends at what is mounted on the root).
     fn enter_steps(&self) -> Vec<Step> {
-        let mut steps = match (&self.overlay, &self.scratch) {
+        let mut steps = self.tree_steps();
+        steps.extend([Step::PivotRoot, Step::DetachOldRoot]);
+        steps.extend(self.overlay.iter().flat_map(overlay::Layers::folders));
+        steps
+    }
+
+    /// Puts the container's root in its place and makes it the working
+    /// directory.
+    fn tree_steps(&self) -> Vec<Step> {
+        match (&self.overlay, &self.scratch) {
             (Some(layers), _) => layers.enter(),
             (None, Some(scratch)) => scratch.enter(&self.rootfs, self.root_has_devices),
             (None, None) => vec![
                 Step::AttachTree { slot: ROOT, target: self.rootfs.clone() },
                 Step::EnterTree(ROOT),
             ],
-        };
-        steps.extend([Step::PivotRoot, Step::DetachOldRoot]);
-        steps.extend(self.overlay.iter().flat_map(overlay::Layers::folders));
-        steps
+        }
     }
 
     /// The steps of a child whose root was prepared: its mount namespace is the

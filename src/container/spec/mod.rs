@@ -5,11 +5,13 @@
 //! plan's business.
 
 mod cell;
+mod device;
 mod parts;
 mod standard;
 mod user;
 
 pub use self::cell::{CellOptions, default_cell_spec};
+pub use self::device::{DeviceError, HostDevice, host_device};
 pub use self::standard::{
     CapabilityChange, DEFAULT_PATH, Network, StandardOptions, capabilities_of, capability,
     resource_limit, standard_spec, temporary, volume,

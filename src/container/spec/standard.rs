@@ -8,6 +8,7 @@ use oci_spec::runtime::{
     PosixRlimitBuilder, PosixRlimitType, Process, Spec, User,
 };
 
+use super::device::HostDevice;
 use super::parts;
 use super::user::Identity;
 use crate::container::cgroup::Limits;
@@ -94,6 +95,8 @@ pub struct StandardOptions {
     pub oom_score_adj: Option<i32>,
     /// Mounts on top of the standard ones, see [`volume`] and [`temporary`].
     pub mounts: Vec<Mount>,
+    /// Devices of the host. With a user namespace there cannot be any.
+    pub devices: Vec<HostDevice>,
     /// The network.
     pub network: Network,
     /// A user namespace, in which the caller is [`StandardOptions::identity`].
@@ -109,11 +112,17 @@ impl StandardOptions {
     /// what other engines always do; it costs a start some 80 system calls
     /// with version 1. Here whatever may hold a foreign node is mounted
     /// `nodev`, which costs nothing, so rules are needed only by who can
-    /// get around that: who may make nodes in a new filesystem, or mount.
-    /// In a user namespace the kernel lets nobody make one, or mount a
-    /// filesystem that has some.
+    /// get around that, and for [`StandardOptions::devices`], which the
+    /// container may not use in every way.
     #[must_use]
     pub fn has_device_rules(&self) -> bool {
+        !self.devices.is_empty() || self.may_add_nodes()
+    }
+
+    /// Whether the command may make nodes in a new filesystem, or mount. In a
+    /// user namespace the kernel lets nobody make one, or mount a filesystem
+    /// that has some.
+    fn may_add_nodes(&self) -> bool {
         let bounding = self.capabilities.apply();
         !self.user_namespace
             && [Capability::Mknod, Capability::SysAdmin].iter().any(|one| bounding.contains(one))
@@ -138,7 +147,12 @@ pub fn standard_spec(options: &StandardOptions) -> Spec {
         && let Some(resources) = linux.resources_mut()
     {
         // Planning adds those that every container may use.
-        resources.set_devices(Some(vec![parts::no_devices()]));
+        let rules = options.devices.iter().map(|device| device.rule.clone());
+        resources.set_devices(Some([parts::no_devices()].into_iter().chain(rules).collect()));
+    }
+    if !options.devices.is_empty() {
+        let nodes = options.devices.iter().map(|device| device.node.clone());
+        linux.set_devices(Some(nodes.collect()));
     }
     spec.set_linux(Some(linux));
     spec
@@ -191,7 +205,7 @@ fn mounts(options: &StandardOptions) -> Vec<Mount> {
         !options.mounts.iter().any(|other| other.destination() == mount.destination())
     });
     let mut others = options.mounts.clone();
-    if !options.has_device_rules() {
+    if !options.may_add_nodes() {
         for mount in &mut others {
             mount.options_mut().get_or_insert_default().push("rnodev".to_owned());
         }

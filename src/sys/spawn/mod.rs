@@ -61,8 +61,12 @@ pub use self::step::{
 pub use self::user_namespace::{IdMap, UserNamespaceError};
 
 /// `CLONE_NEWTIME`, which the `nix` crate does not name. A child that shares
-/// memory enters the time namespace when it executes its program.
+/// memory enters the time namespace when it executes its program (since Linux
+/// 6.2; before, at once).
 pub const CLONE_NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
+
+/// Where the offsets of a new time namespace are set (time_namespaces(7)).
+pub(crate) const TIME_OFFSETS: &str = "/proc/self/timens_offsets";
 
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -178,7 +182,7 @@ pub enum SpawnError {
         source: Errno,
     },
     /// A set-up step failed.
-    #[error("cannot {step} (step {index})")]
+    #[error("cannot {step} (step {index}{})", step_hint(step, *.source))]
     Step {
         /// Index in the list of steps.
         index: usize,
@@ -254,6 +258,20 @@ fn clone_hint(error: Errno) -> &'static str {
         Errno::ENOSPC => "; a limit under /proc/sys/user is reached",
         Errno::EAGAIN => "; a process limit is reached, see `ulimit -u` and pids.max",
         Errno::ENOSYS => "; Linux 5.7 or later is needed",
+        _ => "",
+    }
+}
+
+/// What a user can know about a step that failed.
+fn step_hint(step: &str, error: Errno) -> &'static str {
+    match error {
+        // The offsets are fixed as soon as somebody is in the namespace. A
+        // child that shares its parent's memory enters it with its program
+        // since "fs/exec: switch timens when a task gets a new mm"; before
+        // that it is in it from the start (kernel/time/namespace.c).
+        Errno::EACCES if step.ends_with(TIME_OFFSETS) => {
+            "; Linux before 6.2 has a new process in its time namespace too early for offsets"
+        }
         _ => "",
     }
 }

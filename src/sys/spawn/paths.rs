@@ -223,6 +223,23 @@ pub(super) fn protect(context: &Context<'_>, place: &Place) -> Result<(), Errno>
     result
 }
 
+/// Opens the present root, and makes the working directory the root.
+pub(super) fn borrow_root() -> Result<RawFd, Errno> {
+    let root = look_up(signed(libc::AT_FDCWD), c"/", libc::O_DIRECTORY, 0)?;
+    simple(libc::SYS_chroot, [pointer(c"."), 0, 0]).inspect_err(|_| close(root))?;
+    Ok(root)
+}
+
+/// Makes an open folder the root, and what was the root the working directory.
+pub(super) fn return_root(root: RawFd) -> Result<(), Errno> {
+    let borrowed = look_up(signed(libc::AT_FDCWD), c"/", libc::O_DIRECTORY, 0)?;
+    let result = simple(libc::SYS_fchdir, [signed(root), 0, 0])
+        .and_then(|()| simple(libc::SYS_chroot, [pointer(c"."), 0, 0]))
+        .and_then(|()| simple(libc::SYS_fchdir, [signed(borrowed), 0, 0]));
+    close(borrowed);
+    result
+}
+
 /// A link to a descriptor, as `/proc/self/fd` has them, is refused: it could
 /// lead to a directory of the host that is still open (the CVE-2024-21626
 /// class). And whatever led there, a directory outside the root has no path

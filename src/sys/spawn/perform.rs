@@ -28,6 +28,7 @@ pub(super) const MOUNT_ATTR_RDONLY: u64 = 1;
 pub(super) fn step(step: &Step, context: &Context<'_>) -> Result<(), Errno> {
     match step {
         Step::NewSession => simple(libc::SYS_setsid, [0; 3]),
+        Step::NewProcessGroup => simple(libc::SYS_setpgid, [0; 3]),
         Step::JoinCgroups => join_cgroups(context),
         Step::WriteFile { path, data } => write_file(path, data),
         Step::Unshare(flags) => simple(libc::SYS_unshare, [signed(flags.bits()), 0, 0]),
@@ -44,6 +45,8 @@ pub(super) fn step(step: &Step, context: &Context<'_>) -> Result<(), Errno> {
         }
         Step::AttachTree { slot, target } => move_mount(slot_fd(context, *slot)?, target),
         Step::EnterTree(slot) => simple(libc::SYS_fchdir, [signed(slot_fd(context, *slot)?), 0, 0]),
+        Step::BorrowRoot(slot) => keep(context, *slot, paths::borrow_root()?),
+        Step::ReturnRoot(slot) => paths::return_root(slot_fd(context, *slot)?),
         Step::PivotRoot => simple(libc::SYS_pivot_root, [pointer(c"."), pointer(c"."), 0]),
         Step::DetachOldRoot => {
             simple(libc::SYS_umount2, [pointer(c"."), signed(libc::MNT_DETACH), 0])

@@ -168,6 +168,9 @@ pub enum Step {
     /// Becomes leader of a new session, so that no terminal of the caller and
     /// no signal to the caller's process group reaches it.
     NewSession,
+    /// Becomes leader of a new process group in the caller's session, so that
+    /// no signal to the caller's group reaches it.
+    NewProcessGroup,
     /// Writes `0` to each of [`Launch::join`](super::Launch::join), the open
     /// `tasks` files of version 1 cgroups. A task that moves itself does not wait for the
     /// kernel's thread-group lock, whose grace period takes milliseconds.
@@ -231,6 +234,12 @@ pub enum Step {
     },
     /// Makes the top of a tree the working directory.
     EnterTree(Slot),
+    /// Makes the working directory the root for a while (chroot(2)), so that
+    /// no path of it leads out, and keeps the present one.
+    BorrowRoot(Slot),
+    /// Returns to the root that [`Step::BorrowRoot`] kept. The working
+    /// directory is the borrowed one then.
+    ReturnRoot(Slot),
     /// Makes the working directory the root, and stacks the old root on top
     /// of it: `pivot_root(".", ".")` of pivot_root(2).
     PivotRoot,
@@ -421,6 +430,8 @@ impl Step {
                 | Self::SetTree { .. }
                 | Self::AttachTree { .. }
                 | Self::EnterTree(_)
+                | Self::BorrowRoot(_)
+                | Self::ReturnRoot(_)
                 | Self::Filesystem { .. }
                 | Self::Attach { .. }
                 | Self::Make { place: Place { beneath: Some(_), .. }, .. }
@@ -445,6 +456,8 @@ impl Step {
             | Self::Filesystem { slot, .. }
             | Self::Attach { slot, .. }
             | Self::OpenDevice { slot, .. }
+            | Self::BorrowRoot(slot)
+            | Self::ReturnRoot(slot)
             | Self::EnterTree(slot) => Some(*slot),
             _ => None,
         }
@@ -504,6 +517,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NewSession => f.write_str("start a session"),
+            Self::NewProcessGroup => f.write_str("start a process group"),
             Self::JoinCgroups => f.write_str("join the cgroups"),
             Self::WriteFile { path, data } => {
                 write!(f, "write `{}` to {}", data.trim_ascii().escape_ascii(), text(path))
@@ -518,6 +532,8 @@ impl fmt::Display for Step {
             Self::SetTree { slot, .. } => write!(f, "change the attributes of bind {}", slot.0),
             Self::AttachTree { target, .. } => write!(f, "bind at {}", text(target)),
             Self::EnterTree(_) => f.write_str("enter the root filesystem"),
+            Self::BorrowRoot(_) => f.write_str("make it the root for a while (chroot)"),
+            Self::ReturnRoot(_) => f.write_str("return to the host's root"),
             Self::PivotRoot => f.write_str("make it the root (pivot_root)"),
             Self::DetachOldRoot => f.write_str("detach the old root"),
             Self::Mount { kind, target, data, .. } => {
