@@ -135,7 +135,13 @@ impl Server {
             Order::Prepare { template, recipe } => (self.prepare(template, recipe), None),
             Order::Launch { template, instance, until, deadline_ms } => {
                 let deadline = Duration::from_millis(deadline_ms);
-                match self.launch(template, instance, until, deadline) {
+                let launched = if self.peers.has_template(template) {
+                    let around = (&mut self.ground, self.null.as_fd(), self.control.as_fd());
+                    self.peers.launch(template, instance, until, deadline, around)
+                } else {
+                    self.launch(template, instance, until, deadline)
+                };
+                match launched {
                     Ok((launched, channel)) => (Answer::Launched(launched), channel),
                     Err(answer) => (*answer, None),
                 }
@@ -230,10 +236,6 @@ impl Server {
         deadline: Duration,
     ) -> Result<(Launched, Option<OwnedFd>), Box<Answer>> {
         let number = template;
-        if self.peers.has_template(number) {
-            let around = (&mut self.ground, self.null.as_fd(), self.control.as_fd());
-            return self.peers.launch(number, instance, until, deadline, around);
-        }
         let Some(template) = self.templates.get_mut(&number) else {
             return Err(Box::new(refused(format!("no template {number}"))));
         };

@@ -34,6 +34,10 @@ use crate::sys::pidfd::{Ended, Exit, PidFd};
 /// The channel's socket in the folder of an instance.
 const SOCKET: &str = "channel";
 
+/// Time that the kernel may take to destroy a network namespace; others hold
+/// theirs for some seconds after the last process.
+const NETWORK: Duration = Duration::from_secs(30);
+
 /// What an instance lives in.
 pub(super) struct Surroundings<'a> {
     pub(super) run_id: &'a str,
@@ -272,7 +276,7 @@ impl Instance {
         self.watch.timeline.stamp(Mark::Removed, monotonic_ns());
         match (around.recipe.network, &mut ground.witness, self.marked) {
             (false, ..) => self.watch.timeline.stamp(Mark::Gone, monotonic_ns()),
-            (true, Ok(witness), Some(marked)) => match witness.wait(marked, REMOVAL) {
+            (true, Ok(witness), Some(marked)) => match witness.wait(marked, NETWORK) {
                 Ok(()) => self.watch.timeline.stamp(Mark::Gone, monotonic_ns()),
                 Err(error) => return Err(self.failure(Mark::Gone, chain(&error))),
             },
