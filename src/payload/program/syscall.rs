@@ -138,8 +138,7 @@ pub fn connect(path: &[u8]) -> Option<i32> {
     let fd = usize::try_from(fd).ok()?;
     let len = size_of::<Address>();
     // SAFETY: `address` is valid for reading its length.
-    let done =
-        unsafe { call(number::CONNECT, [fd, &raw const address as usize, len, 0, 0, 0]) };
+    let done = unsafe { call(number::CONNECT, [fd, &raw const address as usize, len, 0, 0, 0]) };
     (done == 0).then_some(fd as i32)
 }
 
