@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 #help
-# reproduce.sh [--profile smoke|quick|full] [--out DIR]
+# reproduce.sh [--profile smoke|quick|many|full] [--out DIR]
 #
 # From a fresh clone to a comparison: installs missing packages, builds the command and the guest kernel, runs a
 # profile, and ends with a table and the path of the report page. Safe to repeat: what is built is kept in the
 # user's cache folder and in target/.
 #
-#   --profile NAME   smoke (under a minute), quick (some minutes; default) or full (half an hour)
+#   --profile NAME   smoke (under a minute), quick (some minutes; default),
+#                    many (memory, density, scale) or full (half an hour)
 #   --out DIR        folder for the results (default: results/RUN-ID)
 #   --no-setup       install no packages
 #   --help           this text
@@ -28,7 +29,7 @@ while (($#)); do
 		;;
 	--profile)
 		need_value "$1" "$@"
-		one_of "$1" "$2" smoke quick full
+		one_of "$1" "$2" smoke quick many full
 		profile=$2
 		shift
 		;;

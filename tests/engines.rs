@@ -6,6 +6,7 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -17,12 +18,33 @@ use common::{is_root, skip, stderr, stdout, wait_until};
 const PATIENCE: Duration = Duration::from_secs(60);
 const IMAGE: &str = "unladen-test/busybox:local";
 
+/// Cgroups in which engines put all their containers, and which they leave.
+fn parents(name: &str) -> BTreeSet<PathBuf> {
+    let top = PathBuf::from("/sys/fs/cgroup");
+    let hierarchies = fs::read_dir(&top).expect("cgroups").flatten().map(|entry| entry.path());
+    let places = hierarchies.chain([top.clone()]).map(|place| place.join(name));
+    places.filter(|place| place.is_dir()).collect()
+}
+
+/// Removes a cgroup with those below it; what is in use stays.
+fn remove_cgroup(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_cgroup(&entry.path());
+        }
+    }
+    // The kernel may not have done with those below it.
+    wait_until(Duration::from_secs(5), || fs::remove_dir(folder).is_ok() || !folder.exists());
+}
+
 /// A folder with an image, and the words that call an engine.
 struct Engine {
     folder: tempfile::TempDir,
     words: Vec<String>,
     variables: Vec<(String, String)>,
     daemon: Option<Child>,
+    /// The name of its cgroup, and where there was one before.
+    parents: (&'static str, BTreeSet<PathBuf>),
 }
 
 /// The path of a program of the host.
@@ -48,7 +70,7 @@ fn lacks(programs: &[&str]) -> bool {
 }
 
 impl Engine {
-    fn new() -> Self {
+    fn new(parent: &'static str) -> Self {
         let folder = tempfile::tempdir().expect("folder");
         let rootfs = folder.path().join("rootfs");
         for name in ["bin", "dev", "proc", "sys", "tmp"] {
@@ -64,7 +86,8 @@ impl Engine {
         archive.follow_symlinks(false);
         archive.append_dir_all(".", &rootfs).expect("packed");
         archive.finish().expect("packed");
-        Self { folder, words: Vec::new(), variables: Vec::new(), daemon: None }
+        let parents = (parent, parents(parent));
+        Self { folder, words: Vec::new(), variables: Vec::new(), daemon: None, parents }
     }
 
     fn file(&self, name: &str) -> String {
@@ -162,6 +185,10 @@ impl Drop for Engine {
             let bound = self.folder.path().join("exec/netns/default");
             let _ = nix::mount::umount(&bound);
         }
+        let (name, before) = &self.parents;
+        for made in parents(name).difference(before) {
+            remove_cgroup(made);
+        }
     }
 }
 
@@ -176,7 +203,7 @@ fn podman_uses_this_runtime() {
         return;
     }
     use nix::sys::resource::Resource;
-    let mut engine = Engine::new();
+    let mut engine = Engine::new("libpod_parent");
     let files = hard_limit(Resource::RLIMIT_NOFILE, 4096);
     // Podman lowers its own to this number first.
     let processes = hard_limit(Resource::RLIMIT_NPROC, 32_768);
@@ -220,7 +247,7 @@ fn docker_uses_this_runtime() {
     if lacks(&["docker", "dockerd", "containerd", "runc", "busybox"]) {
         return;
     }
-    let mut engine = Engine::new();
+    let mut engine = Engine::new("docker");
     let socket = format!("unix://{}", engine.file("docker.sock"));
     let log = fs::File::create(engine.file("dockerd.log")).expect("made");
     let mut daemon = Command::new(program("dockerd").expect("there"));

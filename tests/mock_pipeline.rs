@@ -104,6 +104,36 @@ fn exact_ticks_give_exact_samples_and_summary() {
     check_summary(&run);
 }
 
+/// Several instances of a memory trial, and the next start beside others.
+#[test]
+fn several_mocks_are_added_up_and_the_next_one_is_started_beside_them() {
+    let rows = &common::measure(
+        "[rounds]\nmemory = 1\n[[cells]]\nbackend = \"mock\"\n\
+         params = { init = 10, ready = 20, stop_exited = 3, stop_gone = 7, pss = 1048576 }\n\
+         memory = [\"pause\"]\nmemory_cap = 5\nscale = [\"pause\"]\nscale_cap = 20\n",
+    );
+    let of = |experiment: &str, metric: &str| -> Vec<(String, String)> {
+        rows.iter()
+            .filter(|row| row["experiment"] == experiment && row["metric"] == metric)
+            .map(|row| (row["step"].clone(), row["value"].clone()))
+            .collect()
+    };
+    let pairs = |list: &[(&str, &str)]| -> Vec<(String, String)> {
+        list.iter().map(|(step, value)| ((*step).to_owned(), (*value).to_owned())).collect()
+    };
+    let mib = ["1048576", "2097152", "4194304", "5242880"];
+    let expected = [("", mib[0]), ("1", mib[0]), ("2", mib[1]), ("4", mib[2]), ("5", mib[3])];
+    assert_eq!(of("memory", "memory.pss"), pairs(&expected));
+    let starts = of("scale", "scale.start");
+    for step in ["0", "10", "20"] {
+        let found = starts.iter().filter(|(at, value)| at == step && value == "20").count();
+        assert_eq!(found, 10, "beside {step}: {starts:?}");
+    }
+    let stops = of("scale", "scale.stop");
+    assert!(stops.len() == 30 && stops.iter().all(|(_, value)| value == "7"), "{stops:?}");
+    assert!(of("scale", "scale.flight.starts").is_empty(), "a mock has no rate");
+}
+
 /// The derived figures are exactly those of the ticks.
 fn check_summary(run: &Path) {
     let summary: serde_json::Value =

@@ -7,8 +7,7 @@ mod oci;
 
 use std::fs;
 
-use common::wait_until;
-use oci::{PATIENCE, bundle};
+use oci::bundle;
 use serde_json::{Value, json};
 
 /// A hook that writes its name and the status it was given, and whether it
@@ -49,7 +48,7 @@ fn hooks_run_in_their_order_with_the_state_in_their_namespaces() {
                 createContainer creating inside x\n";
     assert_eq!(log(), made);
     lab.must(&["start", "c"]);
-    assert!(wait_until(PATIENCE, || lab.state("c")["status"] == "stopped"));
+    lab.stops("c");
     lab.must(&["delete", "c"]);
     let text = log();
     let rest: Vec<&str> = text.strip_prefix(made).expect("the same").lines().collect();
@@ -82,7 +81,7 @@ fn a_hook_that_fails_or_hangs_ends_the_container() {
             lab.create("c");
             let error = lab.fails(&["start", "c"]);
             assert!(error.contains(words), "{error}");
-            assert!(wait_until(PATIENCE, || lab.state("c")["status"] == "stopped"));
+            lab.stops("c");
             lab.must(&["delete", "c"]);
         } else {
             let error = lab.fails(&["create", "--bundle", &lab.path(), "c"]);
@@ -132,10 +131,9 @@ fn hooks_before_the_root_changes_see_the_mounts_and_may_add_to_them() {
     let seen = fs::read_to_string(&log).expect("written");
     assert_eq!(seen, "prestart\ndata\ncreateRuntime\ndata\ncreateContainer\ndata\n");
     lab.must(&["start", "c"]);
-    assert!(wait_until(PATIENCE, || lab.state("c")["status"] == "stopped"));
+    lab.stops("c");
     // The root is read-only all the same.
     assert_eq!(lab.output(), "data\nadded\n2\n");
     assert!(!std::path::Path::new(&lab.file("rootfs/tmp/file")).exists());
-    lab.must(&["delete", "c"]);
-    lab.nothing_is_left();
+    lab.is_deleted("c");
 }

@@ -6,9 +6,6 @@ mod common;
 mod oci;
 
 use std::fs;
-use std::io::{Read, Write};
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -34,10 +31,9 @@ fn a_container_goes_through_its_life_and_leaves_nothing() {
     assert!(wait_until(PATIENCE, || lab.output() == "begun\n\n"), "{}", lab.output());
     assert_eq!(lab.state("c")["status"], "running");
     lab.must(&["kill", "c", "TERM"]);
-    assert!(wait_until(PATIENCE, || lab.state("c")["status"] == "stopped"));
+    lab.stops("c");
     assert_eq!(lab.state("c")["pid"], 0);
-    lab.must(&["delete", "c"]);
-    lab.nothing_is_left();
+    lab.is_deleted("c");
 }
 
 #[test]
@@ -53,7 +49,7 @@ fn what_does_not_fit_to_the_status_is_refused_and_changes_nothing() {
     assert_eq!(lab.state("c")["status"], "running");
     assert!(lab.fails(&["kill", "c", "NOPE"]).contains("`NOPE` is not a signal"));
     lab.must(&["kill", "c", "9"]);
-    assert!(wait_until(PATIENCE, || lab.state("c")["status"] == "stopped"));
+    lab.stops("c");
     assert!(lab.fails(&["kill", "c", "KILL"]).contains("container not running"));
     // After its end this is what engines do to be sure.
     lab.must(&["kill", "--all", "c", "KILL"]);
@@ -90,14 +86,12 @@ fn a_created_container_can_be_killed_and_deleted() {
     lab.create("c");
     // Its process has no handlers and is the first of its pid namespace.
     lab.must(&["kill", "c", "TERM"]);
-    assert!(wait_until(PATIENCE, || lab.state("c")["status"] == "stopped"));
+    lab.stops("c");
     lab.must(&["delete", "c"]);
     lab.create("c");
     lab.must(&["delete", "c"]);
-    lab.create("c");
-    lab.must(&["start", "c"]);
-    lab.must(&["delete", "--force", "c"]);
-    lab.nothing_is_left();
+    lab.launch("c");
+    lab.ends_by_force("c");
 }
 
 #[test]
@@ -138,8 +132,7 @@ fn a_program_that_is_not_there_is_said_before_the_start() {
     lab.create("c");
     let error = lab.fails(&["start", "c"]);
     assert!(error.contains("exec: \"/broken\": exec format error"), "{error}");
-    lab.must(&["delete", "--force", "c"]);
-    lab.nothing_is_left();
+    lab.ends_by_force("c");
 }
 
 #[test]
@@ -150,134 +143,13 @@ fn run_is_all_of_it_with_the_programs_exit_code() {
     lab.nothing_is_left();
     let lab = bundle!("kill -9 $$");
     lab.must(&["run", "--detach", "--bundle", &lab.path(), "c"]);
-    lab.must(&["delete", "--force", "c"]);
-    lab.nothing_is_left();
-}
-
-#[test]
-fn exec_joins_the_container_with_the_rights_that_it_is_given() {
-    let lab = bundle!();
-    lab.create("c");
-    lab.must(&["start", "c"]);
-    let pid = lab.state("c")["pid"].to_string();
-    let script = "for kind in pid mnt; do readlink /proc/self/ns/$kind; done; grep CapEff /proc/self/status; \
-                  echo $HOW $PWD; id -u; cat /proc/self/cgroup; exit 9";
-    let (code, text) = lab.oci(&[
-        "exec", "--env", "HOW=so", "--cwd", "/tmp", "--user", "7:8", "c", "sh", "-c", script,
-    ]);
-    assert_eq!(code, 9, "{text}");
-    let lines: Vec<&str> = text.lines().collect();
-    for (line, kind) in lines.iter().zip(["pid", "mnt"]) {
-        let theirs = fs::read_link(format!("/proc/{pid}/ns/{kind}")).expect("alive");
-        assert_eq!(*line, theirs.to_string_lossy());
-    }
-    assert_eq!(lines[2], "CapEff:\t0000000000000000");
-    assert_eq!(lines[3..5], ["so /tmp", "7"]);
-    // Its own cgroup is the root of what it sees.
-    assert!(lines[5..].iter().all(|line| line.ends_with(":/")), "{text}");
-    let process = json!({
-        "args": ["sh", "-c", "echo from a file"], "cwd": "/", "user": {"uid": 0, "gid": 0},
-        "env": ["PATH=/usr/bin"],
-    });
-    fs::write(lab.file("process.json"), process.to_string()).expect("written");
-    let pid_file = lab.file("exec.pid");
-    let (code, text) =
-        lab.oci(&["exec", "--process", &lab.file("process.json"), "--pid-file", &pid_file, "c"]);
-    assert_eq!((code, text.as_str()), (0, "from a file\n"));
-    assert!(fs::read_to_string(&pid_file).expect("a pid").parse::<i32>().is_ok());
-    let (_, text) = lab.oci(&["exec", "c", "nope"]);
-    assert!(text.contains("exec: \"nope\": executable file not found in $PATH"), "{text}");
-    // The class of CVE-2024-21626: a way out through a descriptor.
-    for number in 3..12 {
-        let cwd = format!("/proc/self/fd/{number}");
-        let (code, text) = lab.oci(&["exec", "--cwd", &cwd, "c", "pwd"]);
-        assert_ne!(code, 0, "{cwd}: {text}");
-    }
-    lab.must(&["exec", "--detach", "c", "sleep", "60"]);
-    let pids: Vec<i32> =
-        serde_json::from_str(&lab.must(&["ps", "--format", "json", "c"])).expect("JSON");
-    assert!(pids.len() >= 2 && pids.contains(&pid.parse().expect("number")), "{pids:?}");
-    let table = lab.must(&["ps", "c"]);
-    assert_eq!(table.lines().count(), pids.len() + 1, "{table}");
-    lab.must(&["delete", "--force", "c"]);
-    assert!(wait_until(PATIENCE, || pids.iter().all(|pid| !oci::runs(*pid))));
-    lab.nothing_is_left();
-}
-
-/// Accepts one terminal.
-fn terminal(listener: &UnixListener) -> fs::File {
-    let (socket, _) = listener.accept().expect("a connection");
-    let (_, mut fds) =
-        unladen::sys::fdpass::receive(socket.as_fd()).expect("received").expect("a message");
-    fs::File::from(fds.remove(0))
-}
-
-/// Reads until this was said.
-fn hear(terminal: &mut fs::File, words: &str) -> String {
-    let mut said = String::new();
-    while !said.contains(words) {
-        let mut part = [0; 512];
-        match terminal.read(&mut part) {
-            Ok(length) if length > 0 => said.push_str(&String::from_utf8_lossy(&part[..length])),
-            _ => break,
-        }
-    }
-    assert!(said.contains(words), "{said:?} has no {words:?}");
-    said
-}
-
-#[test]
-fn a_terminal_is_the_containers_own_and_sent_to_who_asks_for_it() {
-    let mut lab =
-        bundle!("tty; stty size; test -t 0 && echo said >/dev/console; read x; echo got $x");
-    lab.change(|config| {
-        config["process"]["terminal"] = json!(true);
-        config["process"]["consoleSize"] = json!({"height": 33, "width": 101});
-    });
-    assert!(lab.fails(&["create", "--bundle", &lab.path(), "c"]).contains("--console-socket"));
-    let path = lab.file("console");
-    let listener = UnixListener::bind(&path).expect("bound");
-    lab.must(&["create", "--bundle", &lab.path(), "--console-socket", &path, "c"]);
-    let mut master = terminal(&listener);
-    lab.must(&["start", "c"]);
-    let said = hear(&mut master, "said\r\n");
-    assert!(said.starts_with("/dev/pts/0\r\n33 101\r\n"), "{said:?}");
-    let second = lab.file("second");
-    let others = UnixListener::bind(&second).expect("bound");
-    lab.must(&["exec", "--tty", "--detach", "--console-socket", &second, "c", "tty"]);
-    hear(&mut terminal(&others), "/dev/pts/1\r\n");
-    master.write_all(b"this\n").expect("written");
-    hear(&mut master, "got this\r\n");
-    assert!(wait_until(PATIENCE, || lab.state("c")["status"] == "stopped"));
-    lab.must(&["delete", "c"]);
-    lab.nothing_is_left();
-}
-
-#[test]
-fn only_descriptors_that_were_asked_for_are_handed_on() {
-    let lab = bundle!(
-        "echo to-three >&3; for n in 0 1 2 3 4 5 6 7 8 9; do test -e /proc/$$/fd/$n && echo $n; done"
-    );
-    // The shell opens number 3 for the runtime, and 4, which is not asked for.
-    let mut command = lab.command(&["run", "--preserve-fds", "1", "--bundle", &lab.path(), "c"]);
-    let script = format!("exec 3>{} 4</dev/null; exec \"$@\"", lab.file("three"));
-    let program = command.get_program().to_owned();
-    let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
-    command = std::process::Command::new("sh");
-    command.args(["-c", &script, "sh"]).arg(program).args(arguments).stdin(Stdio::null());
-    let output = command.output().expect("ran");
-    assert_eq!(common::stdout(&output), "0\n1\n2\n3\n", "{}", common::stderr(&output));
-    assert_eq!(fs::read_to_string(lab.file("three")).expect("written"), "to-three\n");
-    let error = lab.fails(&["create", "--preserve-fds", "700", "--bundle", &lab.path(), "c"]);
-    assert!(error.contains("cannot hand on descriptor"), "{error}");
-    lab.nothing_is_left();
+    lab.ends_by_force("c");
 }
 
 #[test]
 fn a_number_that_went_to_somebody_else_is_never_signalled() {
     let lab = bundle!();
-    lab.create("c");
-    lab.must(&["start", "c"]);
+    lab.launch("c");
     let true_state = fs::read_to_string(lab.state_file("c")).expect("state");
     let mut state: Value = serde_json::from_str(&true_state).expect("JSON");
     let pid = i32::try_from(state["process"]["pid"].as_i64().expect("number")).expect("small");
@@ -292,8 +164,7 @@ fn a_number_that_went_to_somebody_else_is_never_signalled() {
     assert_eq!(lab.state("c")["status"], "stopped");
     fs::write(lab.state_file("c"), true_state).expect("written");
     assert_eq!(lab.state("c")["status"], "running");
-    lab.must(&["delete", "--force", "c"]);
-    lab.nothing_is_left();
+    lab.ends_by_force("c");
 }
 
 #[test]
@@ -319,8 +190,7 @@ fn a_damaged_state_is_named_and_can_be_removed() {
     assert_eq!(lab.must(&["list", "--quiet"]).lines().last(), Some("d"));
     lab.must(&["delete", "--force", "c"]);
     assert!(!folder.exists());
-    lab.must(&["delete", "d"]);
-    lab.nothing_is_left();
+    lab.is_deleted("d");
 }
 
 #[test]
@@ -336,8 +206,7 @@ fn of_many_who_create_the_same_name_one_does() {
             .count()
     });
     assert_eq!(created, 1);
-    lab.must(&["delete", "--force", "c"]);
-    lab.nothing_is_left();
+    lab.ends_by_force("c");
 }
 
 #[test]
@@ -365,16 +234,14 @@ fn a_create_that_is_killed_leaves_what_delete_removes() {
         // Without its creator it ends by itself.
         assert!(wait_until(PATIENCE, || !oci::runs(pid)));
         assert_eq!(lab.state("c")["status"], "stopped");
-        lab.must(&["delete", "--force", "c"]);
-        lab.nothing_is_left();
+        lab.ends_by_force("c");
     }
 }
 
 #[test]
 fn a_paused_container_makes_no_progress_and_dies_when_it_is_killed() {
     let lab = bundle!("while :; do echo x; sleep 0.01; done");
-    lab.create("c");
-    lab.must(&["start", "c"]);
+    lab.launch("c");
     assert!(wait_until(PATIENCE, || !lab.output().is_empty()));
     lab.must(&["pause", "c"]);
     assert_eq!(lab.state("c")["status"], "paused");
@@ -385,13 +252,11 @@ fn a_paused_container_makes_no_progress_and_dies_when_it_is_killed() {
     assert!(wait_until(PATIENCE, || lab.output().len() > before));
     lab.must(&["pause", "c"]);
     lab.must(&["kill", "c", "KILL"]);
-    assert!(wait_until(PATIENCE, || lab.state("c")["status"] == "stopped"));
+    lab.stops("c");
     lab.must(&["delete", "c"]);
-    lab.create("c");
-    lab.must(&["start", "c"]);
+    lab.launch("c");
     lab.must(&["pause", "c"]);
-    lab.must(&["delete", "--force", "c"]);
-    lab.nothing_is_left();
+    lab.ends_by_force("c");
 }
 
 #[test]
@@ -401,8 +266,7 @@ fn limits_are_read_back_after_an_update() {
         config["linux"]["resources"] =
             json!({"memory": {"limit": 64 << 20}, "pids": {"limit": 32}});
     });
-    lab.create("c");
-    lab.must(&["start", "c"]);
+    lab.launch("c");
     let stats =
         || -> Value { serde_json::from_str(&lab.must(&["events", "--stats", "c"])).expect("JSON") };
     let before = stats();
@@ -416,8 +280,7 @@ fn limits_are_read_back_after_an_update() {
     let after = stats();
     assert_eq!(after["data"]["memory"]["usage"]["limit"], 32 << 20);
     assert_eq!(after["data"]["pids"]["limit"], 7);
-    lab.must(&["delete", "--force", "c"]);
-    lab.nothing_is_left();
+    lab.ends_by_force("c");
 }
 
 #[test]
@@ -427,8 +290,7 @@ fn without_a_pid_namespace_all_processes_are_found_by_their_cgroup() {
         let namespaces = config["linux"]["namespaces"].as_array_mut().expect("namespaces");
         namespaces.retain(|namespace| namespace["type"] != "pid");
     });
-    lab.create("c");
-    lab.must(&["start", "c"]);
+    lab.launch("c");
     assert!(wait_until(PATIENCE, || lab.output() == "two\n"));
     let pids: Vec<i32> = serde_json::from_str(&lab.must(&["ps", "-f", "json", "c"])).expect("JSON");
     assert_eq!(pids.len(), 3);
@@ -436,10 +298,8 @@ fn without_a_pid_namespace_all_processes_are_found_by_their_cgroup() {
     assert!(wait_until(PATIENCE, || pids.iter().all(|pid| !oci::runs(*pid))));
     lab.must(&["delete", "c"]);
     // And delete ends whoever is left.
-    lab.create("c");
-    lab.must(&["start", "c"]);
-    lab.must(&["delete", "--force", "c"]);
-    lab.nothing_is_left();
+    lab.launch("c");
+    lab.ends_by_force("c");
 }
 
 #[test]

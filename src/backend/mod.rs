@@ -195,4 +195,23 @@ pub trait Instance {
     /// # Errors
     /// [`BackendError::Failed`] when it had to be killed.
     fn stop(self: Box<Self>) -> Result<Timeline, BackendError>;
+
+    /// Gives up the name under which the launcher knows it, if that is where
+    /// it lives: whoever takes the name has to end it.
+    fn give_up(&mut self) -> Option<String> {
+        None
+    }
+
+    /// Ends it and `others`, all of one backend, and waits until all are gone.
+    /// What each of them waits for, it waits for together with the others.
+    ///
+    /// # Errors
+    /// [`BackendError::Failed`] when one had to be killed; all are gone.
+    fn stop_with(self: Box<Self>, others: Vec<Box<dyn Instance>>) -> Result<(), BackendError> {
+        let mut result = self.stop().map(drop);
+        for other in others {
+            result = result.and(other.stop().map(drop));
+        }
+        result
+    }
 }

@@ -25,6 +25,9 @@ use crate::sys::clock::{Deadline, monotonic_ns};
 /// Time that a live instance may take to answer.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 
+/// Time that the end of many instances may take.
+const STOP_MANY: Duration = Duration::from_secs(120);
+
 /// The launcher, shared by the backends of one run, and the numbers that it
 /// has given out.
 #[derive(Clone, Debug)]
@@ -346,6 +349,27 @@ impl Instance for RealInstance {
         let mut timeline = self.launched.timeline.clone();
         stopped.timeline.marks().for_each(|(mark, at)| timeline.stamp(mark, at));
         Ok(timeline)
+    }
+
+    fn give_up(&mut self) -> Option<String> {
+        self.alive.then(|| {
+            self.alive = false;
+            self.name.clone()
+        })
+    }
+
+    fn stop_with(
+        mut self: Box<Self>,
+        mut others: Vec<Box<dyn Instance>>,
+    ) -> Result<(), BackendError> {
+        let rest = others.iter_mut().filter_map(|other| other.give_up());
+        let instances = self.give_up().into_iter().chain(rest).collect();
+        let order = Order::StopMany { instances, deadline_ms: 10_000 };
+        match self.real.order(&order, STOP_MANY)?.0 {
+            Answer::StoppedMany { failure: None } => Ok(()),
+            Answer::StoppedMany { failure: Some(failure) } => Err(failure.into()),
+            answer => Err(unexpected(&order, &answer)),
+        }
     }
 }
 

@@ -33,6 +33,10 @@ enum Marker {
 }
 
 impl Style {
+    /// What is not of this run at all.
+    pub(super) const PUBLISHED: Self =
+        Self { colour: super::canvas::GREY, marker: Marker::Diamond };
+
     /// Draws the cell's marker around a point.
     pub(super) fn mark<DB: DrawingBackend>(self, canvas: &Canvas<DB>, (x, y): (f64, f64)) -> Drawn
     where

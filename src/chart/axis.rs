@@ -1,4 +1,5 @@
-//! Logarithmic axes with ticks that a person can read.
+//! Axes with ticks that a person can read: logarithmic ones, and linear ones
+//! from zero for what is stacked.
 
 use plotters::prelude::DrawingBackend;
 
@@ -157,6 +158,55 @@ impl Log {
     }
 }
 
+/// A linear scale from zero, for bytes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Linear {
+    high: f64,
+    tick: f64,
+    from: f64,
+    to: f64,
+}
+
+impl Linear {
+    /// A scale that holds everything up to `most` and ends at a tick: ticks are
+    /// powers of two, four to eight of them.
+    pub(super) fn to(most: f64, from: f64, to: f64) -> Self {
+        let most = most.max(1.0);
+        let tick = 2.0_f64.powf((most / 4.0).log2().floor());
+        Self { high: (most / tick).ceil() * tick, tick, from, to }
+    }
+
+    /// The pixel of a value.
+    pub(super) fn at(&self, value: f64) -> f64 {
+        self.from + (value / self.high).clamp(0.0, 1.0) * (self.to - self.from)
+    }
+
+    /// The values of all ticks.
+    fn ticks(&self) -> Vec<f64> {
+        std::iter::successors(Some(0.0), |tick| Some(tick + self.tick))
+            .take_while(|tick| *tick <= self.high * 1.000_001)
+            .collect()
+    }
+
+    /// Draws rules between two heights, and labels below.
+    pub(super) fn draw_below<DB: DrawingBackend>(
+        &self,
+        canvas: &Canvas<DB>,
+        unit: Unit,
+        (top, bottom): (f64, f64),
+    ) -> Drawn
+    where
+        DB::ErrorType: 'static,
+    {
+        for tick in self.ticks() {
+            let x = self.at(tick);
+            canvas.line(&[(x, top), (x, bottom + 5.0)], RULE, 1.0)?;
+            canvas.text(&unit.human(tick), (x, bottom + 13.0), Type::NOTE, Anchor::Middle)?;
+        }
+        canvas.line(&[(self.from, bottom), (self.to, bottom)], AXIS, 1.0)
+    }
+}
+
 /// How many labels of a size fit.
 #[expect(
     clippy::cast_possible_truncation,
@@ -211,6 +261,16 @@ mod tests {
         assert_eq!(labels[0], "2 KiB");
         assert!(labels.len() <= 5);
         assert_eq!(Log::around([0.0].into_iter(), Unit::Bytes, 0.0, 1.0), None);
+    }
+
+    #[test]
+    fn a_linear_axis_begins_at_zero_and_ends_at_a_tick() {
+        let axis = Linear::to(57.5 * 1024.0 * 1024.0, 0.0, 100.0);
+        let labels: Vec<String> = axis.ticks().iter().map(|t| Unit::Bytes.human(*t)).collect();
+        assert_eq!(labels[..2], ["0 B", "8 MiB"]);
+        assert_eq!(labels.last().map(String::as_str), Some("64 MiB"));
+        assert_eq!((axis.at(0.0), axis.at(64.0 * 1024.0 * 1024.0)), (0.0, 100.0));
+        assert!((4..=9).contains(&labels.len()));
     }
 
     #[test]

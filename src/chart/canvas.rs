@@ -104,6 +104,25 @@ where
         self.area.draw(&PathElement::new(path, style)).map_err(ChartError::draw)
     }
 
+    /// A broken line through points.
+    pub(super) fn dashes(&self, points: &[(f64, f64)], colour: Colour) -> Drawn {
+        const DASH: f64 = 5.0;
+        for pair in points.windows(2) {
+            let (from, to) = (pair[0], pair[1]);
+            let length = (to.0 - from.0).hypot(to.1 - from.1);
+            let at = |share: f64| {
+                let share = share.min(1.0);
+                (from.0 + share * (to.0 - from.0), from.1 + share * (to.1 - from.1))
+            };
+            let mut begin = 0.0;
+            while begin < length {
+                self.line(&[at(begin / length), at((begin + DASH) / length)], colour, 1.0)?;
+                begin += 2.0 * DASH;
+            }
+        }
+        Ok(())
+    }
+
     /// A filled rectangle between two corners, at least one backend pixel wide.
     pub(super) fn bar(&self, from: (f64, f64), to: (f64, f64), colour: Colour) -> Drawn {
         let (a, mut b) = (at(from), at(to));

@@ -29,18 +29,21 @@ pub(super) struct Density {
     panels: Vec<Panel>,
 }
 
-struct Panel {
-    title: String,
-    unit: Unit,
-    curves: Vec<Curve>,
+/// Curves over the number of live instances, on logarithmic axes.
+pub(super) struct Panel {
+    pub(super) title: String,
+    pub(super) unit: Unit,
+    /// What the horizontal axis counts.
+    pub(super) counts: &'static str,
+    pub(super) curves: Vec<Curve>,
 }
 
 /// One cell: medians at each step, and what stands behind its end.
-struct Curve {
-    style: Style,
-    points: Vec<(f64, f64)>,
+pub(super) struct Curve {
+    pub(super) style: Style,
+    pub(super) points: Vec<(f64, f64)>,
     /// One line, or two.
-    label: Vec<String>,
+    pub(super) label: Vec<String>,
 }
 
 impl Density {
@@ -59,7 +62,7 @@ impl Density {
                 })
             };
             let curves = cells.iter().map(curve).collect::<Result<Vec<_>, ChartError>>()?;
-            Ok(Panel { title, unit: metric.unit(), curves })
+            Ok(Panel { title, unit: metric.unit(), counts: "live instances", curves })
         };
         let mut panels: Vec<Panel> = LEDGERS
             .into_iter()
@@ -94,12 +97,12 @@ fn kind(ledger: Ledger) -> &'static str {
         Ledger::Pss => "PSS, shared pages divided by their users",
         Ledger::Cgroup => "cgroup, what their memory cgroups are charged",
         Ledger::Host => "host, growth of the host's memory in use since the ladder began",
-        Ledger::Uss | Ledger::Rss | Ledger::Peak => ledger.as_str(),
+        Ledger::Uss | Ledger::Rss | Ledger::Peak | Ledger::Hwm => ledger.as_str(),
     }
 }
 
 /// Medians of a metric over the steps.
-fn points(cell: &CellSummary, metric: Metric) -> Vec<(f64, f64)> {
+pub(super) fn points(cell: &CellSummary, metric: Metric) -> Vec<(f64, f64)> {
     let at = |step: Option<u32>, median: f64| Some((f64::from(step?), median));
     cell.metrics
         .iter()
@@ -141,7 +144,7 @@ fn limit(cell: &CellSummary) -> String {
 }
 
 /// A label in at most two lines.
-fn two_lines(text: &str) -> Result<Vec<String>, ChartError> {
+pub(super) fn two_lines(text: &str) -> Result<Vec<String>, ChartError> {
     let limit = WIDTH - 6.0 - LABELS;
     let lines = wrap(text, Type::SMALL, limit)?;
     match lines.split_first() {
@@ -153,7 +156,7 @@ fn two_lines(text: &str) -> Result<Vec<String>, ChartError> {
 }
 
 impl Panel {
-    fn has_points(&self) -> bool {
+    pub(super) fn has_points(&self) -> bool {
         self.curves.iter().any(|curve| !curve.points.is_empty())
     }
 
@@ -167,11 +170,11 @@ impl Panel {
         PLOT.max(self.curves.len() as f64 * self.gap())
     }
 
-    fn height(&self) -> f64 {
+    pub(super) fn height(&self) -> f64 {
         24.0 + self.plot() + 44.0
     }
 
-    fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<DB>, top: f64) -> Drawn
+    pub(super) fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<DB>, top: f64) -> Drawn
     where
         DB::ErrorType: 'static,
     {
@@ -185,12 +188,14 @@ impl Panel {
             y.draw_left(canvas, self.unit, (LEFT, PLOT_END))?;
             x.draw_below(canvas, Unit::Count, (top, bottom))?;
             let beside = (PLOT_END + 20.0, bottom + 13.0);
-            canvas.text("live instances", beside, Type::NOTE, Anchor::Left)?;
+            canvas.text(self.counts, beside, Type::NOTE, Anchor::Left)?;
             for curve in &self.curves {
                 let path: Vec<(f64, f64)> =
                     curve.points.iter().map(|(n, value)| (x.at(*n), y.at(*value))).collect();
-                if path.len() > 1 {
-                    canvas.line(&path, curve.style.colour, 1.8)?;
+                match (path.len() > 1, curve.style == Style::PUBLISHED) {
+                    (true, true) => canvas.dashes(&path, curve.style.colour)?,
+                    (true, false) => canvas.line(&path, curve.style.colour, 1.8)?,
+                    _ => {}
                 }
                 path.iter().try_for_each(|point| curve.style.mark(canvas, *point))?;
             }

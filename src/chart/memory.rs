@@ -122,6 +122,7 @@ fn title(ledger: Ledger) -> &'static str {
         Ledger::Rss => "RSS: every mapped page, once per process",
         Ledger::Cgroup => "cgroup: what its memory cgroup is charged",
         Ledger::Peak => "peak: the most the cgroup was charged",
+        Ledger::Hwm => "highest RSS of its processes since they began",
         Ledger::Host => "host: change of the host's memory in use",
     }
 }

@@ -11,7 +11,10 @@ mod density;
 mod ecdf;
 mod frame;
 mod memory;
+mod published;
 mod render;
+mod scale;
+mod stack;
 mod waterfall;
 
 #[cfg(test)]
@@ -44,6 +47,9 @@ pub enum ChartError {
     /// A drawing step.
     #[error("cannot draw a figure")]
     Draw(#[source] Box<dyn Error + Send + Sync>),
+    /// The embedded list of published figures.
+    #[error("cannot read the embedded published figures")]
+    Published(#[source] Box<toml::de::Error>),
     /// The PNG encoder.
     #[error("cannot encode a figure as PNG")]
     Png(#[source] png::EncodingError),
@@ -56,7 +62,8 @@ impl ChartError {
 }
 
 /// All figures of a run: for each workload the phases of its start and their
-/// distribution, its memory, and its density ladder. An experiment that is not
+/// distribution, its memory and what that consists of, its density ladder, and
+/// its starts among many. An experiment that is not
 /// in the plan has no figure; one that could not be measured has a figure that
 /// says so.
 ///
@@ -80,10 +87,17 @@ pub fn figures(
     for workload in arms::workloads(summary, Experiment::Memory) {
         let drawing = memory::Memory::new(manifest, summary, workload)?;
         figures.push(render::render(name("memory", workload), &drawing)?);
+        if let Some(drawing) = stack::Stack::new(manifest, summary, workload)? {
+            figures.push(render::render(name("stack", workload), &drawing)?);
+        }
     }
     for workload in arms::workloads(summary, Experiment::Density) {
         let drawing = density::Density::new(manifest, summary, workload)?;
         figures.push(render::render(name("density", workload), &drawing)?);
+    }
+    for workload in arms::workloads(summary, Experiment::Scale) {
+        let drawing = scale::Scale::new(manifest, summary, workload)?;
+        figures.push(render::render(name("scale", workload), &drawing)?);
     }
     Ok(figures)
 }

@@ -83,6 +83,33 @@ fn what_is_missing_is_said_and_not_drawn() {
 }
 
 #[test]
+fn what_others_published_is_marked_and_has_its_source() {
+    let (scale, memory) = (key("scale container pause"), key("memory vm pause"));
+    let mut samples = Vec::new();
+    for step in [0, 10, 100] {
+        samples.push(at_step(&scale, 1, step, "scale.start", 1e6 * f64::from(step + 1)));
+    }
+    for part in ["guest_ram", "translation", "vmm", "text", "image"] {
+        for ledger in ["pss", "rss"] {
+            let metric = format!("memory.part.{part}.{ledger}");
+            samples.push(ok(&memory, 1, &metric, 3.0 * 1_048_576.0));
+        }
+    }
+    for kind in ["anon", "file", "kernel", "advance"] {
+        samples.push(ok(&memory, 1, &format!("memory.charge.{kind}"), 4096.0));
+    }
+    let figures = drawn(&manifest(&[scale, memory], 1), &samples);
+    let starts = texts(&figure(&figures, "scale-pause").svg).join(" ");
+    for needed in ["published: LightVM", "SOSP 2017", "Xeon E5-1630", "101 ms as number 101"] {
+        assert!(starts.contains(needed), "{needed} is not in {starts}");
+    }
+    let stack = texts(&figure(&figures, "stack-pause").svg).join(" ");
+    for needed in ["published: Firecracker, resident", "NSDI 2020", "15 MiB", "16 KiB", "9 MiB"] {
+        assert!(stack.contains(needed), "{needed} is not in {stack}");
+    }
+}
+
+#[test]
 fn a_run_without_any_value_still_has_its_figures() {
     let cells = [key("startup vm exit"), key("memory vm pause"), key("density vm pause")];
     let samples = [failed(&cells[0], 1, "startup.kernel", "a < b & c > \"d\"")];

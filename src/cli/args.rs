@@ -11,7 +11,8 @@ use super::image::ImageArgs;
 use super::vm::VmArgs;
 use crate::backend::Accelerator;
 use crate::host::Setting;
-use crate::record::{BackendName, Experiment, Workload};
+use crate::record::{BackendName, Experiment, Ledger, Workload};
+use crate::units::Bytes;
 
 /// What do a virtual machine and a container really cost on this machine?
 ///
@@ -47,6 +48,8 @@ pub enum Command {
     Vm(VmArgs),
     /// Compare two runs, two sets of runs, or two arms of one run
     Compare(CompareArgs),
+    /// How many instances fit a host, and what a thousand of them cost
+    Cost(CostArgs),
     /// Keep images for containers: import, list, remove
     Image(ImageArgs),
     /// Remove what a killed run may have left behind
@@ -162,7 +165,7 @@ pub struct SelfcheckArgs {
 /// Arguments of `run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// A profile (smoke, quick, full) or the path of a spec file
+    /// A profile (smoke, quick, many, full) or the path of a spec file
     #[arg(default_value = "quick", conflicts_with = "resume")]
     pub spec: String,
     /// Only this experiment (repeatable)
@@ -284,6 +287,63 @@ pub struct CompareArgs {
     pub json: bool,
 }
 
+/// Arguments of `cost`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Examples:
+  unladen cost results/reference
+      idle instances on the host that the run was made on
+  unladen cost results/reference --memory 64G --cpus 16 --each-memory 32M --each-cpus 0.05 --host-cost 200
+      with a workload of 32 MiB and a twentieth of a processor, on a host for 200 a month")]
+pub struct CostArgs {
+    /// Folder of a run with a density ladder, or with memory cells of several instances
+    pub run: PathBuf,
+    /// Memory of the host, such as 64G (default: of the run's own host)
+    #[arg(long, value_name = "SIZE", value_parser = super::capacity::size)]
+    pub memory: Option<Bytes>,
+    /// Processors of the host (default: of the run's own host)
+    #[arg(long, value_name = "N", value_parser = super::capacity::positive)]
+    pub cpus: Option<f64>,
+    /// Share of the memory that is kept free
+    #[arg(long, value_name = "PERCENT", default_value = "10", value_parser = share)]
+    pub reserve: f64,
+    /// Memory that the workload needs in each instance, beyond the idle one
+    #[arg(long, value_name = "SIZE", default_value = "0", value_parser = super::capacity::size)]
+    pub each_memory: Bytes,
+    /// Processors that the workload of each instance uses on average, such as 0.05
+    #[arg(long, value_name = "N", default_value = "0", value_parser = super::capacity::positive)]
+    pub each_cpus: f64,
+    /// What the host costs a month, in any currency
+    #[arg(long, value_name = "PRICE", value_parser = super::capacity::positive)]
+    pub host_cost: Option<f64>,
+    /// Ledger of memory (default: the largest whose slope is known)
+    #[arg(long, value_enum)]
+    pub ledger: Option<LedgerArg>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A ledger on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum LedgerArg {
+    /// Shared pages divided by their users.
+    Pss,
+    /// What the memory cgroup is charged.
+    Cgroup,
+    /// Growth of the host's memory in use.
+    Host,
+}
+
+impl From<LedgerArg> for Ledger {
+    fn from(arg: LedgerArg) -> Self {
+        match arg {
+            LedgerArg::Pss => Self::Pss,
+            LedgerArg::Cgroup => Self::Cgroup,
+            LedgerArg::Host => Self::Host,
+        }
+    }
+}
+
 /// Arguments of `clean`.
 #[derive(Debug, Args)]
 pub struct CleanArgs {
@@ -303,6 +363,12 @@ pub enum ExperimentArg {
     Memory,
     /// A ladder of live instances.
     Density,
+    /// The smallest memory with which an instance becomes ready.
+    Minimum,
+    /// Starts and stops beside many others, and many at once.
+    Scale,
+    /// What merging equal pages gains; changes host settings for its time.
+    Ksm,
 }
 
 impl From<ExperimentArg> for Experiment {
@@ -311,6 +377,9 @@ impl From<ExperimentArg> for Experiment {
             ExperimentArg::Startup => Self::Startup,
             ExperimentArg::Memory => Self::Memory,
             ExperimentArg::Density => Self::Density,
+            ExperimentArg::Minimum => Self::Minimum,
+            ExperimentArg::Scale => Self::Scale,
+            ExperimentArg::Ksm => Self::Ksm,
         }
     }
 }
@@ -377,6 +446,14 @@ fn engine_socket(text: &str) -> Result<(String, PathBuf), String> {
                   docker=/run/docker.sock"
             .to_owned()),
     }
+}
+
+/// A share of less than all, from per cent.
+fn share(text: &str) -> Result<f64, String> {
+    percent(text).and_then(|share| match share < 1.0 {
+        true => Ok(share),
+        false => Err("less than 100 per cent are needed".to_owned()),
+    })
 }
 
 /// Thousandths from per cent.

@@ -78,7 +78,9 @@ pub(super) fn list(args: &ListArgs) -> Result<Exit, CliError> {
 fn about(experiment: Experiment) -> &'static str {
     match experiment {
         Experiment::Startup => "one instance from request to gone, with all marks",
-        Experiment::Memory => "one idle instance, read by every ledger",
+        Experiment::Memory => "one idle instance read by every ledger, then several",
+        Experiment::Scale => "the next start beside many others, many starts at once",
+        Experiment::Ksm => "what merging equal pages gains (changes host settings for its time)",
         Experiment::Minimum => "the smallest memory with which an instance still becomes ready",
         Experiment::Density => "a ladder of live instances, memory at each step",
     }

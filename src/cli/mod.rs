@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the layer that prints")]
 
 mod args;
+mod capacity;
 mod clean;
 mod compare;
 mod container;
@@ -76,6 +77,8 @@ enum CliError {
     Image(#[from] crate::image::ImageError),
     #[error(transparent)]
     Foreground(Box<crate::backend::ForegroundError>),
+    #[error("run {run} does not tell memory and processors of its host: give --memory and --cpus")]
+    NoHost { run: String },
     #[error("interrupted by a signal")]
     Interrupted,
     #[error("cannot catch signals")]
@@ -92,7 +95,7 @@ impl CliError {
     /// The exit code that says whose fault it is.
     fn exit(&self) -> Exit {
         match self {
-            Self::Spec(_) | Self::Plan(_) | Self::Compare(_) => Exit::Usage,
+            Self::Spec(_) | Self::Plan(_) | Self::Compare(_) | Self::NoHost { .. } => Exit::Usage,
             Self::Systems(_) | Self::UnknownBackend(_) => Exit::Usage,
             Self::Image(error) if error.is_input() => Exit::Usage,
             Self::Store(error) if error.is_input() => Exit::Usage,
@@ -153,6 +156,7 @@ fn dispatch(command: Command) -> Result<Exit, CliError> {
         Command::Container(args) => Ok(container::container(&args)),
         Command::Vm(args) => Ok(vm::vm(&args)),
         Command::Compare(args) => compare::compare(&args),
+        Command::Cost(args) => capacity::capacity(&args),
         Command::Image(args) => image::image(&args.command),
         Command::Clean(args) => clean::clean(&args),
         Command::Completions { shell } => {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
@@ -13,14 +14,15 @@ use super::signals::Signals;
 use super::tune::{self, Tuned};
 use super::{CliError, say, show_report, systems};
 use crate::backend::launcher::ENV_DELAY;
-use crate::backend::{Assets, Backend, Launcher, Mock, RealBackends};
+use crate::backend::{Accelerator, Assets, Backend, Launcher, Mock, RealBackends};
 use crate::container::cgroup::Controller;
+use crate::errors::chain;
 use crate::host::{self, Guard, RunId};
 use crate::plan::{self, Filters, Plan, Precision};
 use crate::record::{
     BackendName, CellFact, HostFact, Manifest, Outcome, RunState, SCHEMA_VERSION, Sample,
 };
-use crate::run::{Campaign, Ending, Recorder};
+use crate::run::{Campaign, Ending, Recorder, Workers};
 use crate::spec::Spec;
 use crate::stats::widest_ratio;
 use crate::store::RunWriter;
@@ -31,6 +33,8 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, CliError> {
     systems::know(args.backends.as_deref())?;
     systems::check(args.backend.iter().copied())?;
     let signals = Signals::catch().map_err(CliError::Signals)?;
+    // For ladders, before the launcher inherits it. Without, they end earlier.
+    let _ = crate::sys::limits::all_descriptors();
     // Before anything is read from the host: its facts are those measured under.
     let tuned = if args.tune { Some(Tuned::begin()?) } else { None };
     let begun = match &args.resume {
@@ -259,9 +263,11 @@ fn prepare(
     signals: &Signals,
 ) -> Result<Campaign, CliError> {
     let mock = cells.iter().any(|cell| cell.key.backend == BackendName::Mock);
+    let mut workers = None;
     let backends: Vec<Box<dyn Backend>> = if mock {
         vec![Box::new(Mock::default())]
     } else {
+        workers = Some(more_launchers(args, signals)?);
         let assets = Rc::new(Assets::unpack()?);
         let executable = std::env::current_exe().map_err(CliError::Executable)?;
         let interrupt = signals.descriptor().map_err(CliError::Signals)?;
@@ -277,7 +283,27 @@ fn prepare(
     if signals.stop.load(Ordering::Relaxed) {
         return Err(CliError::Interrupted);
     }
-    Ok(campaign?)
+    let campaign = campaign?;
+    Ok(match workers {
+        Some(workers) => campaign.with_workers(workers),
+        None => campaign,
+    })
+}
+
+/// Makes backends with a launcher of their own, each under an id of its own.
+fn more_launchers(args: &RunArgs, signals: &Signals) -> Result<Arc<Workers>, CliError> {
+    let executable = std::env::current_exe().map_err(CliError::Executable)?;
+    let interrupt = Arc::new(signals.descriptor().map_err(CliError::Signals)?);
+    let (deadline, wanted): (_, Option<Accelerator>) = (args.deadline, args.accel.into());
+    Ok(Arc::new(move |_, known| {
+        let run_id = RunId::new(SystemTime::now()).map_err(|error| chain(&error))?;
+        let assets = Rc::new(Assets::unpack().map_err(|error| chain(&error))?);
+        let interrupt = interrupt.try_clone().map_err(|error| error.to_string())?;
+        let launcher = Launcher::start(&executable, run_id.as_str(), Some(interrupt));
+        let launcher = launcher.map_err(|error| chain(&error))?;
+        let accelerator = known.or(wanted);
+        Ok(RealBackends::new(launcher, &assets, run_id.as_str(), deadline, accelerator).boxed())
+    }))
 }
 
 /// Conditions that every chart must carry.
@@ -366,6 +392,12 @@ impl Recorder for Append<'_> {
             self.samples.extend_from_slice(samples);
         }
         Ok(())
+    }
+
+    fn keep(&mut self, samples: &[Sample]) {
+        if let Err(error) = self.writer.keep_partial(samples) {
+            say(&format!("the steps so far are not kept: {}", chain(&error)));
+        }
     }
 
     fn suffices(&self) -> bool {

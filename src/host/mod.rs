@@ -15,6 +15,7 @@ mod guard;
 mod kvm;
 mod labels;
 mod leftovers;
+mod merging;
 mod run_id;
 mod settings;
 mod source;
@@ -27,6 +28,7 @@ pub use guard::{Guard, Limit};
 pub use kvm::KvmDevice;
 pub use labels::{Difference, differences, is_lasting, labels};
 pub use leftovers::{LeftoverCounters, Leftovers};
+pub use merging::{Merged, Merging, MergingError, merged};
 pub use run_id::{HostError, RunId, RunIdError, random_u64, utc};
 pub use settings::{
     Applied, Change, Holder, Planned, Restored, Saved, Setting, Settings, SettingsError,

@@ -18,8 +18,10 @@ pub struct PlannedCell {
     /// Trials when the run goes on until its ratios are known well enough; else
     /// the same.
     pub at_most: u32,
-    /// Upper bound of live instances; present in density cells only.
-    pub density_cap: Option<u32>,
+    /// Upper bound of live instances, where a trial has several.
+    pub cap: Option<u32>,
+    /// Milliseconds that the start of the newest may take in a density ladder.
+    pub slo_ms: Option<u32>,
     /// Why it cannot run here; such a cell is in no round.
     pub skipped: Option<String>,
 }
@@ -66,7 +68,8 @@ fn planned(cell: &SpecCell, filters: &Filters) -> PlannedCell {
             }
             _ => rounds,
         },
-        density_cap: cell.density_cap,
+        cap: cell.cap,
+        slo_ms: cell.slo_ms,
         skipped: None,
     }
 }
@@ -76,8 +79,9 @@ fn planned(cell: &SpecCell, filters: &Filters) -> PlannedCell {
 fn add_null(chosen: &mut Vec<PlannedCell>, spec: &Spec, filters: &Filters) {
     for index in 0..chosen.len() {
         let cell = &chosen[index];
-        // A process has no memory of its own to make smaller.
-        if cell.key.experiment == Experiment::Minimum {
+        // A process has no memory of its own to make smaller, and copies of
+        // it have nothing to merge.
+        if matches!(cell.key.experiment, Experiment::Minimum | Experiment::Ksm) {
             continue;
         }
         let key = CellKey {
@@ -93,8 +97,9 @@ fn add_null(chosen: &mut Vec<PlannedCell>, spec: &Spec, filters: &Filters) {
         });
         let rounds = alike.clone().map(|other| other.rounds).max().unwrap_or(cell.rounds);
         let at_most = alike.clone().map(|other| other.at_most).max().unwrap_or(cell.at_most);
-        let density_cap = alike.filter_map(|other| other.density_cap).max();
-        let added = PlannedCell { key, rounds, at_most, density_cap, skipped: None };
+        let cap = alike.clone().filter_map(|other| other.cap).max();
+        let slo_ms = alike.filter_map(|other| other.slo_ms).max();
+        let added = PlannedCell { key, rounds, at_most, cap, slo_ms, skipped: None };
         chosen.push(as_in_spec(added, spec, filters));
     }
 }

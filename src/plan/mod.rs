@@ -19,7 +19,7 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use crate::record::{Experiment, Manifest, Outcome};
+use crate::record::{Manifest, Outcome};
 use crate::spec::{Spec, SpecError};
 
 /// Why there is no plan.
@@ -125,7 +125,7 @@ impl Plan {
         let ladders = self
             .cells
             .iter()
-            .filter(|cell| cell.skipped.is_none() && cell.key.experiment == Experiment::Density);
+            .filter(|cell| cell.skipped.is_none() && cell.key.experiment.is_ladder());
         let ladders = ladders.map(|cell| cell.rounds as usize).max().unwrap_or(0);
         u32::try_from(sure_rounds(&self.cells) + ladders).unwrap_or(u32::MAX)
     }
@@ -140,12 +140,12 @@ impl Plan {
 /// Draws the order of every round from one stream of random numbers.
 fn order(cells: &[PlannedCell], seed: u64) -> Vec<Vec<usize>> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let mut rounds_of = |density: bool| {
+    let mut rounds_of = |ladders: bool| {
         let mine: Vec<(usize, u32)> = cells
             .iter()
             .enumerate()
             .filter(|(_, cell)| cell.skipped.is_none())
-            .filter(|(_, cell)| (cell.key.experiment == Experiment::Density) == density)
+            .filter(|(_, cell)| cell.key.experiment.is_ladder() == ladders)
             .map(|(index, cell)| (index, cell.at_most))
             .collect();
         let rounds = mine.iter().map(|(_, rounds)| *rounds).max().unwrap_or(0);
@@ -172,9 +172,8 @@ fn order(cells: &[PlannedCell], seed: u64) -> Vec<Vec<usize>> {
 
 /// Rounds of start-up and memory cells that are run in any case.
 fn sure_rounds(cells: &[PlannedCell]) -> usize {
-    let single = cells
-        .iter()
-        .filter(|cell| cell.skipped.is_none() && cell.key.experiment != Experiment::Density);
+    let single =
+        cells.iter().filter(|cell| cell.skipped.is_none() && !cell.key.experiment.is_ladder());
     single.map(|cell| cell.rounds as usize).max().unwrap_or(0)
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::record::Experiment;
 use crate::record::{BackendName, CellFact, CellKey, RunState, Workload};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -78,7 +79,7 @@ fn the_null_backend_and_its_control_are_in_every_run() {
             "startup process (control) exit x15",
         ]
     );
-    assert_eq!(all[5].density_cap, Some(4));
+    assert_eq!(all[5].cap, Some(4));
 
     let filters = Filters {
         backends: vec![BackendName::Vm],
@@ -243,7 +244,8 @@ fn any_cells() -> impl Strategy<Value = Vec<PlannedCell>> {
                 },
                 rounds,
                 at_most: rounds,
-                density_cap: None,
+                cap: None,
+                slo_ms: None,
                 skipped: skipped.then(|| "no".to_owned()),
             })
             .collect()
@@ -267,7 +269,7 @@ proptest! {
         }
         for round in &plan.order {
             prop_assert!(!round.is_empty());
-            let is_ladder = |index: &usize| cells[*index].key.experiment == Experiment::Density;
+            let is_ladder = |index: &usize| cells[*index].key.experiment.is_ladder();
             prop_assert!(round.iter().all(is_ladder) || !round.iter().any(is_ladder));
         }
     }

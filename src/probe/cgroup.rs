@@ -6,11 +6,13 @@
 //! which is exact to some pages per processor only (the kernel's
 //! `admin-guide/cgroup-v1/memory`, section 5.5).
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::ProbeError;
+use crate::record::Charge;
 
 /// What the instance's group is charged now, in bytes.
 pub(super) fn usage(cgroups: &[PathBuf]) -> Result<u64, ProbeError> {
@@ -27,6 +29,45 @@ pub(super) fn peak(cgroups: &[PathBuf]) -> Result<u64, ProbeError> {
     }
     number(&path)
 }
+
+/// What the instance's group is charged for, by kind in bytes.
+///
+/// Version 2 tells all in `memory.stat` (`kernel` since Linux 5.18; before,
+/// its parts are added up). Version 1 tells the first two there and the third
+/// in `memory.kmem.usage_in_bytes`.
+pub(super) fn charges(cgroups: &[PathBuf]) -> Result<BTreeMap<Charge, u64>, ProbeError> {
+    let (dir, is_v2) = memory_group(cgroups)?;
+    let path = dir.join("memory.stat");
+    let failed = |reason: String| ProbeError::File { path: path.clone(), reason };
+    let text = fs::read_to_string(&path).map_err(|error| failed(error.to_string()))?;
+    let value = |name: &str| {
+        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+    };
+    let needed = |name: &str| value(name).ok_or_else(|| failed(format!("it has no field {name}")));
+    let kernel = match (is_v2, value("kernel")) {
+        (true, Some(all)) => all,
+        (true, None) => {
+            needed("kernel_stack")?
+                + needed("slab")?
+                + KERNEL.iter().filter_map(|n| value(n)).sum::<u64>()
+        }
+        (false, _) => number(&dir.join("memory.kmem.usage_in_bytes"))?,
+    };
+    let (anon, file) = if is_v2 { ("anon", "file") } else { ("total_rss", "total_cache") };
+    let (anon, file) = (needed(anon)?, needed(file)?);
+    // Read last: whatever comes meanwhile is in the whole.
+    let advance = usage(cgroups)?.saturating_sub(anon + file + kernel);
+    Ok(BTreeMap::from([
+        (Charge::Anon, anon),
+        (Charge::File, file),
+        (Charge::Kernel, kernel),
+        (Charge::Advance, advance),
+    ]))
+}
+
+/// Parts of version 2's kernel memory beside stacks and slab, as far as the
+/// kernel tells them.
+const KERNEL: [&str; 5] = ["pagetables", "sec_pagetables", "percpu", "sock", "vmalloc"];
 
 /// The first folder that belongs to a memory controller; `true` for version 2.
 fn memory_group(cgroups: &[PathBuf]) -> Result<(&Path, bool), ProbeError> {

@@ -6,12 +6,14 @@
 //! nothing here is called within a timed window.
 
 mod cgroup;
+mod counts;
 mod cpu;
 mod meminfo;
 mod parts;
 mod reading;
 mod smaps;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use cpu::CpuTime;
@@ -19,6 +21,7 @@ pub use parts::{PartSize, Parts, Shape};
 pub use reading::{Reading, SETTLED_SHARE};
 
 use crate::backend::MemorySource;
+use crate::record::{HostCount, KernelPart};
 
 /// Why something could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -92,8 +95,12 @@ pub fn daemons(source: &MemorySource) -> Option<Reading> {
     let MemorySource::Processes { daemons, .. } = source else { return None };
     let missing = || ProbeError::Apart { reason: "not read for daemons".to_owned() };
     (!daemons.is_empty()).then(|| {
-        Reading::timed(|| {
-            (smaps::read_all(Path::new("/proc"), daemons), Err(missing()), Err(missing()))
+        Reading::timed(|| reading::Sources {
+            sizes: smaps::read_all(Path::new("/proc"), daemons),
+            usage: Err(missing()),
+            peak: Err(missing()),
+            highest: Err(missing()),
+            charges: Err(missing()),
         })
     })
 }
@@ -125,13 +132,33 @@ pub fn host_memory() -> Result<u64, String> {
     meminfo::in_use(Path::new("/proc")).map_err(|error| error.to_string())
 }
 
+/// The host's kernel memory by part, in bytes. Only differences between two
+/// moments mean anything.
+///
+/// # Errors
+///
+/// The reason why it cannot be read.
+pub fn kernel_memory() -> Result<BTreeMap<KernelPart, Result<u64, String>>, String> {
+    meminfo::kernel_parts(Path::new("/proc")).map_err(|error| error.to_string())
+}
+
+/// What the whole host has of things that may run out, each or why it cannot
+/// be told.
+#[must_use]
+pub fn host_counts() -> BTreeMap<HostCount, Result<f64, String>> {
+    counts::read(Path::new("/proc"))
+}
+
 /// [`memory`] with another place for `/proc`.
 fn memory_at(proc: &Path, source: &MemorySource) -> Reading {
     match source {
         MemorySource::Exact(values) => Reading::exact(values),
-        MemorySource::Kernel { pid, cgroups } => Reading::timed(|| {
-            let processes = smaps::read(proc, *pid, cgroups);
-            (processes, cgroup::usage(cgroups), cgroup::peak(cgroups))
+        MemorySource::Kernel { pid, cgroups } => Reading::timed(|| reading::Sources {
+            sizes: smaps::read(proc, *pid, cgroups),
+            usage: cgroup::usage(cgroups),
+            peak: cgroup::peak(cgroups),
+            highest: smaps::highest(proc, *pid, cgroups),
+            charges: cgroup::charges(cgroups),
         }),
         MemorySource::Processes { pids, groups, .. } => Reading::timed(|| {
             let groups =
@@ -147,7 +174,21 @@ fn memory_at(proc: &Path, source: &MemorySource) -> Reading {
                 }
                 _ => sum(cgroup::peak),
             };
-            (smaps::read_all(proc, pids), sum(cgroup::usage), peak)
+            let charges = match &groups {
+                Ok(several) if several.len() == 1 => cgroup::charges(several),
+                Ok(_) => {
+                    Err(ProbeError::Apart { reason: "it is in several control groups".to_owned() })
+                }
+                Err(error) => Err(error.clone()),
+            };
+            let reason = "not read for processes outside of one control group".to_owned();
+            reading::Sources {
+                sizes: smaps::read_all(proc, pids),
+                usage: sum(cgroup::usage),
+                peak,
+                highest: Err(ProbeError::Apart { reason }),
+                charges,
+            }
         }),
     }
 }

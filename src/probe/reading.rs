@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::record::Ledger;
+use crate::record::{Charge, Ledger};
 use crate::sys::clock::monotonic_ns;
 
 use super::ProbeError;
@@ -12,26 +12,31 @@ use super::smaps::Sizes;
 /// Two readings agree when no ledger differs by more than this share.
 pub const SETTLED_SHARE: f64 = 0.005;
 
+/// What the kernel's files say about one instance.
+pub(super) struct Sources {
+    pub(super) sizes: Result<Sizes, ProbeError>,
+    pub(super) usage: Result<u64, ProbeError>,
+    pub(super) peak: Result<u64, ProbeError>,
+    pub(super) highest: Result<u64, ProbeError>,
+    pub(super) charges: Result<BTreeMap<Charge, u64>, ProbeError>,
+}
+
 /// Memory by ledger at one moment: of one instance, or of several together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reading {
     /// Bytes, or why there are none.
     values: BTreeMap<Ledger, Result<u64, String>>,
+    /// What `Ledger::Cgroup` consists of.
+    charges: BTreeMap<Charge, Result<u64, String>>,
     exact: bool,
     took: Duration,
 }
 
 impl Reading {
     /// Reads by all kernel ledgers and notes how long that took.
-    pub(super) fn timed(
-        read: impl FnOnce() -> (
-            Result<Sizes, ProbeError>,
-            Result<u64, ProbeError>,
-            Result<u64, ProbeError>,
-        ),
-    ) -> Self {
+    pub(super) fn timed(read: impl FnOnce() -> Sources) -> Self {
         let begun = monotonic_ns();
-        let (sizes, usage, peak) = read();
+        let Sources { sizes, usage, peak, highest, charges } = read();
         let took = Duration::from_nanos(monotonic_ns().saturating_sub(begun));
         let sizes = sizes.map_err(|error| error.to_string());
         let size = |one: fn(&Sizes) -> u64| sizes.as_ref().map(one).map_err(Clone::clone);
@@ -41,8 +46,12 @@ impl Reading {
             (Ledger::Rss, size(|sizes| sizes.rss)),
             (Ledger::Cgroup, usage.map_err(|error| error.to_string())),
             (Ledger::Peak, peak.map_err(|error| error.to_string())),
+            (Ledger::Hwm, highest.map_err(|error| error.to_string())),
         ]);
-        Self { values, exact: false, took }
+        let charges = charges.map_err(|error| error.to_string());
+        let charge = |kind: Charge| charges.as_ref().map(|all| all[&kind]).map_err(Clone::clone);
+        let charges = Charge::ALL.into_iter().map(|kind| (kind, charge(kind))).collect();
+        Self { values, charges, exact: false, took }
     }
 
     /// A reading that was not read: the mock backend's.
@@ -54,7 +63,7 @@ impl Reading {
         )]
         let whole = |value: f64| value as u64;
         let values = values.iter().map(|(ledger, value)| (*ledger, Ok(whole(*value)))).collect();
-        Self { values, exact: true, took: Duration::ZERO }
+        Self { values, charges: BTreeMap::new(), exact: true, took: Duration::ZERO }
     }
 
     /// The readings of several instances together. A ledger that one of them
@@ -63,6 +72,7 @@ impl Reading {
     pub fn sum(readings: impl Iterator<Item = Self>) -> Self {
         readings.reduce(Self::plus).unwrap_or(Self {
             values: BTreeMap::new(),
+            charges: BTreeMap::new(),
             exact: false,
             took: Duration::ZERO,
         })
@@ -75,8 +85,12 @@ impl Reading {
         };
         let ledgers = self.values.keys().chain(other.values.keys());
         let values = ledgers.map(both).collect();
+        let kinds = self.charges.keys().chain(other.charges.keys());
+        let charge =
+            |kind: &Charge| (*kind, self.charge(*kind).and_then(|a| Ok(a + other.charge(*kind)?)));
+        let charges = kinds.map(charge).collect();
         let exact = self.exact && other.exact;
-        Self { values, exact, took: self.took + other.took }
+        Self { values, charges, exact, took: self.took + other.took }
     }
 
     /// Bytes in one ledger.
@@ -87,6 +101,16 @@ impl Reading {
     pub fn get(&self, ledger: Ledger) -> Result<u64, String> {
         let missing = || format!("{} was not read", ledger.as_str());
         self.values.get(&ledger).cloned().unwrap_or_else(|| Err(missing()))
+    }
+
+    /// Bytes of one kind that the memory cgroups are charged.
+    ///
+    /// # Errors
+    ///
+    /// The reason why they are missing.
+    pub fn charge(&self, kind: Charge) -> Result<u64, String> {
+        let missing = || format!("{} was not read", kind.as_str());
+        self.charges.get(&kind).cloned().unwrap_or_else(|| Err(missing()))
     }
 
     /// Whether it holds the mock's values, which need no settling.

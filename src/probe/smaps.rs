@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use procfs::FromBufRead;
-use procfs::process::SmapsRollup;
+use procfs::process::{SmapsRollup, Status};
 
 use super::ProbeError;
 
@@ -83,6 +83,22 @@ fn collect(dir: &Path, pids: &mut Vec<i32>) -> Result<(), ProbeError> {
         }
     }
     Ok(())
+}
+
+/// The highest resident set of every process since it executed its program,
+/// added up, in bytes (`VmHWM` in proc_pid_status(5)).
+pub(super) fn highest(proc: &Path, pid: i32, cgroups: &[PathBuf]) -> Result<u64, ProbeError> {
+    let mut sum = 0;
+    for pid in pids(pid, cgroups)? {
+        let failed = |reason: String| ProbeError::Process { pid, reason };
+        let path = proc.join(pid.to_string()).join("status");
+        let text = fs::read(path).map_err(|error| failed(error.to_string()))?;
+        let status = Status::from_buf_read(text.as_slice());
+        let status = status.map_err(|error| failed(error.to_string()))?;
+        let kib = status.vmhwm.ok_or_else(|| failed("it has ended".to_owned()))?;
+        sum += kib * 1024;
+    }
+    Ok(sum)
 }
 
 fn process(proc: &Path, pid: i32) -> Result<Sizes, ProbeError> {

@@ -15,17 +15,29 @@ use super::peer::{PeerName, PeerNameError};
 pub enum Experiment {
     /// One instance from request to gone.
     Startup,
-    /// One idle instance, read by every ledger.
+    /// One idle instance read by every ledger, then several.
     Memory,
     /// A ladder of live instances.
     Density,
     /// The smallest memory with which an instance still becomes ready.
     Minimum,
+    /// Starts and stops beside many others, and many at once.
+    Scale,
+    /// What the kernel gains by merging equal pages of instances. It changes
+    /// settings of the host for its time.
+    Ksm,
 }
 
 impl Experiment {
     /// All experiments.
-    pub const ALL: [Self; 4] = [Self::Startup, Self::Memory, Self::Density, Self::Minimum];
+    pub const ALL: [Self; 6] =
+        [Self::Startup, Self::Memory, Self::Density, Self::Minimum, Self::Scale, Self::Ksm];
+
+    /// Whether it fills the machine, so that it has rounds of its own.
+    #[must_use]
+    pub fn is_ladder(self) -> bool {
+        matches!(self, Self::Density | Self::Scale | Self::Ksm)
+    }
 
     /// The name used in files and flags.
     #[must_use]
@@ -35,6 +47,8 @@ impl Experiment {
             Self::Memory => "memory",
             Self::Density => "density",
             Self::Minimum => "minimum",
+            Self::Scale => "scale",
+            Self::Ksm => "ksm",
         }
     }
 }

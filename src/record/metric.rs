@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::split::{Charge, HostCount, KernelPart, Merging, Moment, Throughput};
 use crate::units::Unit;
 
 /// A point on the timeline of one instance, stamped by the harness on
@@ -148,14 +149,17 @@ pub enum Ledger {
     Cgroup,
     /// The highest value that the cgroup was charged.
     Peak,
+    /// The highest resident set of each process since it executed its program
+    /// (`VmHWM`), added up.
+    Hwm,
     /// The host's own ledger: memory in use less reclaimable caches.
     Host,
 }
 
 impl Ledger {
     /// All ledgers.
-    pub const ALL: [Self; 6] =
-        [Self::Pss, Self::Uss, Self::Rss, Self::Cgroup, Self::Peak, Self::Host];
+    pub const ALL: [Self; 7] =
+        [Self::Pss, Self::Uss, Self::Rss, Self::Cgroup, Self::Peak, Self::Hwm, Self::Host];
 
     /// The name used in metric names and files.
     #[must_use]
@@ -166,6 +170,7 @@ impl Ledger {
             Self::Rss => "rss",
             Self::Cgroup => "cgroup",
             Self::Peak => "peak",
+            Self::Hwm => "hwm",
             Self::Host => "host",
         }
     }
@@ -245,6 +250,20 @@ pub enum Metric {
     DensityStart,
     /// `http.answer`: nanoseconds from sending a request to its whole answer.
     HttpAnswer,
+    /// `memory.charge.<kind>`: bytes of one kind that the memory cgroup is
+    /// charged; the kinds are disjoint and make up `memory.cgroup`.
+    Charge(Charge),
+    /// `memory.kernel.<part>`: growth of one part of the host's kernel memory
+    /// since the trial began, in bytes.
+    Kernel(KernelPart),
+    /// `memory.guest.<moment>`: bytes of a machine's guest memory.
+    Guest(Moment),
+    /// `density.<count>`: what the host has of it at a step of a ladder.
+    Host(HostCount),
+    /// `scale.<what>`: starts and stops among many, see the sample's step.
+    Scale(Throughput),
+    /// `ksm.<what>`: what merging equal pages of several instances gains.
+    Merging(Merging),
     /// `settle.wait`: nanoseconds from the end of a trial until the kernel
     /// had freed its control groups, or until nobody waited any longer.
     SettleWait,
@@ -266,8 +285,13 @@ impl Metric {
             | Self::Part(..)
             | Self::Daemon(_)
             | Self::Touched(_)
+            | Self::Charge(_)
+            | Self::Kernel(_)
+            | Self::Guest(_)
             | Self::Minimum => Unit::Bytes,
-            Self::DensityInstances => Unit::Count,
+            Self::DensityInstances | Self::Host(_) => Unit::Count,
+            Self::Scale(what) => what.unit(),
+            Self::Merging(what) => what.unit(),
             Self::IdleCpu => Unit::Processors,
         }
     }
@@ -290,8 +314,15 @@ impl Metric {
             )
             .chain([Ledger::Pss, Ledger::Uss, Ledger::Rss].into_iter().map(Self::Daemon))
             .chain(Ledger::ALL.into_iter().map(Self::Touched))
+            .chain(Charge::ALL.into_iter().map(Self::Charge))
+            .chain(KernelPart::ALL.into_iter().map(Self::Kernel))
+            .chain(Moment::ALL.into_iter().map(Self::Guest))
             .chain([Self::Minimum, Self::IdleCpu])
-            .chain([Self::DensityInstances, Self::DensityStart, Self::SettleWait])
+            .chain([Self::DensityInstances, Self::DensityStart])
+            .chain(HostCount::ALL.into_iter().map(Self::Host))
+            .chain(Throughput::ALL.into_iter().map(Self::Scale))
+            .chain(Merging::ALL.into_iter().map(Self::Merging))
+            .chain([Self::SettleWait])
     }
 }
 
@@ -313,6 +344,12 @@ impl fmt::Display for Metric {
             Self::DensityInstances => f.write_str("density.instances"),
             Self::DensityStart => f.write_str("density.start"),
             Self::HttpAnswer => f.write_str("http.answer"),
+            Self::Charge(charge) => write!(f, "memory.charge.{}", charge.as_str()),
+            Self::Kernel(part) => write!(f, "memory.kernel.{}", part.as_str()),
+            Self::Guest(moment) => write!(f, "memory.guest.{}", moment.as_str()),
+            Self::Host(count) => write!(f, "density.{}", count.as_str()),
+            Self::Scale(what) => write!(f, "scale.{}", what.as_str()),
+            Self::Merging(what) => write!(f, "ksm.{}", what.as_str()),
             Self::SettleWait => f.write_str("settle.wait"),
         }
     }

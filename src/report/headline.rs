@@ -201,7 +201,11 @@ fn memory(summary: &Summary) -> Option<String> {
 }
 
 fn marginal(summary: &Summary) -> Option<String> {
-    let cells = cells(summary, Experiment::Density);
+    let mut cells = cells(summary, Experiment::Memory);
+    cells.retain(|cell| !cell.marginals.is_empty());
+    if cells.is_empty() {
+        cells = self::cells(summary, Experiment::Density);
+    }
     let ledger =
         best_ledger(|ledger| cells.iter().filter(|cell| cell.marginal(ledger).is_some()).count())?;
     let parts: Vec<String> = cells

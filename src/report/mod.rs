@@ -3,6 +3,7 @@
 //! Everything here is derived from a manifest and its samples: it may be
 //! deleted and made again. Files are replaced whole or not at all.
 
+mod density;
 mod headline;
 mod overview;
 mod page;

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::record::{Experiment, Ledger, Mark, Metric, Outcome};
+use crate::record::{Charge, Experiment, Ledger, Mark, Merging, Metric, Moment, Outcome};
 use crate::stats::{CellSummary, Interval, Summary};
 use crate::units::Unit;
 
@@ -46,13 +46,24 @@ pub(super) fn overviews(summary: &Summary) -> Vec<Overview> {
     let shared = { shared }.any(|found| found.metric == daemon).then_some(daemon);
     let memory = memory.map(Metric::Memory).into_iter().chain(shared);
     let slopes = [Ledger::Pss, Ledger::Cgroup, Ledger::Host];
+    let split = Charge::ALL.map(Metric::Charge);
+    let guest = Moment::ALL.map(Metric::Guest);
+    let ksm = Merging::ALL.map(Metric::Merging);
     let has_idle = summary.cells.iter().any(|cell| cell.values(Metric::IdleCpu).is_some());
     let density = std::iter::once(Metric::DensityInstances).chain(slopes.map(Metric::Marginal));
     [
         ("Start-up", Experiment::Startup, startup.to_vec()),
         ("Memory of one instance", Experiment::Memory, memory.collect()),
+        (
+            "Memory: what one more instance costs",
+            Experiment::Memory,
+            slopes.map(Metric::Marginal).to_vec(),
+        ),
+        ("Memory: what its memory cgroup is charged for", Experiment::Memory, split.to_vec()),
+        ("Memory: what is resident of a guest's", Experiment::Memory, guest.to_vec()),
         ("Processors kept busy while idle", Experiment::Memory, vec![Metric::IdleCpu]),
         ("Density", Experiment::Density, density.collect()),
+        ("Merging of equal pages", Experiment::Ksm, ksm.to_vec()),
         ("Smallest memory", Experiment::Minimum, vec![Metric::Minimum]),
     ]
     .into_iter()
@@ -72,6 +83,7 @@ fn overview(
         .cells
         .iter()
         .filter(|cell| cell.cell.experiment == experiment)
+        .filter(|cell| has_any(cell, metrics))
         .map(|cell| OverviewRow {
             cell: format!("{} {}", cell.label, cell.cell.workload),
             trials: format!("{}/{}", cell.tried - cell.failed, cell.tried),
@@ -81,6 +93,21 @@ fn overview(
         .collect();
     let columns = metrics.iter().map(ToString::to_string).collect();
     (!rows.is_empty()).then_some(Overview { title, columns, rows })
+}
+
+/// Whether a cell has a row in a table. The first table of an experiment has
+/// all cells, further ones those that they are about.
+fn has_any(cell: &CellSummary, metrics: &[Metric]) -> bool {
+    let further = |metric: &Metric| {
+        matches!(metric, Metric::Marginal(_) | Metric::Charge(_) | Metric::Guest(_))
+    };
+    if !metrics.iter().all(further) {
+        return true;
+    }
+    metrics.iter().any(|metric| match metric {
+        Metric::Marginal(ledger) => cell.marginal(*ledger).is_some(),
+        other => cell.values(*other).is_some(),
+    })
 }
 
 fn entry(cell: &CellSummary, metric: Metric) -> Entry {

@@ -5,6 +5,7 @@ use minijinja::Environment;
 use minijinja::value::Serde;
 use serde::Serialize;
 
+use super::density;
 use super::headline::{headline, main_workload};
 use super::overview::{Overview, overviews};
 use crate::chart::Figure;
@@ -43,6 +44,10 @@ struct Page<'a> {
     verdict_rule: String,
     controls: Vec<Row>,
     overviews: Vec<Overview>,
+    ledgers: Vec<Row>,
+    scale: Vec<Row>,
+    fits: Vec<Row>,
+    assumptions: Vec<String>,
     tables: Vec<Table>,
     timeline: String,
     host: Vec<HostRow>,
@@ -76,9 +81,9 @@ struct Missing {
 
 /// A row of texts; `class` tells the style sheet what kind it is.
 #[derive(Serialize)]
-struct Row {
-    class: &'static str,
-    fields: Vec<String>,
+pub(super) struct Row {
+    pub(super) class: &'static str,
+    pub(super) fields: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -105,6 +110,7 @@ struct CellCommand<'a> {
 
 impl<'a> Page<'a> {
     fn new(manifest: &'a Manifest, summary: &'a Summary, figures: &[Figure]) -> Self {
+        let capacity = density::capacity(manifest, summary);
         Self {
             manifest,
             state: match manifest.state {
@@ -120,6 +126,10 @@ impl<'a> Page<'a> {
             verdict_rule: verdict_rule(),
             controls: controls(summary),
             overviews: overviews(summary),
+            ledgers: density::ledgers(summary),
+            scale: density::scale(summary),
+            fits: capacity.as_ref().map(density::fits).unwrap_or_default(),
+            assumptions: capacity.map(|capacity| capacity.assumptions()).unwrap_or_default(),
             tables: tables(summary),
             timeline: timeline(summary),
             host: host(&manifest.host_before, &manifest.host_after),
@@ -163,8 +173,9 @@ fn sections(summary: &Summary, figures: &[Figure]) -> Vec<Section> {
     };
     vec![
         section("Start-up", Experiment::Startup, &["waterfall", "startup"]),
-        section("Memory", Experiment::Memory, &["memory"]),
+        section("Memory", Experiment::Memory, &["memory", "stack"]),
         section("Density", Experiment::Density, &["density"]),
+        section("Scale", Experiment::Scale, &["scale"]),
     ]
 }
 
@@ -226,7 +237,7 @@ fn does(manifest: &Manifest) -> Vec<Row> {
     names.into_iter().filter_map(row).collect()
 }
 
-fn interval(found: Option<Interval>, unit: Unit) -> String {
+pub(super) fn interval(found: Option<Interval>, unit: Unit) -> String {
     found.map_or("–".to_owned(), |found| {
         format!("{} to {}", unit.human(found.low), unit.human(found.high))
     })

@@ -185,7 +185,10 @@ impl Arm<'_> {
 
     /// The cost of one more instance, by the cgroup's ledger if there is one.
     fn marginal(&self) -> String {
-        let Some(cell) = self.cell(Experiment::Density) else { return String::new() };
+        let of = |experiment| self.cell(experiment).filter(|cell| !cell.marginals.is_empty());
+        let Some(cell) = of(Experiment::Memory).or_else(|| of(Experiment::Density)) else {
+            return String::new();
+        };
         let line = |ledger| cell.marginal(ledger).map(|line| (ledger, line.slope));
         match line(Ledger::Cgroup).or_else(|| line(Ledger::Pss)) {
             Some((ledger, slope)) => {

@@ -1,111 +1,121 @@
 //! Density: a ladder of live instances. At each step every instance answers,
 //! the newest one's start is recorded, and memory is read at the same moment
-//! as the count.
+//! as the count. A ladder ends at a limit that has a name.
 
+use std::time::Duration;
+
+use super::crowd::{Before, Crowd, Full, SLOW_IN_A_ROW};
 use super::trial::Trial;
-use crate::backend::{Backend, BackendError, Instance, Until};
-use crate::errors::chain;
-use crate::probe;
-use crate::record::{Ledger, Mark, Metric, Sample};
+use crate::backend::{Backend, BackendError};
+use crate::record::{Mark, Metric, Sample};
 
-/// Ledgers that are read at each step.
-const LEDGERS: [Ledger; 4] = [Ledger::Pss, Ledger::Uss, Ledger::Rss, Ledger::Cgroup];
-
-/// What ended a ladder, and how many instances were alive and answering then.
-struct End {
+/// A ladder that is being climbed.
+struct Ladder {
+    before: Before,
+    instances: Crowd,
+    samples: Vec<Sample>,
+    /// The most instances of which every one answered.
     alive: usize,
-    limit: String,
 }
 
 impl Trial<'_> {
     /// Climbs the ladder to its cap or to the first limit that is hit.
     pub(super) fn density(&self, backend: &mut dyn Backend) -> Result<Vec<Sample>, BackendError> {
-        let cap = usize::try_from(self.cell.density_cap.unwrap_or(1)).unwrap_or(usize::MAX);
-        let host = probe::host_memory();
-        let mut instances: Vec<Box<dyn Instance>> = Vec::new();
-        let mut samples = Vec::new();
-        let mut end = End { alive: 0, limit: format!("cap of {cap}") };
+        let cap = self.cap();
+        let (before, instances) = (Before::read(), Vec::new());
+        let mut ladder = Ladder { before, instances, samples: Vec::new(), alive: 0 };
+        let mut limit = None;
         for step in steps(cap) {
-            match self.climb(backend, &mut instances, step) {
-                Ok(()) => {}
-                Err(BackendError::Interrupted) => return Err(BackendError::Interrupted),
-                Err(BackendError::Launcher(error)) => return Err(error.into()),
-                Err(limit) => {
-                    end.limit = chain(&limit);
-                    break;
-                }
-            }
-            end.alive = step;
-            samples.extend(self.step(&instances, step, &host)?);
-        }
-        for instance in instances.into_iter().rev() {
-            match instance.stop() {
-                // Where an instance was the limit, it may not stop in order.
-                Err(BackendError::Failed(_)) if end.alive < cap => {}
-                other => drop(other?),
+            let full = match self.climb(backend, &mut ladder.instances, step)? {
+                Ok(()) => self.stand(&mut ladder)?.err(),
+                Err(full) => Some(full),
+            };
+            if let Some(full) = full {
+                self.refine(&mut ladder, &full)?;
+                limit = Some(full);
+                break;
             }
         }
-        let mut result = self.ok(Metric::DensityInstances, end.alive as f64);
-        result.detail = end.limit;
-        samples.push(result);
-        Ok(samples)
+        let strict = limit.is_none();
+        self.stop_all(ladder.instances, strict)?;
+        let mut result = self.ok(Metric::DensityInstances, ladder.alive as f64);
+        result.detail = limit.map_or_else(|| format!("cap of {cap}"), |limit| limit.to_string());
+        ladder.samples.push(result);
+        Ok(ladder.samples)
     }
 
-    /// Adds instances until there are `step`, then has all of them answer.
-    /// What goes wrong here is the ladder's limit.
+    /// Adds instances until there are `step`.
     fn climb(
         &self,
         backend: &mut dyn Backend,
-        instances: &mut Vec<Box<dyn Instance>>,
+        instances: &mut Crowd,
         step: usize,
-    ) -> Result<(), BackendError> {
+    ) -> Result<Result<(), Full>, BackendError> {
+        let bound = self.cell.slo_ms.map(|ms| Duration::from_millis(ms.into()));
         while instances.len() < step {
-            self.guard.check().map_err(|limit| BackendError::Unavailable(limit.to_string()))?;
-            instances.push(self.launch(backend, Until::Ready)?);
+            match self.one_more(backend)? {
+                Ok(instance) => instances.push(instance),
+                Err(full) => return Ok(Err(full)),
+            }
+            if let Some(full) = bound.and_then(|bound| slow(instances, bound)) {
+                return Ok(Err(full));
+            }
         }
-        instances.iter_mut().try_for_each(|instance| instance.ping())
+        Ok(Ok(()))
     }
 
-    /// The samples of one step.
-    fn step(
-        &self,
-        instances: &[Box<dyn Instance>],
-        step: usize,
-        host_before: &Result<u64, String>,
-    ) -> Result<Vec<Sample>, BackendError> {
-        let all: Vec<&dyn Instance> = instances.iter().map(AsRef::as_ref).collect();
-        let reading = self.settled(&all)?;
-        let mut samples = Vec::new();
-        for ledger in LEDGERS {
-            samples.push(match reading.get(ledger) {
-                Ok(bytes) => self.ok(Metric::Memory(ledger), bytes as f64),
-                Err(reason) => self.missing(Metric::Memory(ledger), reason),
-            });
+    /// Has all of them answer, and reads them.
+    fn stand(&self, ladder: &mut Ladder) -> Result<Result<(), Full>, BackendError> {
+        if let Err(silent) = self.all_answer(&mut ladder.instances)? {
+            return Ok(Err(silent));
         }
-        if !reading.is_exact() {
-            samples.push(match (host_before, probe::host_memory()) {
-                (Ok(before), Ok(now)) => {
-                    self.ok(Metric::Memory(Ledger::Host), now as f64 - *before as f64)
-                }
-                (Err(reason), _) => self.missing(Metric::Memory(Ledger::Host), reason.clone()),
-                (_, Err(reason)) => self.missing(Metric::Memory(Ledger::Host), reason),
-            });
-        }
-        let newest = instances.last().map(|instance| instance.timeline());
-        if let Some(took) = newest.and_then(|line| line.between(Mark::Request, Mark::Ready)) {
-            samples.push(self.ok(Metric::DensityStart, took as f64));
-        }
-        for sample in &mut samples {
-            sample.step = u32::try_from(step).ok();
-        }
-        Ok(samples)
+        let mut samples = self.census(&ladder.instances, &ladder.before)?;
+        samples.extend(self.standing(&ladder.instances));
+        self.keep(&samples);
+        ladder.samples.extend(samples);
+        ladder.alive = ladder.instances.len();
+        Ok(Ok(()))
     }
+
+    /// Finds the most instances that all answer, between the last step and
+    /// what hit the limit.
+    fn refine(&self, ladder: &mut Ladder, full: &Full) -> Result<(), BackendError> {
+        let mut top = ladder.instances.len();
+        if let Full::Slow { .. } = full {
+            // Those that were too slow do not count.
+            top = top.saturating_sub(SLOW_IN_A_ROW);
+        }
+        if let Full::Silent { number, .. } = full {
+            // The silent one and all that came after it.
+            top = top.min(number - 1);
+        }
+        while top > ladder.alive {
+            self.stop_all(ladder.instances.split_off(top), false)?;
+            match self.stand(ladder)? {
+                Ok(()) => break,
+                Err(Full::Silent { number, .. }) => top = number - 1,
+                Err(_) => break,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the newest starts all took longer than `bound`.
+fn slow(instances: &Crowd, bound: Duration) -> Option<Full> {
+    let took = |index: usize| {
+        let line = instances[index].timeline();
+        Duration::from_nanos(line.between(Mark::Request, Mark::Ready).unwrap_or_default())
+    };
+    let first = instances.len().checked_sub(SLOW_IN_A_ROW)?;
+    let all = (first..instances.len()).all(|index| took(index) > bound);
+    all.then(|| Full::Slow { took: took(instances.len() - 1), bound })
 }
 
 /// 1, 2, 3, 4, 6, 8, 12, 16, ... and the cap itself: the powers of two and
 /// what lies half-way, so that short ladders too have the five steps from
 /// which a slope has an interval.
-fn steps(cap: usize) -> Vec<usize> {
+pub(super) fn steps(cap: usize) -> Vec<usize> {
     let powers = std::iter::successors(Some(1_usize), |step| step.checked_mul(2));
     let mut steps: Vec<usize> = powers
         .flat_map(|power| [power, power + power / 2])

@@ -5,13 +5,18 @@
 //! [`Recorder`] does) and prints nothing (an [`Observer`] may).
 
 mod cost;
+mod crowd;
 mod density;
+mod flight;
+mod ksm;
 mod memory;
 mod minimum;
+mod scale;
 mod settle;
 mod startup;
 mod trial;
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -22,7 +27,7 @@ pub use cost::{BARE, Cost, NULL, PLACED, cost};
 use trial::Trial;
 pub use trial::headline;
 
-use crate::backend::{Backend, BackendError, LauncherError, Prepared};
+use crate::backend::{Accelerator, Backend, BackendError, LauncherError, Prepared};
 use crate::errors::chain;
 use crate::host::{Guard, LeftoverCounters};
 use crate::plan::{Eta, Plan, PlannedCell, budget_allows};
@@ -59,12 +64,22 @@ pub trait Recorder {
         samples: &[Sample],
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
+    /// Keeps samples of a trial that is not over, in case it never will be.
+    /// What cannot be kept is no reason to end the trial.
+    fn keep(&mut self, _samples: &[Sample]) {}
+
     /// Whether everything stored so far suffices. Asked between two rounds,
     /// once all rounds are over that are run in any case.
     fn suffices(&self) -> bool {
         false
     }
 }
+
+/// Makes the backends of a run once more, with a launcher of their own: for
+/// the worker of this number, in whose thread they stay. An accelerator that
+/// is known need not be probed for again.
+pub type Workers =
+    dyn Fn(u32, Option<Accelerator>) -> Result<Vec<Box<dyn Backend>>, String> + Send + Sync;
 
 /// Is told how the run goes.
 pub trait Observer {
@@ -106,6 +121,7 @@ pub struct Campaign {
     stop: Arc<AtomicBool>,
     settle: Duration,
     eta: Eta,
+    workers: Option<Arc<Workers>>,
 }
 
 impl Campaign {
@@ -133,7 +149,15 @@ impl Campaign {
         }
         let (settle, eta) = (Duration::from_secs(1), Eta::default());
         let leftovers = LeftoverCounters::new(Path::new("/"));
-        Ok(Self { cells, backends, states, guard, leftovers, stop, settle, eta })
+        let workers = None;
+        Ok(Self { cells, backends, states, guard, leftovers, stop, settle, eta, workers })
+    }
+
+    /// Gives it a way to have several launchers, for many starts at once.
+    #[must_use]
+    pub fn with_workers(mut self, workers: Arc<Workers>) -> Self {
+        self.workers = Some(workers);
+        self
     }
 
     /// The cells that cannot run here, by index and with the reason.
@@ -229,7 +253,7 @@ impl Campaign {
                 observer.started(cell, round);
                 let started = monotonic_ns();
                 let number = number(&plan.order, round, position);
-                let Some(samples) = self.trial(cell, round, number)? else {
+                let Some(samples) = self.trial(cell, round, number, recorder)? else {
                     return Ok(Ending::Interrupted);
                 };
                 self.store(recorder, round, cell, &samples)?;
@@ -250,6 +274,7 @@ impl Campaign {
         cell: usize,
         round: u32,
         number: u32,
+        recorder: &mut dyn Recorder,
     ) -> Result<Option<Vec<Sample>>, RunError> {
         let (backend, prepared) = match &self.states[cell] {
             State::Ready { backend, prepared } => (backend, prepared),
@@ -269,6 +294,8 @@ impl Campaign {
             settle: self.settle,
             guard: &self.guard,
             stop: &self.stop,
+            recorder: RefCell::new(recorder),
+            workers: self.workers.as_deref(),
         };
         let before = self.leftovers.read();
         let result = trial.run(self.backends[*backend].as_mut());

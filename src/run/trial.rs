@@ -1,9 +1,11 @@
 //! One execution of one cell.
 
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::settle::Waited;
+use super::{Recorder, Workers};
 use crate::backend::{
     Backend, BackendError, Failure, Instance, Prepared, Timeline, Until, make_cold,
 };
@@ -11,7 +13,9 @@ use crate::errors::chain;
 use crate::host::Guard;
 use crate::payload::expected_result;
 use crate::plan::PlannedCell;
-use crate::record::{Clock, Experiment, Ledger, Mark, Metric, Outcome, Sample};
+use crate::record::{
+    Clock, Experiment, Ledger, Mark, Merging, Metric, Outcome, Sample, Throughput,
+};
 use crate::sys::clock::Deadline;
 
 /// The metric that stands for an experiment when there is no value at all.
@@ -22,6 +26,8 @@ pub fn headline(experiment: Experiment) -> Metric {
         Experiment::Memory => Metric::Memory(Ledger::Pss),
         Experiment::Density => Metric::DensityInstances,
         Experiment::Minimum => Metric::Minimum,
+        Experiment::Scale => Metric::Scale(Throughput::Start),
+        Experiment::Ksm => Metric::Merging(Merging::After),
     }
 }
 
@@ -36,6 +42,10 @@ pub(super) struct Trial<'a> {
     pub(super) settle: Duration,
     pub(super) guard: &'a Guard,
     pub(super) stop: &'a AtomicBool,
+    /// Where the steps of a ladder are kept until the trial is over.
+    pub(super) recorder: RefCell<&'a mut dyn Recorder>,
+    /// Makes backends for other threads, where there may be several.
+    pub(super) workers: Option<&'a Workers>,
 }
 
 impl Trial<'_> {
@@ -46,7 +56,24 @@ impl Trial<'_> {
             Experiment::Memory => self.memory(backend),
             Experiment::Density => self.density(backend),
             Experiment::Minimum => self.minimum(backend),
+            Experiment::Scale => self.scale(backend),
+            Experiment::Ksm => self.ksm(backend),
         }
+    }
+
+    /// The most instances that the cell may have alive.
+    pub(super) fn cap(&self) -> usize {
+        usize::try_from(self.cell.cap.unwrap_or(1)).unwrap_or(usize::MAX)
+    }
+
+    /// Whether its instances are more than numbers.
+    pub(super) fn is_real(&self) -> bool {
+        self.clock == Clock::Monotonic
+    }
+
+    /// Keeps what a trial that goes on has measured so far.
+    pub(super) fn keep(&self, samples: &[Sample]) {
+        self.recorder.borrow_mut().keep(samples);
     }
 
     /// Starts an instance and checks its proof of work.

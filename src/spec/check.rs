@@ -12,14 +12,16 @@ use super::params::{check as check_param, contradiction, normalise, param_value}
 use super::systems;
 use super::wire::{CellWire, Located, RoundsWire, SpecWire, line_of};
 use super::{
-    DEFAULT_DENSITY_CAP, DEFAULT_DENSITY_ROUNDS, DEFAULT_MEMORY_ROUNDS, DEFAULT_MINIMUM_ROUNDS,
-    DEFAULT_STARTUP_ROUNDS, MAX_DENSITY_CAP, MAX_ROUNDS, SpecCell,
+    DEFAULT_DENSITY_CAP, DEFAULT_DENSITY_ROUNDS, DEFAULT_KSM_CAP, DEFAULT_KSM_ROUNDS,
+    DEFAULT_MEMORY_CAP, DEFAULT_MEMORY_ROUNDS, DEFAULT_MINIMUM_ROUNDS, DEFAULT_SCALE_CAP,
+    DEFAULT_SCALE_ROUNDS, DEFAULT_STARTUP_ROUNDS, MAX_CAP, MAX_ROUNDS, MAX_SLO_MS, SpecCell,
 };
 
 /// What an entry gets where it does not say otherwise.
 struct Defaults {
     rounds: BTreeMap<Experiment, u32>,
-    cap: u32,
+    density_cap: u32,
+    slo_ms: Option<u32>,
 }
 
 /// Checks the wire form of `text`: its title and its cells.
@@ -29,8 +31,9 @@ pub(super) fn check(
 ) -> Result<(Option<String>, Vec<SpecCell>), Located> {
     let defaults = Defaults {
         rounds: rounds(&wire.rounds)?,
-        cap: number("cap", wire.density.cap.as_ref(), MAX_DENSITY_CAP)?
+        density_cap: number("cap", wire.density.cap.as_ref(), MAX_CAP)?
             .unwrap_or(DEFAULT_DENSITY_CAP),
+        slo_ms: number("slo_ms", wire.density.slo_ms.as_ref(), MAX_SLO_MS)?,
     };
     let mut cells = Vec::new();
     let mut seen = BTreeMap::new();
@@ -64,6 +67,8 @@ fn rounds(wire: &RoundsWire) -> Result<BTreeMap<Experiment, u32>, Located> {
         (Experiment::Memory, one("memory", &wire.memory, DEFAULT_MEMORY_ROUNDS)?),
         (Experiment::Density, one("density", &wire.density, DEFAULT_DENSITY_ROUNDS)?),
         (Experiment::Minimum, one("minimum", &wire.minimum, DEFAULT_MINIMUM_ROUNDS)?),
+        (Experiment::Scale, one("scale", &wire.scale, DEFAULT_SCALE_ROUNDS)?),
+        (Experiment::Ksm, one("ksm", &wire.ksm, DEFAULT_KSM_ROUNDS)?),
     ]))
 }
 
@@ -90,19 +95,17 @@ fn expand(
     let backend = backend(cell, at)?;
     let params = params(backend, cell)?;
     let rounds = number("rounds", cell.rounds.as_ref(), MAX_ROUNDS)?;
-    let cap = number("density_cap", cell.density_cap.as_ref(), MAX_DENSITY_CAP)?;
-    if let (Some(given), true) = (&cell.density_cap, cell.density.is_empty()) {
-        let at = given.span().start;
-        return Err(Located { at, problem: Problem::CapWithoutDensity });
-    }
-    let lists = [
-        (Experiment::Startup, &cell.startup),
-        (Experiment::Memory, &cell.memory),
-        (Experiment::Density, &cell.density),
-        (Experiment::Minimum, &cell.minimum),
+    let lists: [(Experiment, &[Spanned<String>], _); 6] = [
+        (Experiment::Startup, &cell.startup, None),
+        (Experiment::Memory, &cell.memory, cell.memory_cap.as_ref()),
+        (Experiment::Density, &cell.density, cell.density_cap.as_ref()),
+        (Experiment::Minimum, &cell.minimum, None),
+        (Experiment::Scale, &cell.scale, cell.scale_cap.as_ref()),
+        (Experiment::Ksm, &cell.ksm, cell.ksm_cap.as_ref()),
     ];
     let mut cells = Vec::new();
-    for (experiment, workloads) in lists {
+    for (experiment, workloads, given) in lists {
+        let cap = cap(experiment, workloads, given, defaults)?;
         for name in workloads {
             let workload = workload(name)?;
             let params = params.clone();
@@ -110,15 +113,36 @@ fn expand(
             let at = name.span().start;
             sensible(&key).map_err(|problem| Located { at, problem })?;
             let rounds = rounds.unwrap_or_else(|| defaults.rounds[&experiment]);
-            let density_cap =
-                (experiment == Experiment::Density).then(|| cap.unwrap_or(defaults.cap));
-            cells.push((at, SpecCell { key, rounds, density_cap }));
+            let slo_ms = defaults.slo_ms.filter(|_| experiment == Experiment::Density);
+            cells.push((at, SpecCell { key, rounds, cap, slo_ms }));
         }
     }
     if cells.is_empty() {
         return Err(Located { at, problem: Problem::NothingToMeasure });
     }
     Ok(cells)
+}
+
+/// The upper bound of live instances of an entry's cells of one experiment.
+fn cap(
+    experiment: Experiment,
+    workloads: &[Spanned<String>],
+    given: Option<&Spanned<i64>>,
+    defaults: &Defaults,
+) -> Result<Option<u32>, Located> {
+    let name = experiment.as_str();
+    if let (Some(given), true) = (given, workloads.is_empty()) {
+        let at = given.span().start;
+        return Err(Located { at, problem: Problem::CapWithoutList { experiment: name } });
+    }
+    let cap = number(&format!("{name}_cap"), given, MAX_CAP)?;
+    Ok(match experiment {
+        Experiment::Startup | Experiment::Minimum => None,
+        Experiment::Memory => Some(cap.unwrap_or(DEFAULT_MEMORY_CAP)),
+        Experiment::Density => Some(cap.unwrap_or(defaults.density_cap)),
+        Experiment::Scale => Some(cap.unwrap_or(DEFAULT_SCALE_CAP)),
+        Experiment::Ksm => Some(cap.unwrap_or(DEFAULT_KSM_CAP)),
+    })
 }
 
 fn backend(cell: &CellWire, at: usize) -> Result<BackendName, Located> {

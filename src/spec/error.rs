@@ -157,9 +157,12 @@ pub enum Problem {
         /// Which one excludes which.
         reason: &'static str,
     },
-    /// `density_cap` in an entry that measures no density.
-    #[error("density_cap stands in an entry of [[cells]] that has no density list")]
-    CapWithoutDensity,
+    /// A cap in an entry that has no cells of that experiment.
+    #[error("{experiment}_cap stands in an entry of [[cells]] that has no {experiment} list")]
+    CapWithoutList {
+        /// The experiment.
+        experiment: &'static str,
+    },
     /// An entry that measures nothing.
     #[error(
         "this entry of [[cells]] measures nothing: add startup = [...], memory = [...] or density = [...]"

@@ -10,6 +10,7 @@
 //! startup = 20
 //! [density]
 //! cap = 32                      # upper bound of live instances
+//! slo_ms = 500                  # and of the time until the newest is ready
 //! [[cells]]
 //! backend = "container"
 //! startup = ["exit", "pause"]   # workloads per experiment
@@ -48,12 +49,24 @@ pub const DEFAULT_MEMORY_ROUNDS: u32 = 6;
 pub const DEFAULT_DENSITY_ROUNDS: u32 = 1;
 /// Trials per cell where a spec does not say: smallest memory.
 pub const DEFAULT_MINIMUM_ROUNDS: u32 = 1;
-/// Upper bound of live instances where a spec does not say.
+/// Trials per cell where a spec does not say: scale.
+pub const DEFAULT_SCALE_ROUNDS: u32 = 1;
+/// Trials per cell where a spec does not say: merging of pages.
+pub const DEFAULT_KSM_ROUNDS: u32 = 1;
+/// Upper bound of live instances where a spec does not say: density.
 pub const DEFAULT_DENSITY_CAP: u32 = 64;
+/// Likewise, memory: one alone.
+pub const DEFAULT_MEMORY_CAP: u32 = 1;
+/// Likewise, scale: how many are running at most.
+pub const DEFAULT_SCALE_CAP: u32 = 100;
+/// Likewise, merging of pages: how many share.
+pub const DEFAULT_KSM_CAP: u32 = 8;
 /// Most trials of one cell.
 pub const MAX_ROUNDS: u32 = 100_000;
-/// Most live instances of one ladder.
-pub const MAX_DENSITY_CAP: u32 = 100_000;
+/// Most live instances of one trial.
+pub const MAX_CAP: u32 = 100_000;
+/// Longest start, in milliseconds, that a ladder may be told to bear.
+pub const MAX_SLO_MS: u32 = 3_600_000;
 
 /// A spec that ships with the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +97,11 @@ pub const PROFILES: &[Profile] = &[
         text: include_str!("../../benches/specs/peers.toml"),
     },
     Profile {
+        name: "many",
+        about: "what one more costs, how many fit, starts among many; about a quarter of an hour",
+        text: include_str!("../../benches/specs/many.toml"),
+    },
+    Profile {
         name: "full",
         about: "more backends, workloads and trials, about half an hour",
         text: include_str!("../../benches/specs/full.toml"),
@@ -104,8 +122,10 @@ pub struct SpecCell {
     pub key: CellKey,
     /// Trials, at least 1.
     pub rounds: u32,
-    /// Upper bound of live instances; present in density cells only.
-    pub density_cap: Option<u32>,
+    /// Upper bound of live instances, where a trial has several.
+    pub cap: Option<u32>,
+    /// Milliseconds that the start of the newest may take in a density ladder.
+    pub slo_ms: Option<u32>,
 }
 
 /// A checked spec.

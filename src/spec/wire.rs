@@ -29,6 +29,8 @@ pub(super) struct RoundsWire {
     pub memory: Option<Spanned<i64>>,
     pub density: Option<Spanned<i64>>,
     pub minimum: Option<Spanned<i64>>,
+    pub scale: Option<Spanned<i64>>,
+    pub ksm: Option<Spanned<i64>>,
 }
 
 /// The table `[density]`.
@@ -36,6 +38,7 @@ pub(super) struct RoundsWire {
 #[serde(deny_unknown_fields)]
 pub(super) struct DensityWire {
     pub cap: Option<Spanned<i64>>,
+    pub slo_ms: Option<Spanned<i64>>,
 }
 
 /// One entry of `[[cells]]`.
@@ -53,8 +56,15 @@ pub(super) struct CellWire {
     pub density: Vec<Spanned<String>>,
     #[serde(default)]
     pub minimum: Vec<Spanned<String>>,
+    #[serde(default)]
+    pub scale: Vec<Spanned<String>>,
+    #[serde(default)]
+    pub ksm: Vec<Spanned<String>>,
     pub rounds: Option<Spanned<i64>>,
     pub density_cap: Option<Spanned<i64>>,
+    pub memory_cap: Option<Spanned<i64>>,
+    pub scale_cap: Option<Spanned<i64>>,
+    pub ksm_cap: Option<Spanned<i64>>,
 }
 
 /// Something wrong at a byte of the text.

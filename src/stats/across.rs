@@ -132,7 +132,7 @@ pub fn compare_runs(base: &[RunRef<'_>], new: &[RunRef<'_>]) -> RunComparison {
         if is_control(key) || is_null(key) {
             continue;
         }
-        if key.experiment == Experiment::Density {
+        if key.experiment.is_ladder() {
             ladders = true;
             continue;
         }

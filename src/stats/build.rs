@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::flags::{Flag, flags};
 use super::group::{self, CellData, Series, TrialId};
+use super::ledgers;
 use super::moments::{mean, sample_sd};
 use super::order::{Percentile, Sorted, median, median_interval};
 use super::slope::theil_sen;
@@ -48,6 +49,7 @@ fn summarise(cell: &CellData<'_>, trials: &BTreeMap<TrialId, Marks>) -> CellSumm
         (false, false) if !skipped => Outcome::Failed,
         (false, _) => Outcome::Skipped,
     };
+    let marginals = marginals(cell);
     let share = cell.failed.len() as f64 / cell.tried.len().max(1) as f64;
     CellSummary {
         cell: cell.key.clone(),
@@ -68,7 +70,8 @@ fn summarise(cell: &CellData<'_>, trials: &BTreeMap<TrialId, Marks>) -> CellSumm
             .map(|((place, step), series)| metric(cell, place.metric, *step, series))
             .collect(),
         phases: timeline::phases(trials),
-        marginals: marginals(cell),
+        cross_check: ledgers::cross_check(cell, &marginals),
+        marginals,
         limits: cell.limits.clone(),
     }
 }
@@ -119,7 +122,7 @@ fn distribution(values: Vec<f64>) -> Option<Distribution> {
 
 /// What one more instance costs, by every ledger that the ladder has rows of.
 fn marginals(cell: &CellData<'_>) -> Vec<Marginal> {
-    if cell.key.experiment != Experiment::Density {
+    if !matches!(cell.key.experiment, Experiment::Memory | Experiment::Density) {
         return Vec::new();
     }
     Ledger::ALL
@@ -128,7 +131,9 @@ fn marginals(cell: &CellData<'_>) -> Vec<Marginal> {
             let rows: Vec<(Option<u32>, &Series)> = cell
                 .series
                 .iter()
-                .filter(|((place, _), _)| place.metric == Metric::Memory(ledger))
+                .filter(|((place, step), _)| {
+                    place.metric == Metric::Memory(ledger) && step.is_some()
+                })
                 .map(|((_, step), series)| (*step, series))
                 .collect();
             (!rows.is_empty()).then(|| marginal(ledger, &rows))

@@ -6,11 +6,13 @@
 
 mod across;
 mod build;
+mod capacity;
 mod compare;
 mod export;
 mod flags;
 mod group;
 mod judge;
+mod ledgers;
 mod moments;
 mod order;
 mod rank_sum;
@@ -29,6 +31,7 @@ mod tests;
 pub use across::{
     Change, DifferingFact, RunComparison, RunRef, compare_arms, compare_runs, same_cells,
 };
+pub use capacity::{Capacity, Demand, Fit, RESERVE};
 pub use compare::{
     Difference, MOST_MEANS, Pair, RESAMPLES, Ratio, difference, hodges_lehmann, holm,
     permutation_p, ratio_of_medians, rounds_needed,
@@ -36,6 +39,7 @@ pub use compare::{
 pub use export::COLUMNS;
 pub use flags::{Flag, OUTLIER_Z, flags};
 pub use judge::{LEAST_RATIO, LEVEL, Verdict};
+pub use ledgers::{AGREE, CrossCheck, PartSlope};
 pub use moments::{lag1, mean, sample_sd};
 pub use order::{
     Interval, Percentile, Sorted, mad, median, median_interval, quantile, samples_needed,

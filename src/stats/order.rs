@@ -154,13 +154,19 @@ pub fn samples_needed(p: f64) -> usize {
 /// distribution and covers at least 95 %. Absent below six values.
 #[must_use]
 pub fn median_interval(sorted: &Sorted) -> Option<Interval> {
+    median_interval_at(sorted, 0.025)
+}
+
+/// [`median_interval`] that leaves out the median with at most `tail` on
+/// either side.
+pub(super) fn median_interval_at(sorted: &Sorted, tail: f64) -> Option<Interval> {
     let n = sorted.len();
     let mut log_chance = -(n as f64) * std::f64::consts::LN_2;
     let mut below = 0.0;
     let mut k = 0;
     loop {
         below += log_chance.exp();
-        if below > 0.025 || k > n {
+        if below > tail || k > n {
             break;
         }
         log_chance += ((n - k) as f64 / (k + 1) as f64).ln();

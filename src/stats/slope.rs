@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::order::{Interval, Sorted, median};
+use super::order::{Interval, Sorted, median, median_interval_at};
 
 /// The most points a line is fitted through. The number of pairs grows with
 /// the square of the points; above the cap, points are taken at even distances
@@ -22,6 +22,10 @@ pub struct Line {
     /// 95 % interval of the slope; absent when the points are too few for one
     /// (below five distinct points).
     pub interval: Option<Interval>,
+    /// An interval of the intercept that holds it with at least 95 %; absent
+    /// when the points are too few.
+    #[serde(default)]
+    pub intercept_interval: Option<Interval>,
     /// Points that the line was fitted through.
     pub points: usize,
     /// Distinct values of x among them.
@@ -31,7 +35,10 @@ pub struct Line {
 /// Fits a line through points `(x, y)`: P. K. Sen, "Estimates of the
 /// Regression Coefficient Based on Kendall's Tau", JASA 63 (1968). The
 /// interval takes the slopes at the ranks given by the variance of Kendall's
-/// statistic with ties in x. Absent with fewer than two distinct x.
+/// statistic with ties in x. The interval of the intercept goes from the
+/// lowest median that the rests `y - slope * x` may have with the steepest
+/// slope to the highest with the flattest. Absent with fewer than two distinct
+/// x.
 #[must_use]
 pub fn theil_sen(points: &[(f64, f64)]) -> Option<Line> {
     let points = thinned(points);
@@ -45,12 +52,20 @@ pub fn theil_sen(points: &[(f64, f64)]) -> Option<Line> {
     }
     let slopes = Sorted::new(slopes);
     let slope = median(&slopes)?;
-    let rests = points.iter().map(|(x, y)| y - slope * x).collect();
+    let rests = |slope: f64| Sorted::new(points.iter().map(|(x, y)| y - slope * x).collect());
     let ties = tie_sizes(&points);
+    // Bonferroni: each of the two holds what it should with 97.5 %.
+    let steep = slope_interval(&slopes, points.len(), &ties, Z_975);
+    let intercept_interval = steep.and_then(|steep| {
+        let low = median_interval_at(&rests(steep.high), 0.0125)?.low;
+        let high = median_interval_at(&rests(steep.low), 0.0125)?.high;
+        Some(Interval { low, high })
+    });
     Some(Line {
         slope,
-        intercept: median(&Sorted::new(rests))?,
-        interval: slope_interval(&slopes, points.len(), &ties),
+        intercept: median(&rests(slope))?,
+        interval: slope_interval(&slopes, points.len(), &ties, Z_95),
+        intercept_interval,
         points: points.len(),
         distinct: ties.len(),
     })
@@ -72,13 +87,17 @@ fn tie_sizes(points: &[(f64, f64)]) -> Vec<usize> {
     points.chunk_by(|a, b| a.0 == b.0).map(<[_]>::len).collect()
 }
 
+/// Quantiles of the normal distribution for two-sided levels of 95 and 97.5 %.
+const Z_95: f64 = 1.96;
+const Z_975: f64 = 2.2414;
+
 /// Sen's interval: ranks `(N - C) / 2` from either end, with
-/// `C = 1.96 * sqrt(var)`. Rounding the rank to the nearest whole number
+/// `C = z * sqrt(var)`. Rounding the rank to the nearest whole number
 /// reproduces the exact tables for 4 to 8 points.
-fn slope_interval(slopes: &Sorted, n: usize, ties: &[usize]) -> Option<Interval> {
+fn slope_interval(slopes: &Sorted, n: usize, ties: &[usize], z: f64) -> Option<Interval> {
     let term = |n: usize| (n * (n - 1) * (2 * n + 5)) as f64;
     let tied: f64 = ties.iter().map(|&size| term(size)).sum();
-    let spread = 1.96 * ((term(n) - tied) / 18.0).sqrt();
+    let spread = z * ((term(n) - tied) / 18.0).sqrt();
     let rank = ((slopes.len() as f64 - spread) / 2.0).round();
     if rank < 1.0 {
         return None;
@@ -106,6 +125,25 @@ mod tests {
         assert_eq!((fitted.slope, fitted.intercept), (3.0, 7.0));
         assert_eq!(fitted.interval, Some(Interval { low: 3.0, high: 3.0 }));
         assert_eq!((fitted.points, fitted.distinct), (5, 5));
+    }
+
+    #[test]
+    fn the_interval_of_the_intercept_holds_the_truth() {
+        let mut noise = super::super::testing::Noise::new(7);
+        let (mut held, mut bounded) = (0, 0);
+        for _ in 0..400 {
+            let points: Vec<(f64, f64)> = (0..3)
+                .flat_map(|_| [1.0, 2.0, 4.0, 8.0, 16.0])
+                .map(|x| (x, 50.0 + 3.0 * x + noise.normal()))
+                .collect();
+            if let Some(interval) = line(&points).intercept_interval {
+                bounded += 1;
+                held += u32::from(!interval.excludes(50.0));
+            }
+        }
+        assert_eq!(bounded, 400);
+        assert!(held >= 380, "{held} of 400");
+        assert_eq!(line(&[(1.0, 1.0), (2.0, 2.0), (4.0, 4.0)]).intercept_interval, None);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::flags::Flag;
+use super::ledgers::CrossCheck;
 use super::order::Interval;
 use super::slope::Line;
 use super::timeline::{Phase, TimelineCheck};
@@ -72,8 +73,12 @@ pub struct CellSummary {
     pub metrics: Vec<MetricSummary>,
     /// Median phases of the instance's life; empty without start-up marks.
     pub phases: Vec<Phase>,
-    /// What one more instance costs, by ledger; empty outside density.
+    /// What one more instance costs, by ledger; empty where a trial has one
+    /// instance only.
     pub marginals: Vec<Marginal>,
+    /// Those slopes against each other.
+    #[serde(default)]
+    pub cross_check: Option<CrossCheck>,
     /// What ended each density ladder, and how often.
     pub limits: Vec<Reason>,
 }

@@ -5,7 +5,9 @@
 //! The rows of one trial are appended in one write and synced; each row says
 //! how many rows its trial has (column `rows`). So a trial is either there
 //! with all of its rows, or recognisably cut short at the end of the file and
-//! then ignored as if it had never begun. Everything else that is wrong with
+//! then ignored as if it had never begun. The steps of a ladder, which may take
+//! long, are kept in a file of their own until its trial is appended: they are
+//! read with the rest, and a run that is continued climbs anew. Everything else that is wrong with
 //! a file is an error that names the place. Nothing here computes.
 
 mod error;
@@ -22,6 +24,8 @@ pub use write::{Resumed, RunWriter};
 pub const MANIFEST_FILE: &str = "manifest.json";
 /// Name of the samples in a run's folder.
 pub const SAMPLES_FILE: &str = "samples.csv";
+/// Name of the steps of a ladder that is not at its end; gone when it is.
+pub const PARTIAL_FILE: &str = "partial.csv";
 
 #[cfg(test)]
 mod tests;

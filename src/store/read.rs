@@ -11,14 +11,15 @@ use crate::record::{CellKey, Manifest, SCHEMA_VERSION, Sample};
 
 use super::error::StoreError;
 use super::row::{COLUMNS, Fault, Row};
-use super::{MANIFEST_FILE, SAMPLES_FILE};
+use super::{MANIFEST_FILE, PARTIAL_FILE, SAMPLES_FILE};
 
 /// A run as it was stored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunData {
     /// The manifest.
     pub manifest: Manifest,
-    /// The samples of all finished trials, in the order of the file.
+    /// The samples of all finished trials, in the order of the file, and the
+    /// steps of a ladder that did not come to its end.
     pub samples: Vec<Sample>,
     /// Whether the file ended in a trial that was cut short; it is not among
     /// the samples.
@@ -35,8 +36,26 @@ pub fn read_run(dir: &Path) -> Result<RunData, StoreError> {
     let manifest = read_manifest(dir)?;
     let path = dir.join(SAMPLES_FILE);
     let bytes = fs::read(&path).map_err(StoreError::io("read", &path))?;
-    let parsed = parse(path, &bytes, &manifest)?;
+    let mut parsed = parse(path, &bytes, &manifest)?;
+    parsed.samples.extend(partial(dir, &manifest, &parsed.done)?);
     Ok(RunData { manifest, samples: parsed.samples, torn: parsed.torn })
+}
+
+/// The steps of a ladder that did not come to its end, if there are any.
+fn partial(
+    dir: &Path,
+    manifest: &Manifest,
+    done: &BTreeSet<(u32, usize)>,
+) -> Result<Vec<Sample>, StoreError> {
+    let path = dir.join(PARTIAL_FILE);
+    let bytes = match fs::read(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(StoreError::io("read", &path))?,
+    };
+    let parsed = parse(path, &bytes, manifest)?;
+    // Left behind in the moment between the two files.
+    let late = parsed.done.iter().all(|trial| done.contains(trial));
+    Ok(if late { Vec::new() } else { parsed.samples })
 }
 
 /// Reads the manifest alone.

@@ -167,6 +167,27 @@ fn what_is_done_is_known_by_round_and_cell() {
 }
 
 #[test]
+fn the_steps_of_a_ladder_survive_until_its_trial_is_stored() {
+    let (folder, mut writer) = stored();
+    let before = read_run(folder.path()).expect("reads").samples;
+    let all = trials();
+    let step = |number: u32| {
+        let mut sample = all[0][0].clone();
+        (sample.round, sample.trial, sample.step) = (9, 99, Some(number));
+        sample
+    };
+    writer.keep_partial(&[step(1)]).expect("kept");
+    writer.keep_partial(&[step(2), step(3)]).expect("kept");
+    let with_steps = read_run(folder.path()).expect("reads").samples;
+    let kept: Vec<_> = with_steps[before.len()..].iter().map(|sample| sample.step).collect();
+    assert_eq!(kept, [Some(1), Some(2), Some(3)], "as if the harness had been killed now");
+    // The same steps and the end of the ladder: now they are stored for good.
+    writer.append_trial(&[step(1), step(2), step(3), step(4)]).expect("stored");
+    assert!(!folder.path().join(PARTIAL_FILE).exists());
+    assert_eq!(read_run(folder.path()).expect("reads").samples.len(), before.len() + 4);
+}
+
+#[test]
 fn one_writer_at_a_time_and_no_folder_that_is_in_use() {
     let (folder, writer) = stored();
     assert!(matches!(RunWriter::resume(folder.path()), Err(StoreError::Busy { .. })));
@@ -407,7 +428,7 @@ fn the_schema_text_names_every_column_and_metric() {
         assert!(text.contains(&row), "metric {metric}");
     }
     let described = text.lines().filter(|line| line.starts_with("| `")).count();
-    let files = 4;
+    let files = 5;
     assert_eq!(described, files + COLUMNS.len() + Metric::all().count(), "nothing else");
     assert!(text.contains(&format!("The schema version is {SCHEMA_VERSION}.")));
 }

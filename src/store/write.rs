@@ -12,7 +12,7 @@ use crate::record::{CellKey, Manifest, Sample};
 
 use super::error::StoreError;
 use super::read::{RunData, header, parse, read_manifest};
-use super::{MANIFEST_FILE, SAMPLES_FILE, row};
+use super::{MANIFEST_FILE, PARTIAL_FILE, SAMPLES_FILE, row};
 
 /// The one writer of a run's folder; it holds a lock on `samples.csv` as long
 /// as it lives.
@@ -24,6 +24,8 @@ pub struct RunWriter {
     samples: Flock<File>,
     /// Length of what is stored for good, in bytes.
     len: u64,
+    /// Steps of the ladder that is being climbed.
+    partial: Vec<Sample>,
 }
 
 /// A run that is being continued.
@@ -122,7 +124,14 @@ impl RunWriter {
         )?;
         let cells = manifest.cells.iter().enumerate();
         let cells = cells.map(|(index, fact)| (fact.cell.clone(), index)).collect();
-        Ok(Self { dir: dir.to_owned(), run_id: manifest.run_id.clone(), cells, samples, len })
+        Ok(Self {
+            dir: dir.to_owned(),
+            run_id: manifest.run_id.clone(),
+            cells,
+            samples,
+            len,
+            partial: Vec::new(),
+        })
     }
 
     /// The folder.
@@ -159,7 +168,32 @@ impl RunWriter {
                 bad(sample.cell.to_string(), format!("{column}: {}", fault.problem))
             })?;
         }
-        self.append(&text)
+        self.append(&text)?;
+        self.partial.clear();
+        match fs::remove_file(self.dir.join(PARTIAL_FILE)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(StoreError::io("remove", self.dir.join(PARTIAL_FILE))(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Keeps samples of a trial that goes on, beside all that were kept of it
+    /// before, so that a harness that is killed leaves them.
+    ///
+    /// # Errors
+    ///
+    /// When they are no samples of this run, or the file cannot be written.
+    pub fn keep_partial(&mut self, samples: &[Sample]) -> Result<(), StoreError> {
+        self.partial.extend_from_slice(samples);
+        let mut text = header().into_bytes();
+        for sample in &self.partial {
+            let rows = self.partial.len();
+            row::write(&mut text, &self.run_id, rows, sample).map_err(|fault| {
+                StoreError::BadSample { cell: sample.cell.to_string(), problem: fault.problem }
+            })?;
+        }
+        self.replace(PARTIAL_FILE, &text)
     }
 
     /// One write and one sync; undone when either fails.
@@ -183,14 +217,20 @@ impl RunWriter {
     pub fn write_manifest(&self, manifest: &Manifest) -> Result<(), StoreError> {
         let path = self.dir.join(MANIFEST_FILE);
         let mut text = serde_json::to_vec_pretty(manifest)
-            .map_err(|source| StoreError::Manifest { path: path.clone(), source })?;
+            .map_err(|source| StoreError::Manifest { path, source })?;
         text.push(b'\n');
+        self.replace(MANIFEST_FILE, &text)
+    }
+
+    /// Replaces a file as a whole.
+    fn replace(&self, name: &str, text: &[u8]) -> Result<(), StoreError> {
+        let path = self.dir.join(name);
         let replace = || -> io::Result<()> {
             let mut file = tempfile::Builder::new()
-                .prefix(".manifest")
+                .prefix(".new")
                 .permissions(readable_by_all())
                 .tempfile_in(&self.dir)?;
-            file.write_all(&text)?;
+            file.write_all(text)?;
             file.as_file().sync_all()?;
             file.persist(&path)?;
             // The rename itself must survive a power cut.

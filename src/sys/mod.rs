@@ -15,6 +15,7 @@ pub mod fork;
 pub mod keyring;
 #[cfg(target_arch = "x86_64")]
 pub mod kvm;
+pub mod limits;
 pub mod namespace;
 pub mod pidfd;
 mod raw;

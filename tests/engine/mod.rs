@@ -1,15 +1,17 @@
 //! What the tests of `unladen container run` share.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+use std::borrow::BorrowMut;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use unladen::container::cgroup::{Controller, Hierarchy};
 
-use crate::common::unladen;
+use crate::common::{stderr, stdout, unladen};
 
 /// Nothing in these tests takes this long, however loaded the host.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -65,7 +67,7 @@ impl Engine {
             .args([&format!("--reuid={STRANGER}"), &format!("--regid={STRANGER}")])
             .arg("--clear-groups")
             .arg(copy)
-            .stdin(std::process::Stdio::null());
+            .stdin(Stdio::null());
         self.arguments(&mut command, flags);
         command.args(["--", "sh", "-c", script]);
         command
@@ -94,6 +96,49 @@ fn walk(folder: &Path, found: &mut Vec<String>) {
         if meta.is_dir() {
             walk(&path, found);
         }
+    }
+}
+
+/// Runs to its end.
+pub fn run(mut command: impl BorrowMut<Command>) -> Output {
+    crate::common::run(command.borrow_mut())
+}
+
+/// Runs to its end and gives what it wrote, if all went well.
+pub fn fine(command: impl BorrowMut<Command>) -> String {
+    let output = run(command);
+    assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
+    stdout(&output)
+}
+
+/// A running container whose output is read line by line.
+pub struct Talking {
+    pub child: std::process::Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+}
+
+impl Talking {
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("started");
+        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        Self { child, lines }
+    }
+
+    pub fn line(&mut self) -> String {
+        self.lines.next().expect("more").expect("text")
+    }
+
+    pub fn end(mut self) -> Output {
+        let status = self.child.wait().expect("waited");
+        Output { status, stdout: Vec::new(), stderr: Vec::new() }
+    }
+}
+
+impl Drop for Talking {
+    /// A test that failed leaves nobody behind who would hold its streams.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

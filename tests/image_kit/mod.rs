@@ -4,13 +4,17 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType, Header};
+use unladen::errors::chain;
+use unladen::image::{Image, Store, Writable};
 
 /// How a layer is stored.
 #[derive(Clone, Copy, Debug)]
@@ -258,4 +262,87 @@ pub fn docker_archive(path: &Path, images: &[(&str, Vec<Vec<u8>>)]) {
     }
     add(EntryType::Regular, "manifest.json", None, Value::from(list).to_string().as_bytes());
     fs::write(path, builder.into_inner().expect("packed")).expect("written");
+}
+
+/// A store of its own.
+pub fn store(folder: &Path) -> Store {
+    Store::open_at(&folder.join("store")).expect("opened")
+}
+
+/// Imports what is there.
+pub fn import(store: &Store, source: &Path) -> Image {
+    match store.import(&source.display().to_string(), None) {
+        Ok(image) => image,
+        Err(error) => panic!("{}", chain(&error)),
+    }
+}
+
+/// The folder of an image's n-th layer from below.
+pub fn layer_folder(image: &Image, number: usize) -> PathBuf {
+    let overlay = image.overlay(Writable::No).expect("overlay");
+    let lowers = overlay.lowers();
+    overlay.working_directory().join(&lowers[image.record.layers.len() - 1 - number])
+}
+
+/// A layer with one file.
+pub fn hello() -> Vec<u8> {
+    Layer::new().folder("etc", 0o755).file("etc/hello", "hello").bytes()
+}
+
+/// The command with a cache of its own.
+pub fn with_cache(cache: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_unladen"));
+    command.env("XDG_CACHE_HOME", cache);
+    command
+}
+
+/// A store, and a folder that no image may touch.
+pub struct Scene {
+    pub folder: tempfile::TempDir,
+    pub store: Store,
+}
+
+impl Scene {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().expect("folder");
+        fs::create_dir(folder.path().join("outside")).expect("made");
+        fs::write(folder.path().join("outside/file"), "untouched").expect("written");
+        let store = Store::open_at(&folder.path().join("store")).expect("opened");
+        Self { folder, store }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Imports, and expects an error that says this.
+    pub fn refuses(&self, source: &Path, reason: &str) {
+        let text = source.display().to_string();
+        let error = match self.store.import(&text, None) {
+            Ok(image) => panic!("imported {:?} instead of: {reason}", image.record),
+            Err(error) => chain(&error),
+        };
+        assert!(error.contains(reason), "`{error}` does not say `{reason}`");
+        assert!(!error.contains('\n') && error.len() < 700, "{error}");
+        self.nothing_is_left();
+    }
+
+    pub fn nothing_is_left(&self) {
+        for name in ["l", "i", "tmp", "mnt"] {
+            let left: Vec<_> =
+                fs::read_dir(self.path("store").join(name)).expect("there").collect();
+            assert!(left.is_empty(), "left in {name}: {left:?}");
+        }
+        let outside: Vec<_> = fs::read_dir(self.path("outside")).expect("there").collect();
+        assert_eq!(outside.len(), 1, "{outside:?}");
+        let file = self.path("outside/file");
+        assert_eq!(fs::read_to_string(&file).expect("there"), "untouched");
+        let meta = file.metadata().expect("there");
+        assert_eq!((meta.nlink(), meta.mode() & 0o7777), (1, 0o644));
+    }
+
+    pub fn refuses_layers(&self, layers: &[Vec<u8>], reason: &str) {
+        let source = tempfile::tempdir_in(self.folder.path()).expect("folder");
+        self.refuses(&layout(source.path(), layers), reason);
+    }
 }

@@ -1,6 +1,8 @@
 //! What the tests with real containers share.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub mod bundle;
+
 use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs;

@@ -170,6 +170,30 @@ impl Bundle {
         assert!(status.success(), "{said}");
     }
 
+    /// Creates and starts a container.
+    pub fn launch(&self, id: &str) {
+        self.create(id);
+        self.must(&["start", id]);
+    }
+
+    /// Waits for the end of a container's process.
+    pub fn stops(&self, id: &str) {
+        let stopped = || self.state(id)["status"] == "stopped";
+        assert!(crate::common::wait_until(PATIENCE, stopped), "{}", self.state(id));
+    }
+
+    /// Deletes the last container, of which nothing may be left.
+    pub fn is_deleted(&self, id: &str) {
+        self.must(&["delete", id]);
+        self.nothing_is_left();
+    }
+
+    /// The same with one that may still run.
+    pub fn ends_by_force(&self, id: &str) {
+        self.must(&["delete", "--force", id]);
+        self.nothing_is_left();
+    }
+
     /// What a created container has written.
     pub fn output(&self) -> String {
         fs::read_to_string(self.file("output")).unwrap_or_default()

@@ -255,11 +255,8 @@ impl Live {
     /// Removes what the ended instance had on the host, and stamps that; then
     /// waits for what the kernel removes by itself.
     pub(super) fn gone(&mut self, witness: &mut Result<Witness, String>) -> Result<(), Failure> {
-        if let Err(error) = self.group.remove(REMOVAL) {
-            return Err(self.failure(Mark::Removed, chain(&error)));
-        }
-        let removed = monotonic_ns();
-        self.watch.timeline.stamp(Mark::Removed, removed);
+        self.remove()?;
+        let removed = self.watch.timeline.at(Mark::Removed).unwrap_or_default();
         match (self.network, witness, self.marked) {
             (Network::Host, ..) => self.watch.timeline.stamp(Mark::Gone, removed),
             (_, Ok(witness), Some(marked)) => match witness.wait(marked, REMOVAL) {
@@ -269,6 +266,35 @@ impl Live {
             // Nobody saw it: no `gone` rather than a wrong one.
             _ => {}
         }
+        Ok(())
+    }
+
+    /// What [`Self::gone`] does, for several at once. When one namespace
+    /// remains, it is not known of any of them that it is gone.
+    pub(super) fn all_gone(
+        many: &[Self],
+        witness: &mut Result<Witness, String>,
+    ) -> Result<(), Failure> {
+        let marked: Vec<Marked> = many.iter().filter_map(|live| live.marked).collect();
+        let Some(first) = many.first() else { return Ok(()) };
+        if let Ok(witness) = witness
+            && !marked.is_empty()
+        {
+            let waited = witness.wait_all(&marked, REMOVAL);
+            waited.map_err(|error| first.failure(Mark::Gone, chain(&error)))?;
+        }
+        Ok(())
+    }
+
+    /// Removes its cgroup, unless that was done, and stamps that.
+    pub(super) fn remove(&mut self) -> Result<(), Failure> {
+        if self.watch.timeline.at(Mark::Removed).is_some() {
+            return Ok(());
+        }
+        if let Err(error) = self.group.remove(REMOVAL) {
+            return Err(self.failure(Mark::Removed, chain(&error)));
+        }
+        self.watch.timeline.stamp(Mark::Removed, monotonic_ns());
         Ok(())
     }
 

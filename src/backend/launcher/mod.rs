@@ -194,6 +194,7 @@ fn describe(order: &Order) -> String {
         Order::Prepare { template, .. } => format!("prepare template {template}"),
         Order::Launch { instance, .. } => format!("launch {instance}"),
         Order::Stop { instance, .. } => format!("stop {instance}"),
+        Order::StopMany { instances, .. } => format!("stop {} instances", instances.len()),
         Order::Kill { instance } => format!("kill {instance}"),
     }
 }

@@ -225,6 +225,13 @@ pub enum Order {
         /// Milliseconds after which it is killed.
         deadline_ms: u64,
     },
+    /// Ask several instances to end, and wait until all of them are gone.
+    StopMany {
+        /// Which instances.
+        instances: Vec<String>,
+        /// Milliseconds after which each is killed.
+        deadline_ms: u64,
+    },
     /// Kill an instance and remove all of it.
     Kill {
         /// Which instance.
@@ -245,6 +252,11 @@ pub enum Answer {
     Launched(Launched),
     /// The instance is gone.
     Stopped(Stopped),
+    /// The instances are gone.
+    StoppedMany {
+        /// What the first of them did that did not end in order.
+        failure: Option<Failure>,
+    },
     /// The instance failed, and everything of it is removed.
     Failed(Failure),
     /// The order could not be tried.

@@ -158,6 +158,10 @@ impl Server {
                 let around = (&mut self.ground, self.null.as_fd(), self.control.as_fd());
                 (self.peers.stop(&instance, Duration::ZERO, true, around), None)
             }
+            Order::StopMany { instances, deadline_ms } => {
+                let failure = self.stop_many(&instances, Duration::from_millis(deadline_ms)).err();
+                (Answer::StoppedMany { failure }, None)
+            }
             Order::Kill { instance } => {
                 if let Some(mut live) = self.live.remove(&instance) {
                     self.destroy(&mut live);
@@ -287,6 +291,8 @@ impl Server {
             return Ok((launched, None));
         }
         let channel = live.watch.channel().and_then(|file| file.try_clone().ok());
+        // Thousands may live on: each keeps no more open than it needs.
+        live.group.close_entrances();
         live.watch.step_aside();
         live.pidfd = live.pidfd.aside();
         live.server = live.server.map(PidFd::aside);
@@ -322,6 +328,42 @@ impl Server {
                 Answer::Failed(failure)
             }
         }
+    }
+
+    /// Ends several at once: each waits for the kernel together with the
+    /// others. All are gone in the end, also those that fail.
+    fn stop_many(&mut self, instances: &[String], deadline: Duration) -> Result<(), Failure> {
+        let mut many: Vec<Live> =
+            instances.iter().filter_map(|name| self.live.remove(name)).collect();
+        let mut result = Ok(());
+        let mut each =
+            |many: &mut Vec<Live>, act: &mut dyn FnMut(&mut Live) -> Result<(), Failure>| {
+                let mut failed = Vec::new();
+                for index in (0..many.len()).rev() {
+                    if let Err(failure) = act(&mut many[index]) {
+                        result = std::mem::replace(&mut result, Ok(())).and(Err(failure));
+                        failed.push(many.swap_remove(index));
+                    }
+                }
+                failed
+            };
+        let (ground, control) = (&mut self.ground, self.control.as_fd());
+        let mut failed = each(&mut many, &mut |live| {
+            live.mark(&mut ground.witness);
+            live.ask_to_stop()
+        });
+        failed.extend(each(&mut many, &mut |live| match live.exited(control, deadline)? {
+            Some(0) => Ok(()),
+            code => Err(live.failure(Mark::Exited, format!("it ended with {code:?}"))),
+        }));
+        failed.extend(each(&mut many, &mut Live::remove));
+        // An address is given to another only when its first owner is gone.
+        let gone = Live::all_gone(&many, &mut ground.witness);
+        failed.extend(each(&mut many, &mut |live| give_back(ground, live)));
+        for mut live in failed {
+            self.destroy(&mut live);
+        }
+        result.and(gone)
     }
 
     /// Kills an instance and removes all of it.

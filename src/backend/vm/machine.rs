@@ -105,7 +105,9 @@ impl Machine {
                 Experiment::Startup | Experiment::Minimum => "start",
                 // An idle guest must not tick: what an instance costs while
                 // nothing happens is the question.
-                Experiment::Memory | Experiment::Density => "density",
+                Experiment::Memory | Experiment::Density | Experiment::Scale | Experiment::Ksm => {
+                    "density"
+                }
             },
             workload: cell.workload,
             balloon: value("balloon"),

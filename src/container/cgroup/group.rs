@@ -233,6 +233,13 @@ impl Group {
         self.entrances(Version::V2).next()
     }
 
+    /// Closes the descriptors by which a process joins: nobody else is to.
+    pub fn close_entrances(&mut self) {
+        for part in &mut self.parts {
+            part.entrance = None;
+        }
+    }
+
     fn entrances(&self, version: Version) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.parts
             .iter()

@@ -89,8 +89,20 @@ impl Witness {
     ///
     /// [`NetworkError::Remains`] when it is not within the limit.
     pub fn wait(&mut self, marked: Marked, limit: Duration) -> Result<(), NetworkError> {
+        self.wait_all(&[marked], limit)
+    }
+
+    /// Waits until several namespaces are destroyed. One sentinel serves all of
+    /// them: the worker comes back for it when it is through with the last.
+    ///
+    /// # Errors
+    ///
+    /// [`NetworkError::Remains`] when one is not within the limit.
+    pub fn wait_all(&mut self, marked: &[Marked], limit: Duration) -> Result<(), NetworkError> {
         let deadline = Deadline::after(limit);
-        self.wait_for(marked.0, deadline, limit)?;
+        for one in marked {
+            self.wait_for(one.0, deadline, limit)?;
+        }
         if self.sentinel.is_none() {
             self.renew()?;
         }

@@ -60,8 +60,17 @@ pub(in crate::container) fn limits(linux: &Linux) -> Result<Limits, PlanError> {
     Ok(limits)
 }
 
+/// Too little for the first process of anything. With version 2 it would not
+/// even fail: a child that shares its parent's memory is not killed for lack of
+/// it (`in_vfork` in mm/oom_kill.c), and tries without end to get its page.
+const LEAST_MEMORY: u64 = 64 * 1024;
+
 fn set_memory(limits: &mut Limits, memory: &LinuxMemory) -> Result<(), PlanError> {
     limits.memory = bound(memory.limit());
+    if let Some(limit) = limits.memory.filter(|limit| *limit < LEAST_MEMORY) {
+        let reason = "nothing starts in less than 64 KiB";
+        return Err(value("linux.resources.memory.limit".to_owned(), &limit.to_string(), reason));
+    }
     limits.memory_reservation = bound(memory.reservation());
     limits.swappiness = memory.swappiness();
     limits.oom_kill_disable = memory.disable_oom_killer();

@@ -23,10 +23,13 @@ pub enum Setting {
     Ksm,
     /// Several threads per core.
     Smt,
+    /// Kernel samepage merging at work, and fast: what the experiment `ksm`
+    /// measures, and no setting to measure anything else under.
+    KsmMerging,
 }
 
 impl Setting {
-    /// All settings.
+    /// All settings that steady a measurement.
     pub const ALL: [Self; 5] = [Self::Governor, Self::Turbo, Self::Thp, Self::Ksm, Self::Smt];
 
     /// What is changed unless settings are named. SMT is not: processors that
@@ -43,6 +46,7 @@ impl Setting {
             Self::Thp => "thp",
             Self::Ksm => "ksm",
             Self::Smt => "smt",
+            Self::KsmMerging => "ksm_merging",
         }
     }
 
@@ -55,6 +59,7 @@ impl Setting {
             Self::Thp => "only programs that ask for huge pages get them",
             Self::Ksm => "the memory of a guest does not shrink while it lives",
             Self::Smt => "no trial shares its core with another thread",
+            Self::KsmMerging => "equal pages of guests are merged within seconds",
         }
     }
 
@@ -69,6 +74,13 @@ impl Setting {
                 .or_else(|_| one(&format!("{CPU}/cpufreq/boost"), "0")),
             Self::Thp => one("sys/kernel/mm/transparent_hugepage/enabled", "madvise"),
             Self::Ksm => one("sys/kernel/mm/ksm/run", "0"),
+            Self::KsmMerging => MERGING
+                .iter()
+                .map(|(name, wanted)| {
+                    let path = format!("sys/kernel/mm/ksm/{name}");
+                    root.text(&path).map(|_| (path, *wanted))
+                })
+                .collect(),
             Self::Smt => match root.text(format!("{CPU}/smt/control"))?.as_str() {
                 "on" | "off" => one(&format!("{CPU}/smt/control"), "off"),
                 other => Err(format!("/{CPU}/smt/control says `{other}`")),
@@ -100,6 +112,13 @@ impl Setting {
         Ok((changes, value))
     }
 }
+
+/// The kernel looks at a hundred pages every 20 ms unless told otherwise
+/// (Documentation/admin-guide/mm/ksm.rst), too few to end within a trial; its
+/// own estimate of which pages are worth a look is for machines that live for
+/// hours. It is switched on last.
+const MERGING: [(&str, &str); 4] =
+    [("pages_to_scan", "5000"), ("sleep_millisecs", "20"), ("smart_scan", "0"), ("run", "1")];
 
 /// One file for each group of processors that share a clock.
 fn governors(root: Root<'_>) -> Result<Vec<(String, &'static str)>, String> {
