@@ -120,6 +120,7 @@ fn manifest(cells: &[(CellKey, f64)]) -> Manifest {
         versions: Vec::new(),
         artefacts: Vec::new(),
         settings_changed: Vec::new(),
+        does: BTreeMap::new(),
         warnings: Vec::new(),
     }
 }

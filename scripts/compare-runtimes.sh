@@ -74,7 +74,7 @@ done
 
 ((EUID == 0)) || host_lacks "run as root: most of the runtimes need it to set limits"
 have cargo || host_lacks "no Rust toolchain: install one from https://rustup.rs, then run this again"
-[[ $setup == no ]] || "$here/peers/setup.sh" >&2
+[[ $setup == no ]] || "$here/peers/setup.sh" runc crun bwrap unshare youki >&2
 cd -- "$here/.."
 target=$(uname -m)-unknown-linux-musl
 if [[ $dynamic == no && -d $(rustc --print sysroot)/lib/rustlib/$target ]]; then

@@ -61,7 +61,7 @@ install_packages() { # FAMILY PACKAGE...
 	if [[ $family == debian || $family == ubuntu ]]; then
 		# A fresh container has no lists at all. Old ones may do, so a failure here is not the end.
 		${as_root[@]+"${as_root[@]}"} apt-get -q update >&2 || say "the package lists could not be brought up to date; trying with the old ones"
-		as_root+=(env DEBIAN_FRONTEND=noninteractive)
+		as_root+=(env DEBIAN_FRONTEND=noninteractive "SYSTEMD_OFFLINE=${SYSTEMD_OFFLINE:-}")
 	fi
 	# The words of the command are package names and options, without spaces of their own.
 	read -r -a words <<<"$command"

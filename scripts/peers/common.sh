@@ -4,10 +4,21 @@
 
 # Every name, in the order in which they are set up.
 peer_names() {
-	echo runc crun bwrap unshare youki
+	echo runc crun bwrap unshare youki lxc nspawn runsc podman containerd docker
 }
 
-# The packages of the distribution that a system needs: those it is, or those with which its crate is built.
+# The program by which a system is known.
+peer_binary() { # NAME
+	case $1 in
+	lxc) echo lxc-execute ;;
+	nspawn) echo systemd-nspawn ;;
+	docker) echo dockerd ;;
+	*) echo "$1" ;;
+	esac
+}
+
+# The packages of the distribution that a system needs: those it is, or those with which its crate is built. Nothing
+# where the distribution does not offer it.
 peer_packages() { # FAMILY NAME
 	case $1/$2 in
 	*/runc) echo runc ;;
@@ -17,6 +28,17 @@ peer_packages() { # FAMILY NAME
 	debian/youki | ubuntu/youki) echo gcc libc6-dev pkg-config libseccomp-dev ;;
 	fedora/youki) echo gcc glibc-devel pkgconf-pkg-config libseccomp-devel ;;
 	arch/youki) echo gcc glibc pkgconf libseccomp ;;
+	*/lxc) echo lxc ;;
+	arch/nspawn) echo systemd ;;
+	*/nspawn) echo systemd-container ;;
+	debian/runsc | ubuntu/runsc) echo runsc ;;
+	# The last two hold the default filter and the policy without which it loads no image.
+	debian/podman | ubuntu/podman) echo podman conmon runc golang-github-containers-common golang-github-containers-image ;;
+	*/podman) echo podman conmon runc ;;
+	*/containerd) echo containerd runc ;;
+	debian/docker | ubuntu/docker) echo docker.io containerd runc ;;
+	fedora/docker) echo moby-engine containerd runc ;;
+	arch/docker) echo docker containerd runc ;;
 	esac
 }
 
@@ -47,8 +69,60 @@ peer_program() { # NAME
 		[[ -x $folder/bin/$1 ]] && printf '%s\n' "$folder/bin/$1"
 	else
 		# An unprivileged user's PATH often lacks the folders of root's programs.
-		PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin command -v -- "$1"
+		PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin command -v -- "$(peer_binary "$1")"
 	fi
+}
+
+# Daemons that setup.sh can start beside the user's own, each with a socket and a folder of its own.
+daemon_names() {
+	echo docker-overlay2 docker-vfs containerd
+}
+
+daemon_folder() { # NAME
+	printf '%s/daemons/%s\n' "$(peers_folder)" "$1"
+}
+
+# The processes of a daemon that runs, the last one started first. A number may have been given to another process
+# meanwhile, so its command line has to name the folder.
+daemon_processes() { # NAME
+	local folder pid
+	folder=$(daemon_folder "$1")
+	[[ -r $folder/daemon.pid ]] || return 0
+	while read -r pid; do
+		if [[ $pid =~ ^[0-9]+$ ]] && tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -qF -- "$folder/"; then
+			printf '%s\n' "$pid"
+		fi
+	done < <(tac -- "$folder/daemon.pid") 2>/dev/null
+}
+
+# Ends a daemon and whatever of it is left, and removes its folder.
+stop_daemon() { # NAME
+	local folder pid waited point
+	folder=$(daemon_folder "$1")
+	for pid in $(daemon_processes "$1"); do
+		waited=0
+		kill -- "$pid" 2>/dev/null || true
+		# A zombie has ended; who reaps it is not our business.
+		while [[ -e /proc/$pid ]] && ! grep -q '^State:[[:space:]]*Z' "/proc/$pid/status" 2>/dev/null; do
+			((waited += 1))
+			((waited < 300)) || kill -KILL -- "$pid" 2>/dev/null || true
+			((waited < 400)) || {
+				say "daemon $1 (process $pid) does not end"
+				return 1
+			}
+			sleep 0.1
+		done
+	done
+	[[ -d $folder ]] || return 0
+	# Docker leaves its network namespace bound.
+	while read -r point; do
+		umount -- "$point" 2>/dev/null || umount -l -- "$point" 2>/dev/null || true
+	done < <(awk -v folder="$folder/" 'index($5, folder) == 1 { print $5 }' /proc/self/mountinfo | sort -r)
+	if awk -v folder="$folder/" 'index($5, folder) == 1 { found = 1 } END { exit !found }' /proc/self/mountinfo; then
+		say "something is still mounted in $folder; it stays"
+		return 1
+	fi
+	rm -rf -- "$folder"
 }
 
 # What setup.sh made, one a line: `package NAME` or `folder PATH`.

@@ -1,14 +1,20 @@
 #!/usr/bin/env bash
 #help
 # peers/setup.sh [--check] [NAME...]
+# peers/setup.sh --start [NAME...]
 # peers/setup.sh --path NAME
 #
-# Installs other systems to compare with: runc, crun, bwrap and unshare from the distribution (Debian and Ubuntu with
-# apt, Fedora with dnf, Arch with pacman), youki from its crate, which takes some minutes once and needs a Rust
-# toolchain. Without a NAME all of them. Prints name and program of each, one a line. Installing packages needs root or
-# sudo. What it installs it writes down in the cache folder, and peers/teardown.sh removes exactly that.
+# Installs other systems to compare with: runc, crun, bwrap, unshare, lxc, nspawn, runsc, podman, containerd and docker from
+# the distribution (Debian and Ubuntu with apt, Fedora with dnf, Arch with pacman), youki from its crate, which takes some
+# minutes once and needs a Rust toolchain. Without a NAME all that the distribution offers. Prints name and program of
+# each, one a line. Installing packages needs root or sudo. What it installs it writes down in the cache folder, and
+# peers/teardown.sh removes exactly that.
 #
 #   --check       install nothing: print the names of those that are missing, and exit with 3 if any is
+#   --start       start daemons beside your own: docker (or docker-overlay2, docker-vfs: with this storage driver) and
+#                 containerd; without a NAME both. Each has its socket and all of its files in a folder of the cache, makes
+#                 no bridge and no firewall rule, and runs until peers/teardown.sh. Prints name and socket of each.
+#                 Needs root.
 #   --path NAME   print the program of this one and nothing else; exit with 3 if there is none
 #   --help        this text
 #end
@@ -23,7 +29,7 @@ source "$here/common.sh"
 exec </dev/null
 
 read -r -a known <<<"$(peer_names)"
-check=no path='' names=()
+check=no start=no path='' names=()
 while (($#)); do
 	case $1 in
 	--help | -h)
@@ -31,6 +37,10 @@ while (($#)); do
 		exit 0
 		;;
 	--check) check=yes ;;
+	--start)
+		start=yes
+		read -r -a known <<<"docker $(daemon_names)"
+		;;
 	--path)
 		need_value "$1" "$@"
 		one_of "$1" "$2" "${known[@]}"
@@ -45,7 +55,91 @@ while (($#)); do
 	esac
 	shift
 done
-((${#names[@]})) || names=("${known[@]}")
+
+# Starts a daemon with nothing of it outside of its folder, and waits until it answers.
+start_daemon() { # NAME
+	local folder tries=0 pids=()
+	folder=$(daemon_folder "$1")
+	if [[ -n $(daemon_processes "$1") ]] && answers "$1"; then
+		return 0
+	fi
+	stop_daemon "$1" || host_lacks "an older daemon $1 is in the way"
+	mkdir -p -- "$folder"
+	chmod 700 -- "$folder"
+	case $1 in
+	docker-*)
+		# A containerd of its own, too: it would use the host's where there is one. An empty file in place of the host's.
+		start_containerd "$folder" "$folder/containerd.sock"
+		echo '{}' >"$folder/daemon.json"
+		setsid "$(peer_program docker)" --host "unix://$folder/daemon.sock" --containerd "$folder/containerd.sock" \
+			--data-root "$folder/data" --exec-root "$folder/exec" --pidfile "$folder/docker.pid" --config-file "$folder/daemon.json" \
+			--iptables=false --ip6tables=false --ip-forward=false --ip-masq=false --bridge=none \
+			--storage-driver "${1#docker-}" --exec-opt native.cgroupdriver=cgroupfs >"$folder/log" 2>&1 9>&- &
+		pids+=("$!")
+		;;
+	containerd) start_containerd "$folder" "$folder/daemon.sock" ;;
+	esac
+	printf '%s\n' "${pids[@]}" >"$folder/daemon.pid"
+	disown -a
+	until answers "$1"; do
+		((tries += 1))
+		if ((tries > 300)) || [[ ! -e /proc/${pids[-1]} ]]; then
+			tail -n 20 -- "$folder"/*log >&2
+			stop_daemon "$1" || true
+			host_lacks "daemon $1 did not start"
+		fi
+		sleep 0.1
+	done
+}
+
+# Adds a containerd to `pids`, and waits until it answers.
+start_containerd() { # FOLDER SOCKET
+	local tries=0
+	cat >"$1/containerd.toml" <<-EOF
+		version = 2
+		root = "$1/root"
+		state = "$1/state"
+		disabled_plugins = ["io.containerd.grpc.v1.cri"]
+		[grpc]
+		  address = "$2"
+	EOF
+	setsid "$(peer_program containerd)" --config "$1/containerd.toml" >"$1/containerd.log" 2>&1 9>&- &
+	pids+=("$!")
+	printf '%s\n' "${pids[@]}" >"$1/daemon.pid"
+	until [[ -S $2 ]] || ((tries > 100)); do
+		((tries += 1))
+		sleep 0.1
+	done
+}
+
+# Whether a daemon answers on its socket.
+answers() { # NAME
+	local socket
+	socket=$(daemon_folder "$1")/daemon.sock
+	[[ -S $socket ]] || return 1
+	case $1 in
+	docker-*) timeout 10 docker --host "unix://$socket" version >/dev/null 2>&1 ;;
+	containerd) timeout 10 ctr --address "$socket" version >/dev/null 2>&1 ;;
+	esac
+}
+
+if [[ $start == yes ]]; then
+	((EUID == 0)) || host_lacks "daemons are started as root only"
+	((${#names[@]})) || names=(docker containerd)
+	mkdir -p -- "$(peers_folder)" || host_lacks "cannot create the folder '$(peers_folder)'"
+	exec 9>"$(peers_folder)/lock"
+	flock 9
+	for name in "${names[@]}"; do
+		[[ $name != docker ]] || name=docker-overlay2
+		peer_program "${name%%-*}" >/dev/null || host_lacks "${name%%-*} is not installed; install it with: $0 ${name%%-*}"
+		start_daemon "$name"
+		printf '%s\t%s\n' "$name" "$(daemon_folder "$name")/daemon.sock"
+	done
+	exit 0
+fi
+
+asked=yes
+((${#names[@]})) || { names=("${known[@]}") asked=no; }
 
 if [[ -n $path ]]; then
 	peer_program "$path" || host_lacks "$path is not installed; install it with: $0 $path"
@@ -64,6 +158,8 @@ if [[ $check == yes ]]; then
 fi
 
 family=$(distro_family)
+# A package may start a daemon of its own, which nobody asked for.
+export SYSTEMD_OFFLINE=1
 folder=$(peers_folder)
 record=$(peers_record)
 if ((${#missing[@]})); then
@@ -128,6 +224,10 @@ for name in "${missing[@]}"; do
 	# Somebody else may have made it while we waited for the lock.
 	! peer_program "$name" >/dev/null || continue
 	read -r -a packages <<<"$(peer_packages "$family" "$name")"
+	if ((${#packages[@]} == 0)) && [[ $asked == no && $family != other ]]; then
+		say "this distribution does not offer $name; left out"
+		continue
+	fi
 	((${#packages[@]})) ||
 		host_lacks "this distribution's package manager is not known here; install $name by hand (its own site says how), and have it in PATH"
 	absent=()
@@ -140,5 +240,5 @@ for name in "${missing[@]}"; do
 done
 
 for name in "${names[@]}"; do
-	printf '%s\t%s\n' "$name" "$(peer_program "$name")"
+	! program=$(peer_program "$name") || printf '%s\t%s\n' "$name" "$program"
 done

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 #help
-# peers/teardown.sh [--dry-run]
+# peers/teardown.sh [--daemons] [--dry-run]
 #
-# Removes exactly what peers/setup.sh installed on this host, as it wrote down: packages that were not there before, and
-# what it built. A package that something else needs by now stays, and is named. Prints what it removes, one a line.
+# Removes exactly what peers/setup.sh made on this host: daemons that it started, with all that is in them; and, as it wrote
+# down, packages that were not there before, and what it built. A package that something else needs by now stays, and is named. Prints what it removes, one a line.
 #
+#   --daemons   only the daemons
 #   --dry-run   only print it
 #   --help      this text
 #end
@@ -18,7 +19,7 @@ source "$here/../packages.sh"
 source "$here/common.sh"
 exec </dev/null
 
-dry_run=no
+dry_run=no only_daemons=no
 while (($#)); do
 	case $1 in
 	--help | -h)
@@ -26,6 +27,7 @@ while (($#)); do
 		exit 0
 		;;
 	--dry-run) dry_run=yes ;;
+	--daemons) only_daemons=yes ;;
 	*) unknown_flag "$1" ;;
 	esac
 	shift
@@ -33,6 +35,12 @@ done
 
 folder=$(peers_folder)
 record=$(peers_record)
+for name in $(daemon_names); do
+	[[ -d $(daemon_folder "$name") ]] || continue
+	printf 'daemon %s\n' "$name"
+	[[ $dry_run == yes ]] || stop_daemon "$name"
+done
+[[ $only_daemons == no ]] || exit 0
 if [[ ! -s $record ]]; then
 	say "setup.sh installed nothing here"
 	exit 0

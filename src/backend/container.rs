@@ -35,7 +35,7 @@ impl Container {
     }
 
     /// The spec of a cell's containers.
-    fn spec(&self, cell: &CellKey) -> Result<Spec, BackendError> {
+    pub(super) fn spec(&self, cell: &CellKey) -> Result<Spec, BackendError> {
         let payload = if is_foreign(cell) {
             let foreign = self.assets.payload_aarch64();
             foreign.map_err(|error| BackendError::Unavailable(chain(&error)))?
@@ -102,7 +102,7 @@ fn limits(cell: &CellKey) -> Limits {
 }
 
 /// Processors such as `1` or `0.5` in hundredths.
-fn hundredths(text: &str) -> Option<u64> {
+pub(super) fn hundredths(text: &str) -> Option<u64> {
     let (units, fraction) = text.split_once('.').unwrap_or((text, ""));
     let fraction: u64 = format!("{fraction:0<2}").parse().ok()?;
     units.parse::<u64>().ok()?.checked_mul(100)?.checked_add(fraction)

@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use procfs::process::Process;
 
 use super::launcher::SUBCOMMAND;
+use super::peers;
 use super::vm::snapshot;
 use crate::container::cgroup::{CgroupError, Hierarchy, find, sweep};
 use crate::container::network::NetworkError;
@@ -40,8 +41,8 @@ pub enum LeftoverError {
     /// A network interface cannot be found or removed.
     #[error(transparent)]
     Network(#[from] NetworkError),
-    /// A folder with snapshots cannot be removed.
-    #[error("cannot remove the snapshots in `{path}`")]
+    /// A folder of a run cannot be removed.
+    #[error("cannot remove the folder `{path}`")]
     Snapshots {
         /// The folder.
         path: String,
@@ -76,6 +77,8 @@ pub struct Leftover {
     pub links: Vec<String>,
     /// The folder with the snapshots of its machines.
     pub snapshots: Option<PathBuf>,
+    /// The folders with its instances of somebody else's systems.
+    pub instances: Vec<PathBuf>,
 }
 
 /// Everything on this host that carries the id of a run, by id.
@@ -87,6 +90,9 @@ pub fn leftovers() -> Result<BTreeMap<String, Leftover>, LeftoverError> {
     // Before the processes: a run that begins meanwhile has none of these.
     for (id, folder) in snapshot::folders() {
         found.entry(id).or_default().snapshots = Some(folder);
+    }
+    for (id, folder) in peers::folders() {
+        found.entry(id).or_default().instances.push(folder);
     }
     // A process that ends while it is looked at has left nothing.
     for process in procfs::process::all_processes().map_err(LeftoverError::Processes)?.flatten() {
@@ -135,6 +141,12 @@ pub fn remove(run_id: &str, leftover: &Leftover) -> Result<(), LeftoverError> {
             let _ = launcher.kill(Signal::SIGKILL);
             let _ = launcher.wait_ended(Some(PATIENCE));
         }
+    }
+    for folder in &leftover.instances {
+        peers::undo(folder).map_err(|source| LeftoverError::Snapshots {
+            path: folder.display().to_string(),
+            source,
+        })?;
     }
     for pid in &leftover.processes {
         kill_if_of(*pid, run_id)?;

@@ -12,6 +12,7 @@ mod kvm_bare;
 pub mod launcher;
 pub mod leftovers;
 mod mock;
+pub(crate) mod peers;
 mod process;
 mod real;
 mod timeline;
@@ -98,6 +99,16 @@ pub enum MemorySource {
         pid: i32,
         /// Its cgroup folders.
         cgroups: Vec<PathBuf>,
+    },
+    /// From the kernel: these processes, wherever they are.
+    Processes {
+        /// Every process that exists because of the instance.
+        pids: Vec<i32>,
+        /// The control groups of the memory controller that hold all of them,
+        /// or why there are none.
+        groups: Result<Vec<PathBuf>, String>,
+        /// The daemons that the instance shares with others.
+        daemons: Vec<i32>,
     },
     /// Exact values of the mock.
     Exact(Vec<(Ledger, f64)>),

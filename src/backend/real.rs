@@ -2,6 +2,7 @@
 //! channel to a live instance.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -12,11 +13,13 @@ use super::launcher::Launcher;
 use super::launcher::order::{Answer, Failure, Launched, Order, Recipe};
 use super::{
     Accelerator, Assets, Backend, BackendError, Instance, LauncherError, MemorySource, Prepared,
-    Timeline, Until, container::Container, kvm_bare::KvmBare, process::Process, vm::Vm,
+    Timeline, Until, container::Container, kvm_bare::KvmBare, peers::Peer, process::Process,
+    vm::Vm,
 };
 use crate::payload::protocol::{self, HTTP_BODY, WorkResult};
 use crate::payload::{Decoder, Event, request};
 use crate::record::Mark;
+use crate::spec::systems;
 use crate::sys::clock::{Deadline, monotonic_ns};
 
 /// Time that a live instance may take to answer.
@@ -51,6 +54,8 @@ pub struct RealBackends {
     pub kvm_bare: KvmBare,
     /// QEMU.
     pub vm: Vm,
+    /// Somebody else's systems.
+    pub peers: Vec<Peer>,
 }
 
 impl RealBackends {
@@ -66,6 +71,20 @@ impl RealBackends {
         deadline: Option<Duration>,
         accelerator: Option<Accelerator>,
     ) -> Self {
+        Self::with_sockets(launcher, assets, run_id, deadline, accelerator, &BTreeMap::new())
+    }
+
+    /// The same, with daemons of the user's: the sockets of some systems, by
+    /// their names.
+    #[must_use]
+    pub fn with_sockets(
+        launcher: Launcher,
+        assets: &Rc<Assets>,
+        run_id: &str,
+        deadline: Option<Duration>,
+        accelerator: Option<Accelerator>,
+        sockets: &BTreeMap<String, PathBuf>,
+    ) -> Self {
         let real = Real {
             launcher: Rc::new(RefCell::new(launcher)),
             counters: Rc::new(RefCell::new(Counters::default())),
@@ -75,20 +94,29 @@ impl RealBackends {
             process: Process::new(real.clone(), Rc::clone(assets), run_id),
             container: Container::new(real.clone(), Rc::clone(assets), run_id),
             kvm_bare: KvmBare::new(real.clone()),
-            vm: Vm::new(real, Rc::clone(assets), run_id, accelerator),
+            vm: Vm::new(real.clone(), Rc::clone(assets), run_id, accelerator),
+            peers: systems::known()
+                .all()
+                .filter_map(|system| {
+                    let socket = sockets.get(&system.name).cloned();
+                    Peer::new(system, real.clone(), Rc::clone(assets), run_id, socket)
+                })
+                .collect(),
         }
     }
 
     /// The backends as trait objects, in the order of
-    /// [`crate::record::BackendName::ALL`].
+    /// [`crate::record::BackendName::ALL`], then somebody else's.
     #[must_use]
     pub fn boxed(self) -> Vec<Box<dyn Backend>> {
-        vec![
+        let mut all: Vec<Box<dyn Backend>> = vec![
             Box::new(self.process),
             Box::new(self.container),
             Box::new(self.kvm_bare),
             Box::new(self.vm),
-        ]
+        ];
+        all.extend(self.peers.into_iter().map(|peer| Box::new(peer) as Box<dyn Backend>));
+        all
     }
 }
 
@@ -102,15 +130,24 @@ impl Real {
     /// Has the launcher resolve a recipe; gives the template's number and
     /// what the host cannot give.
     pub(super) fn prepare(&self, recipe: Recipe) -> Result<(u32, Vec<String>), BackendError> {
-        let template = {
-            let mut counters = self.counters.borrow_mut();
-            counters.templates += 1;
-            counters.templates
-        };
         let patience = match &recipe {
             // A guest is started and saved, each within its deadline.
             Recipe::Restored { snapshot, .. } => Duration::from_millis(snapshot.deadline_ms) * 2,
             _ => Duration::ZERO,
+        };
+        self.prepare_within(recipe, patience)
+    }
+
+    /// The same for a recipe that takes up to `patience` to resolve.
+    pub(super) fn prepare_within(
+        &self,
+        recipe: Recipe,
+        patience: Duration,
+    ) -> Result<(u32, Vec<String>), BackendError> {
+        let template = {
+            let mut counters = self.counters.borrow_mut();
+            counters.templates += 1;
+            counters.templates
         };
         let order = Order::Prepare { template, recipe };
         match self.order(&order, patience)?.0 {
@@ -125,6 +162,17 @@ impl Real {
         prepared: &Prepared,
         until: Until,
     ) -> Result<Box<dyn Instance>, BackendError> {
+        Ok(Box::new(self.start(prepared, until, Duration::ZERO)?))
+    }
+
+    /// The same, as what it is; its removal may take `more` time than that of
+    /// our own instances.
+    pub(super) fn start(
+        &self,
+        prepared: &Prepared,
+        until: Until,
+        more: Duration,
+    ) -> Result<RealInstance, BackendError> {
         let name = {
             let mut counters = self.counters.borrow_mut();
             counters.instances += 1;
@@ -137,12 +185,12 @@ impl Real {
             until,
             deadline_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX),
         };
-        let (answer, fds) = self.order(&order, deadline)?;
+        let (answer, fds) = self.order(&order, deadline + more)?;
         let Answer::Launched(launched) = answer else {
             return Err(unexpected(&order, &answer));
         };
         let channel = fds.into_iter().next().map(UnixStream::from);
-        Ok(Box::new(RealInstance {
+        Ok(RealInstance {
             real: self.clone(),
             alive: until == Until::Ready,
             name,
@@ -150,7 +198,8 @@ impl Real {
             channel,
             decoder: Decoder::default(),
             pings: 0,
-        }))
+            more,
+        })
     }
 
     fn order(
@@ -175,7 +224,7 @@ fn unexpected(order: &Order, answer: &Answer) -> BackendError {
 }
 
 /// An instance that the launcher holds.
-struct RealInstance {
+pub(super) struct RealInstance {
     real: Real,
     name: String,
     alive: bool,
@@ -183,9 +232,15 @@ struct RealInstance {
     channel: Option<UnixStream>,
     decoder: Decoder,
     pings: u64,
+    more: Duration,
 }
 
 impl RealInstance {
+    /// The words by which its processes are known, and its cgroup folders.
+    pub(super) fn places(&self) -> (Vec<String>, Vec<PathBuf>) {
+        (self.launched.words.clone(), self.launched.cgroups.clone())
+    }
+
     /// A failure of a live instance.
     fn failure(&self, reason: String) -> BackendError {
         let timeline = self.launched.timeline.clone();
@@ -284,8 +339,10 @@ impl Instance for RealInstance {
 
     fn stop(mut self: Box<Self>) -> Result<Timeline, BackendError> {
         self.alive = false;
+        // An end of a connection holds the other one's network namespace.
+        self.channel = None;
         let order = Order::Stop { instance: self.name.clone(), deadline_ms: 10_000 };
-        let (answer, _) = self.real.order(&order, Duration::from_secs(10))?;
+        let (answer, _) = self.real.order(&order, Duration::from_secs(10) + self.more)?;
         let Answer::Stopped(stopped) = answer else {
             return Err(unexpected(&order, &answer));
         };
@@ -322,7 +379,7 @@ impl Drop for RealInstance {
             let order = Order::Kill { instance: self.name.clone() };
             // Nobody is left to be told; the launcher removes it in any case
             // when it ends.
-            drop(self.real.order(&order, Duration::from_secs(10)));
+            drop(self.real.order(&order, Duration::from_secs(10) + self.more));
         }
     }
 }

@@ -63,20 +63,30 @@ pub(super) fn style(summary: &Summary, key: &CellKey) -> Style {
     const MARKERS: [Marker; 4] = [Marker::Disc, Marker::Square, Marker::Triangle, Marker::Diamond];
     let mut arms: Vec<&CellKey> = Vec::new();
     for cell in summary.cells.iter().map(|found| &found.cell) {
-        if cell.backend == key.backend && arms.iter().all(|arm| arm.params != cell.params) {
+        let alike = cell.backend == key.backend || (is_peer(cell) && is_peer(key));
+        let known = |arm: &&CellKey| arm.params == cell.params && arm.backend == cell.backend;
+        if alike && !arms.iter().any(known) {
             arms.push(cell);
         }
     }
-    let index = arms.iter().position(|arm| arm.params == key.params).unwrap_or(0);
+    let ours = |arm: &&CellKey| arm.params == key.params && arm.backend == key.backend;
+    let index = arms.iter().position(ours).unwrap_or(0);
     let hues: &[Colour] = match key.backend {
         BackendName::Process => &[DARK, PALE],
         BackendName::Container => &[BLUE, SKY, GREEN],
+        BackendName::Peer(_) => &[GREEN, SKY, PALE, BLUE, DARK],
         BackendName::KvmBare => &[PURPLE],
         BackendName::Vm => &[VERMILLION, ORANGE, PURPLE],
         BackendName::Mock => &[GREEN, PURPLE, SKY, ORANGE],
     };
-    // Two or three hues and four markers: no pair returns for at least four.
+    // Up to three hues or five, and four markers: no pair returns for at least
+    // four, or twenty.
     Style { colour: hues[index % hues.len()], marker: MARKERS[index % MARKERS.len()] }
+}
+
+/// Whether a cell is of somebody else's system: those share their colours.
+fn is_peer(key: &CellKey) -> bool {
+    matches!(key.backend, BackendName::Peer(_))
 }
 
 /// The cells of one experiment and workload, in the plan's order.

@@ -89,6 +89,10 @@ pub struct ListArgs {
     /// Ask for machines with this accelerator
     #[arg(long, value_enum, default_value_t)]
     pub accel: AccelArg,
+    /// Describe more systems in this file
+    /// (default: ~/.config/unladen/backends.toml, if there is one)
+    #[arg(long, value_name = "FILE")]
+    pub backends: Option<PathBuf>,
 }
 
 /// Arguments of `tune`.
@@ -167,9 +171,9 @@ pub struct RunArgs {
     /// Only this experiment (repeatable)
     #[arg(long, value_enum, conflicts_with = "resume")]
     pub experiment: Vec<ExperimentArg>,
-    /// Only this backend (repeatable)
-    #[arg(long, value_enum, conflicts_with = "resume")]
-    pub backend: Vec<BackendArg>,
+    /// Only this backend, such as container or runc (repeatable)
+    #[arg(long, value_name = "NAME", conflicts_with = "resume")]
+    pub backend: Vec<BackendName>,
     /// Only this workload, such as `exit` or `touch=64` (repeatable)
     #[arg(long, conflicts_with = "resume")]
     pub workload: Vec<Workload>,
@@ -208,6 +212,14 @@ pub struct RunArgs {
     /// Change host settings for the time of the run, as `unladen tune` would
     #[arg(long)]
     pub tune: bool,
+    /// Describe more systems in this file
+    /// (default: ~/.config/unladen/backends.toml, if there is one)
+    #[arg(long, value_name = "FILE")]
+    pub backends: Option<PathBuf>,
+    /// Use this daemon of yours for a system (repeatable); nothing in it is
+    /// touched that does not carry the run's id
+    #[arg(long, value_name = "NAME=SOCKET", value_parser = engine_socket)]
+    pub engine_socket: Vec<(String, PathBuf)>,
 }
 
 impl RunArgs {
@@ -216,7 +228,9 @@ impl RunArgs {
         Self {
             spec: spec.to_owned(),
             experiment: Vec::new(),
-            backend,
+            backend: backend.into_iter().map(BackendName::from).collect(),
+            backends: None,
+            engine_socket: Vec::new(),
             workload: Vec::new(),
             rounds: None,
             precision: None,
@@ -419,6 +433,18 @@ fn percent(text: &str) -> Result<f64, String> {
     match text.trim().trim_end_matches('%').trim_end().parse::<f64>() {
         Ok(value) if (0.0..=1000.0).contains(&value) => Ok(value / 100.0),
         _ => Err("per cent between 0 and 1000 are needed, such as `5` or `2.5%`".to_owned()),
+    }
+}
+
+/// A system and the socket of its daemon.
+fn engine_socket(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, socket)) if !name.is_empty() && socket.starts_with('/') => {
+            Ok((name.to_owned(), PathBuf::from(socket)))
+        }
+        _ => Err("NAME=SOCKET is needed, with the socket's whole path, such as \
+                  docker=/run/docker.sock"
+            .to_owned()),
     }
 }
 

@@ -54,6 +54,12 @@ fn describe(id: &str, leftover: &Leftover) -> String {
         parts.push(format!("{} processes", leftover.processes.len()));
     }
     parts.extend(leftover.links.iter().map(|link| format!("the interface {link}")));
+    parts.extend(
+        leftover
+            .instances
+            .iter()
+            .map(|folder| format!("instances of other systems ({})", folder.display())),
+    );
     parts.extend(leftover.snapshots.iter().map(|folder| folder.display().to_string()));
     parts.extend(leftover.cgroups.iter().map(|folder| folder.display().to_string()));
     format!("run {id}: {}", parts.join(", "))

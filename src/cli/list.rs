@@ -7,11 +7,12 @@ use comfy_table::Table;
 use serde::Serialize;
 
 use super::args::ListArgs;
-use super::{CliError, Exit, print_line};
+use super::{CliError, Exit, print_line, systems};
 use crate::backend::{Accelerator, Assets, Launcher, RealBackends};
 use crate::errors::chain;
 use crate::host::RunId;
 use crate::record::{BackendName, CellKey, Experiment, Params, Workload};
+use crate::spec::systems::known;
 use crate::spec::{PROFILES, known_params};
 
 /// Everything that can be named in a spec or a flag.
@@ -26,6 +27,9 @@ struct Listing {
 #[derive(Serialize)]
 struct BackendEntry {
     name: &'static str,
+    about: String,
+    /// Whether this suite's authors have never seen it work.
+    never_run: bool,
     versions: Vec<String>,
     /// Why it cannot run here.
     unavailable: Option<String>,
@@ -46,6 +50,7 @@ impl Entry {
 
 /// Prints the listing.
 pub(super) fn list(args: &ListArgs) -> Result<Exit, CliError> {
+    systems::know(args.backends.as_deref())?;
     let listing = Listing {
         backends: backends(args.accel.into())?,
         profiles: PROFILES.iter().map(|p| Entry::new(p.name, p.about)).collect(),
@@ -93,12 +98,21 @@ fn backends(accelerator: Option<Accelerator>) -> Result<Vec<BackendEntry>, CliEr
         let (versions, unavailable) = match backend.versions() {
             Ok(versions) => {
                 let cell = plainest(name);
-                (versions, backend.prepare(&cell).err().map(|error| chain(&error)))
+                // Preparing somebody else's may load an image: its version has
+                // to do.
+                let refused = match name {
+                    BackendName::Peer(_) => None,
+                    _ => backend.prepare(&cell).err(),
+                };
+                (versions, refused.map(|error| chain(&error)))
             }
             Err(error) => (Vec::new(), Some(chain(&error))),
         };
+        let system = known().get(name.as_str());
         entries.push(BackendEntry {
             name: name.as_str(),
+            about: system.map(|system| system.about.clone()).unwrap_or_default(),
+            never_run: system.is_some_and(|system| system.never_run),
             versions: versions.into_iter().map(|v| format!("{} {}", v.name, v.version)).collect(),
             unavailable,
             params: known_params(name)
@@ -120,9 +134,14 @@ fn print(listing: &Listing) -> Result<(), CliError> {
     let backends: Vec<Entry> = listing
         .backends
         .iter()
-        .map(|entry| match &entry.unavailable {
-            Some(reason) => Entry::new(entry.name, &format!("cannot run here: {reason}")),
-            None => Entry::new(entry.name, &entry.versions.join(", ")),
+        .map(|entry| {
+            let never = if entry.never_run { "never run by us; " } else { "" };
+            let state = match &entry.unavailable {
+                Some(reason) => format!("{never}cannot run here: {reason}"),
+                // A system names itself.
+                None => entry.versions.join(", "),
+            };
+            Entry::new(entry.name, &state)
         })
         .collect();
     print_entries("Backends", &backends)?;

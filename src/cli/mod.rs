@@ -20,6 +20,7 @@ mod run;
 mod scope;
 mod selfcheck;
 mod signals;
+mod systems;
 mod tune;
 mod vm;
 
@@ -44,6 +45,10 @@ use crate::store::StoreError;
 enum CliError {
     #[error(transparent)]
     Spec(#[from] SpecError),
+    #[error(transparent)]
+    Systems(#[from] crate::spec::systems::SystemsError),
+    #[error(transparent)]
+    UnknownBackend(#[from] systems::UnknownBackend),
     #[error(transparent)]
     Plan(#[from] PlanError),
     #[error(transparent)]
@@ -91,6 +96,7 @@ impl CliError {
     fn exit(&self) -> Exit {
         match self {
             Self::Spec(_) | Self::Plan(_) | Self::Compare(_) | Self::NoHost { .. } => Exit::Usage,
+            Self::Systems(_) | Self::UnknownBackend(_) => Exit::Usage,
             Self::Image(error) if error.is_input() => Exit::Usage,
             Self::Store(error) if error.is_input() => Exit::Usage,
             Self::Assets(_) | Self::Serve(_) => Exit::HostLacks,

@@ -12,7 +12,7 @@ use super::exit::Exit;
 use super::progress::Progress;
 use super::signals::Signals;
 use super::tune::{self, Tuned};
-use super::{CliError, say, show_report};
+use super::{CliError, say, show_report, systems};
 use crate::backend::launcher::ENV_DELAY;
 use crate::backend::{Accelerator, Assets, Backend, Launcher, Mock, RealBackends};
 use crate::container::cgroup::Controller;
@@ -30,6 +30,8 @@ use crate::store::RunWriter;
 /// Runs, and says how it went.
 pub(super) fn run(args: &RunArgs) -> Result<Exit, CliError> {
     super::scope::enter_if_needed(&Controller::STANDARD);
+    systems::know(args.backends.as_deref())?;
+    systems::check(args.backend.iter().copied())?;
     let signals = Signals::catch().map_err(CliError::Signals)?;
     // For ladders, before the launcher inherits it. Without, they end earlier.
     let _ = crate::sys::limits::all_descriptors();
@@ -80,7 +82,7 @@ impl Session {
         let spec = Spec::load(&args.spec)?;
         let filters = Filters {
             experiments: args.experiment.iter().map(|&name| name.into()).collect(),
-            backends: args.backend.iter().map(|&name| name.into()).collect(),
+            backends: args.backend.clone(),
             workloads: args.workload.clone(),
             rounds: args.rounds,
             precision: args
@@ -115,6 +117,7 @@ impl Session {
             overrides: filters.to_overrides(),
             seed,
             labels: labels(&campaign, &host_before),
+            does: systems::does(campaign.cells().iter().map(|fact| fact.cell.backend)),
             cells: published(&campaign),
             order: plan.order.clone(),
             host_before,
@@ -269,7 +272,10 @@ fn prepare(
         let executable = std::env::current_exe().map_err(CliError::Executable)?;
         let interrupt = signals.descriptor().map_err(CliError::Signals)?;
         let launcher = Launcher::start(&executable, run_id, Some(interrupt))?;
-        RealBackends::new(launcher, &assets, run_id, args.deadline, args.accel.into()).boxed()
+        let (deadline, accelerator) = (args.deadline, args.accel.into());
+        let sockets = args.engine_socket.iter().cloned().collect();
+        RealBackends::with_sockets(launcher, &assets, run_id, deadline, accelerator, &sockets)
+            .boxed()
     };
     say("preparing: the first time on a host, accelerators are probed by booting a guest");
     let guard = Guard::new(Path::new("/"));

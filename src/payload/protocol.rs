@@ -36,7 +36,8 @@ pub const HEADER: usize = 6;
 /// No frame is longer than this; a longer one is a broken stream.
 pub const MAX_BODY: usize = 8192;
 
-/// Environment variable: where the channel is, `fd:N` or a device's path.
+/// Environment variable: where the channel is, `fd:N`, `unix:PATH` of a socket
+/// to connect to, or a device's path.
 pub const ENV_CHANNEL: &str = "UNLADEN_CHANNEL";
 /// Environment variable: what to do, in the spelling of a workload.
 pub const ENV_WORKLOAD: &str = "UNLADEN_WORKLOAD";

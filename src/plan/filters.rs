@@ -145,5 +145,5 @@ fn experiment(name: &str) -> Option<Experiment> {
 }
 
 fn backend(name: &str) -> Option<BackendName> {
-    BackendName::ALL.into_iter().find(|backend| backend.as_str() == name)
+    name.parse().ok()
 }

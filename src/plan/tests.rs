@@ -194,6 +194,7 @@ fn manifest(plan: &Plan, filters: &Filters) -> Manifest {
         versions: Vec::new(),
         artefacts: Vec::new(),
         settings_changed: Vec::new(),
+        does: BTreeMap::new(),
         warnings: Vec::new(),
     }
 }

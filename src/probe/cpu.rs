@@ -39,9 +39,14 @@ impl CpuTime {
 /// Reads all processes in the control groups, or `pid` alone when there are
 /// none.
 pub(super) fn read(proc: &Path, pid: i32, cgroups: &[PathBuf]) -> Result<CpuTime, ProbeError> {
+    read_all(proc, &pids(pid, cgroups)?)
+}
+
+/// Reads these processes.
+pub(super) fn read_all(proc: &Path, pids: &[i32]) -> Result<CpuTime, ProbeError> {
     let mut threads = BTreeMap::new();
     let at = monotonic_ns();
-    for pid in pids(pid, cgroups)? {
+    for &pid in pids {
         let folder = proc.join(pid.to_string()).join("task");
         let failed = |error: std::io::Error| ProbeError::Process { pid, reason: error.to_string() };
         for entry in fs::read_dir(&folder).map_err(failed)?.flatten() {

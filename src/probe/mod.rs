@@ -48,6 +48,12 @@ pub enum ProbeError {
         /// The group.
         dir: PathBuf,
     },
+    /// An instance that is not in control groups of its own as a whole.
+    #[error("{reason}")]
+    Apart {
+        /// In which way.
+        reason: String,
+    },
     /// An instance without a control group of the memory controller.
     #[error("the instance has no control group of the memory controller")]
     NoMemoryGroup,
@@ -77,8 +83,26 @@ pub fn parts(source: &MemorySource, shape: &Shape) -> Result<Parts, String> {
         MemorySource::Kernel { pid, cgroups } => {
             parts::read(Path::new("/proc"), *pid, cgroups, shape).map_err(|error| error.to_string())
         }
+        MemorySource::Processes { .. } => Err("it is no machine of ours".to_owned()),
         MemorySource::Exact(_) => Err("the mock has no parts".to_owned()),
     }
+}
+
+/// Reads the daemons that an instance shares with others by PSS, USS and RSS.
+/// `None` for an instance without any.
+#[must_use]
+pub fn daemons(source: &MemorySource) -> Option<Reading> {
+    let MemorySource::Processes { daemons, .. } = source else { return None };
+    let missing = || ProbeError::Apart { reason: "not read for daemons".to_owned() };
+    (!daemons.is_empty()).then(|| {
+        Reading::timed(|| reading::Sources {
+            sizes: smaps::read_all(Path::new("/proc"), daemons),
+            usage: Err(missing()),
+            peak: Err(missing()),
+            highest: Err(missing()),
+            charges: Err(missing()),
+        })
+    })
 }
 
 /// What the threads of an instance have run by now.
@@ -90,6 +114,9 @@ pub fn cpu_time(source: &MemorySource) -> Result<CpuTime, String> {
     match source {
         MemorySource::Kernel { pid, cgroups } => {
             cpu::read(Path::new("/proc"), *pid, cgroups).map_err(|error| error.to_string())
+        }
+        MemorySource::Processes { pids, .. } => {
+            cpu::read_all(Path::new("/proc"), pids).map_err(|error| error.to_string())
         }
         MemorySource::Exact(_) => Err("the mock uses no processor".to_owned()),
     }
@@ -132,6 +159,36 @@ fn memory_at(proc: &Path, source: &MemorySource) -> Reading {
             peak: cgroup::peak(cgroups),
             highest: smaps::highest(proc, *pid, cgroups),
             charges: cgroup::charges(cgroups),
+        }),
+        MemorySource::Processes { pids, groups, .. } => Reading::timed(|| {
+            let groups =
+                groups.as_ref().map_err(|reason| ProbeError::Apart { reason: reason.clone() });
+            let sum = |read: fn(&[PathBuf]) -> Result<u64, ProbeError>| {
+                let groups = groups.clone()?;
+                groups.iter().map(|group| read(std::slice::from_ref(group))).sum()
+            };
+            let peak = match &groups {
+                // The peaks of several groups were at different times.
+                Ok(several) if several.len() > 1 => {
+                    Err(ProbeError::Apart { reason: "it is in several control groups".to_owned() })
+                }
+                _ => sum(cgroup::peak),
+            };
+            let charges = match &groups {
+                Ok(several) if several.len() == 1 => cgroup::charges(several),
+                Ok(_) => {
+                    Err(ProbeError::Apart { reason: "it is in several control groups".to_owned() })
+                }
+                Err(error) => Err(error.clone()),
+            };
+            let reason = "not read for processes outside of one control group".to_owned();
+            reading::Sources {
+                sizes: smaps::read_all(proc, pids),
+                usage: sum(cgroup::usage),
+                peak,
+                highest: Err(ProbeError::Apart { reason }),
+                charges,
+            }
         }),
     }
 }

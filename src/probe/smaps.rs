@@ -33,8 +33,13 @@ pub(super) fn read(proc: &Path, pid: i32, cgroups: &[PathBuf]) -> Result<Sizes, 
 }
 
 fn try_read(proc: &Path, pid: i32, cgroups: &[PathBuf]) -> Result<Sizes, ProbeError> {
+    read_all(proc, &pids(pid, cgroups)?)
+}
+
+/// Reads these processes, all of them or none.
+pub(super) fn read_all(proc: &Path, pids: &[i32]) -> Result<Sizes, ProbeError> {
     let mut sum = Sizes::default();
-    for pid in pids(pid, cgroups)? {
+    for &pid in pids {
         let one = process(proc, pid)?;
         sum.pss += one.pss;
         sum.uss += one.uss;

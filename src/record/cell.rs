@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::peer::{PeerName, PeerNameError};
+
 /// A kind of measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -57,17 +59,18 @@ impl fmt::Display for Experiment {
     }
 }
 
-/// Which way to isolate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+/// Which way to isolate. Written as its name, such as `container` or `runc`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum BackendName {
     /// No isolation: the payload as a child process. The null backend.
     Process,
     /// Our own container runtime.
     Container,
+    /// Somebody else's system, by the name that its description has. Whether
+    /// this program knows it is nothing that a stored name can tell.
+    Peer(PeerName),
     /// A virtual machine of bare KVM, without an operating system: how little
     /// a machine can cost. A floor, not an arm.
-    #[serde(rename = "kvm-bare")]
     KvmBare,
     /// A QEMU virtual machine.
     Vm,
@@ -76,7 +79,7 @@ pub enum BackendName {
 }
 
 impl BackendName {
-    /// All backends, in the order in which reports list them.
+    /// This suite's own backends, in the order in which reports list them.
     pub const ALL: [Self; 5] =
         [Self::Process, Self::Container, Self::KvmBare, Self::Vm, Self::Mock];
 
@@ -86,6 +89,7 @@ impl BackendName {
         match self {
             Self::Process => "process",
             Self::Container => "container",
+            Self::Peer(name) => name.as_str(),
             Self::KvmBare => "kvm-bare",
             Self::Vm => "vm",
             Self::Mock => "mock",
@@ -96,6 +100,27 @@ impl BackendName {
 impl fmt::Display for BackendName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for BackendName {
+    type Err = PeerNameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let own = Self::ALL.into_iter().find(|backend| backend.as_str() == text);
+        own.map_or_else(|| PeerName::new(text).map(Self::Peer), Ok)
+    }
+}
+
+impl Serialize for BackendName {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for BackendName {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 

@@ -66,6 +66,25 @@ pub struct CellFact {
     pub accelerator: Option<String>,
 }
 
+/// What a backend does and does not do beside isolating, in words for a reader
+/// who wants to know what is compared.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Does {
+    /// Control groups that it joins, and limits that it sets.
+    pub cgroup: String,
+    /// System-call filter.
+    pub seccomp: String,
+    /// Network.
+    pub network: String,
+    /// What becomes of the output.
+    pub logging: String,
+    /// What lives on beside instances.
+    pub daemon: String,
+    /// Anything else.
+    pub remark: String,
+}
+
 /// The manifest of one run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -92,6 +111,9 @@ pub struct Manifest {
     pub seed: u64,
     /// Every cell of the spec.
     pub cells: Vec<CellFact>,
+    /// What each backend of the run does and does not do, by its name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub does: BTreeMap<String, Does>,
     /// Order of trials: per round, indices into `cells`.
     pub order: Vec<Vec<usize>>,
     /// The host before the first trial.

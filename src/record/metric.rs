@@ -230,6 +230,10 @@ pub enum Metric {
     /// `memory.part.<part>.<ledger>`: bytes of one part of an idle virtual
     /// machine, by PSS or RSS.
     Part(Part, Ledger),
+    /// `memory.daemon.<ledger>`: bytes of the daemons of a system, which all
+    /// its instances share, while the instance is idle. They are in no other
+    /// ledger of it.
+    Daemon(Ledger),
     /// `memory.touched.<ledger>`: bytes of an instance that holds the memory
     /// of its work, before it gives it back.
     Touched(Ledger),
@@ -279,6 +283,7 @@ impl Metric {
             Self::Memory(_)
             | Self::Marginal(_)
             | Self::Part(..)
+            | Self::Daemon(_)
             | Self::Touched(_)
             | Self::Charge(_)
             | Self::Kernel(_)
@@ -307,6 +312,7 @@ impl Metric {
                     [Ledger::Pss, Ledger::Rss].map(|ledger| Self::Part(part, ledger))
                 }),
             )
+            .chain([Ledger::Pss, Ledger::Uss, Ledger::Rss].into_iter().map(Self::Daemon))
             .chain(Ledger::ALL.into_iter().map(Self::Touched))
             .chain(Charge::ALL.into_iter().map(Self::Charge))
             .chain(KernelPart::ALL.into_iter().map(Self::Kernel))
@@ -331,6 +337,7 @@ impl fmt::Display for Metric {
             Self::Part(part, ledger) => {
                 write!(f, "memory.part.{}.{}", part.as_str(), ledger.as_str())
             }
+            Self::Daemon(ledger) => write!(f, "memory.daemon.{}", ledger.as_str()),
             Self::Touched(ledger) => write!(f, "memory.touched.{}", ledger.as_str()),
             Self::Minimum => f.write_str("memory.minimum"),
             Self::IdleCpu => f.write_str("idle.cpu"),

@@ -6,12 +6,14 @@
 mod cell;
 mod manifest;
 mod metric;
+mod peer;
 mod sample;
 mod split;
 
 pub use cell::{BackendName, CellKey, Experiment, Params, ParamsError, Workload, WorkloadError};
-pub use manifest::{ArtefactFact, CellFact, HostFact, Manifest, RunState, Version};
+pub use manifest::{ArtefactFact, CellFact, Does, HostFact, Manifest, RunState, Version};
 pub use metric::{Ledger, Mark, Metric, MetricError, Part};
+pub use peer::{PeerName, PeerNameError};
 pub use sample::{Clock, Outcome, Sample};
 pub use split::{Charge, HostCount, KernelPart, Merging, Moment, Throughput};
 

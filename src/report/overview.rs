@@ -40,6 +40,11 @@ pub(super) fn overviews(summary: &Summary) -> Vec<Overview> {
         Metric::Stop(Mark::Gone),
     ];
     let memory = [Ledger::Pss, Ledger::Uss, Ledger::Rss, Ledger::Cgroup, Ledger::Peak];
+    // Most runs have no arm with a daemon.
+    let daemon = Metric::Daemon(Ledger::Pss);
+    let shared = summary.cells.iter().flat_map(|cell| &cell.metrics);
+    let shared = { shared }.any(|found| found.metric == daemon).then_some(daemon);
+    let memory = memory.map(Metric::Memory).into_iter().chain(shared);
     let slopes = [Ledger::Pss, Ledger::Cgroup, Ledger::Host];
     let split = Charge::ALL.map(Metric::Charge);
     let guest = Moment::ALL.map(Metric::Guest);
@@ -48,7 +53,7 @@ pub(super) fn overviews(summary: &Summary) -> Vec<Overview> {
     let density = std::iter::once(Metric::DensityInstances).chain(slopes.map(Metric::Marginal));
     [
         ("Start-up", Experiment::Startup, startup.to_vec()),
-        ("Memory of one instance", Experiment::Memory, memory.map(Metric::Memory).to_vec()),
+        ("Memory of one instance", Experiment::Memory, memory.collect()),
         (
             "Memory: what one more instance costs",
             Experiment::Memory,

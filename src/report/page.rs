@@ -9,7 +9,7 @@ use super::density;
 use super::headline::{headline, main_workload};
 use super::overview::{Overview, overviews};
 use crate::chart::Figure;
-use crate::record::{Experiment, HostFact, Manifest, Outcome};
+use crate::record::{Does, Experiment, HostFact, Manifest, Outcome};
 use crate::stats::{
     CellSummary, Comparison, Interval, LEVEL, MAX_FAILED_SHARE, MetricSummary, RESAMPLES, Summary,
     Verdict,
@@ -39,6 +39,7 @@ struct Page<'a> {
     headline: Vec<String>,
     sections: Vec<Section>,
     missing: Vec<Missing>,
+    does: Vec<Row>,
     comparisons: Vec<Row>,
     verdict_rule: String,
     controls: Vec<Row>,
@@ -120,6 +121,7 @@ impl<'a> Page<'a> {
             headline: headline(manifest, summary),
             sections: sections(summary, figures),
             missing: missing(summary),
+            does: does(manifest),
             comparisons: summary.comparisons.iter().map(comparison).collect(),
             verdict_rule: verdict_rule(),
             controls: controls(summary),
@@ -211,6 +213,28 @@ fn why(cell: &CellSummary) -> String {
         (_, 0) => format!("measured, but without some values: {reasons}"),
         (_, failed) => format!("{failed} of {} trials failed: {reasons}", cell.tried),
     }
+}
+
+/// What each backend does and does not do, in the order of the cells.
+fn does(manifest: &Manifest) -> Vec<Row> {
+    let mut names: Vec<&str> = Vec::new();
+    for fact in &manifest.cells {
+        let name = fact.cell.backend.as_str();
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    let row = |name: &str| {
+        let Does { cgroup, seccomp, network, logging, daemon, remark } = manifest.does.get(name)?;
+        let texts = [cgroup, seccomp, network, logging, daemon, remark];
+        let said = texts.into_iter().map(|text| match text.as_str() {
+            "" => "–".to_owned(),
+            text => text.to_owned(),
+        });
+        let fields = std::iter::once(name.to_owned()).chain(said).collect();
+        Some(Row { class: "", fields })
+    };
+    names.into_iter().filter_map(row).collect()
 }
 
 pub(super) fn interval(found: Option<Interval>, unit: Unit) -> String {
@@ -404,6 +428,18 @@ mod tests {
     fn command_lines_are_quoted_for_a_shell() {
         let argv = ["unladen", "run", "a b", "", "it's", "k=v"].map(str::to_owned);
         assert_eq!(shell(&argv), r"unladen run 'a b' '' 'it'\''s' k=v");
+    }
+
+    #[test]
+    fn what_backends_do_stands_in_the_order_of_the_cells() {
+        let (mut manifest, _) = crate::stats::testing::realistic(2);
+        assert!(does(&manifest).is_empty(), "an older run says nothing");
+        let first = manifest.cells[0].cell.backend.to_string();
+        let told = Does { cgroup: "none".to_owned(), ..Does::default() };
+        manifest.does.insert(first.clone(), told);
+        let rows = does(&manifest);
+        assert_eq!(rows.len(), 1);
+        assert_eq!(rows[0].fields, [first.as_str(), "none", "–", "–", "–", "–", "–"]);
     }
 
     #[test]

@@ -17,6 +17,9 @@ use crate::units::Bytes;
 const LEDGERS: [Ledger; 6] =
     [Ledger::Pss, Ledger::Uss, Ledger::Rss, Ledger::Cgroup, Ledger::Peak, Ledger::Hwm];
 
+/// Ledgers of daemons, whose control groups may be anybody's.
+const DAEMONS: [Ledger; 3] = [Ledger::Pss, Ledger::Uss, Ledger::Rss];
+
 /// Readings until an instance must have settled; then the last one counts.
 const SETTLE_READINGS: u32 = 6;
 
@@ -57,6 +60,9 @@ impl Trial<'_> {
             });
         }
         samples.extend(self.parts(instance.as_ref()));
+        if let Some(daemons) = probe::daemons(&instance.memory()) {
+            samples.extend(self.ledgers(&daemons, &DAEMONS, Metric::Daemon));
+        }
         let moment = match self.cell.key.workload {
             Workload::Churn(_) => Moment::Returned,
             Workload::Touch(_) => Moment::Worked,

@@ -9,6 +9,7 @@ use crate::units::{Bytes, MIB};
 
 use super::error::{Problem, nearest};
 use super::params::{check as check_param, contradiction, normalise, param_value};
+use super::systems;
 use super::wire::{CellWire, Located, RoundsWire, SpecWire, line_of};
 use super::{
     DEFAULT_DENSITY_CAP, DEFAULT_DENSITY_ROUNDS, DEFAULT_KSM_CAP, DEFAULT_KSM_ROUNDS,
@@ -150,10 +151,9 @@ fn backend(cell: &CellWire, at: usize) -> Result<BackendName, Located> {
         return Err(Located { at, problem });
     };
     let text = name.get_ref();
-    BackendName::ALL.into_iter().find(|backend| backend.as_str() == text).ok_or_else(|| {
-        // The mock backend tests the pipeline; it is not offered to people.
-        let offered = BackendName::ALL.into_iter().filter(|name| *name != BackendName::Mock);
-        let names = offered.map(BackendName::as_str);
+    known_backend(text).ok_or_else(|| {
+        let names = offered();
+        let names = names.iter().copied();
         Located {
             at: name.span().start,
             problem: Problem::UnknownName {
@@ -165,6 +165,23 @@ fn backend(cell: &CellWire, at: usize) -> Result<BackendName, Located> {
             },
         }
     })
+}
+
+/// A backend that this process knows, by its name.
+#[must_use]
+pub fn known_backend(name: &str) -> Option<BackendName> {
+    match name.parse().ok()? {
+        BackendName::Peer(_) if systems::known().get(name).is_none() => None,
+        known => Some(known),
+    }
+}
+
+/// The names of all backends that people are offered: the mock backend tests
+/// the pipeline.
+fn offered() -> Vec<&'static str> {
+    let own = BackendName::ALL.into_iter().filter(|name| *name != BackendName::Mock);
+    let systems = systems::known().all().map(|system| system.name.as_str());
+    own.map(BackendName::as_str).chain(systems).collect()
 }
 
 fn workload(name: &Spanned<String>) -> Result<Workload, Located> {
@@ -241,7 +258,9 @@ fn sensible(key: &CellKey) -> Result<(), Problem> {
         return Err(Problem::Contradiction { cell: key.label(), reason });
     }
     let memory = match key.backend {
-        BackendName::Container | BackendName::Vm => param_value(key, "memory"),
+        BackendName::Container | BackendName::Vm | BackendName::Peer(_) => {
+            param_value(key, "memory")
+        }
         BackendName::Process | BackendName::KvmBare | BackendName::Mock => None,
     };
     if memory.is_none() && key.experiment == Experiment::Minimum {

@@ -25,12 +25,14 @@
 mod check;
 mod error;
 mod params;
+pub mod systems;
 mod wire;
 
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+pub use check::known_backend;
 pub use error::{Problem, SpecError, nearest};
 pub use params::{Kind, Param, checked_params, known_params, param_value};
 
@@ -88,6 +90,11 @@ pub const PROFILES: &[Profile] = &[
         name: "quick",
         about: "a first comparison, about three minutes",
         text: include_str!("../../benches/specs/quick.toml"),
+    },
+    Profile {
+        name: "peers",
+        about: "other systems beside ours: OCI runtimes, sandboxes, engines; about ten minutes",
+        text: include_str!("../../benches/specs/peers.toml"),
     },
     Profile {
         name: "many",

@@ -5,6 +5,7 @@ use crate::record::{BackendName, CellKey, Experiment, Params, Workload};
 use crate::units::{Bytes, MIB};
 
 use super::error::{Problem, nearest};
+use super::systems;
 
 /// What values a parameter takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +63,38 @@ const CACHE: Param = Param {
     about: "cold: before each start its files are taken out of the page cache, and that is checked",
 };
 
+pub(super) const MEMORY: Param = Param {
+    name: "memory",
+    kind: Kind::Size { min: 4 * MIB, max: 1024 * 1024 * MIB },
+    default: Some("128M"),
+    always: false,
+    about: "memory limit of its cgroup",
+};
+
+pub(super) const PIDS: Param = Param {
+    name: "pids",
+    kind: Kind::Whole { min: 1, max: 4_194_304 },
+    default: Some("64"),
+    always: false,
+    about: "process limit of its cgroup",
+};
+
+pub(super) const CPUS: Param = Param {
+    name: "cpus",
+    kind: Kind::Cpus,
+    default: Some("1"),
+    always: false,
+    about: "processor time limit of its cgroup, in processors",
+};
+
+pub(super) const SECCOMP: Param = Param {
+    name: "seccomp",
+    kind: Kind::OneOf(&["default", "none"]),
+    default: Some("default"),
+    always: false,
+    about: "system-call filter: the default profile of Podman, or none",
+};
+
 const PROCESS: &[Param] = &[CONTROL, CACHE];
 const MOCK: &[Param] = &[CONTROL];
 
@@ -88,34 +121,10 @@ const CONTAINER: &[Param] = &[
         always: false,
         about: "network namespace and cgroup are made beforehand, outside the timed window",
     },
-    Param {
-        name: "memory",
-        kind: Kind::Size { min: 4 * MIB, max: 1024 * 1024 * MIB },
-        default: Some("128M"),
-        always: false,
-        about: "memory limit of its cgroup",
-    },
-    Param {
-        name: "pids",
-        kind: Kind::Whole { min: 1, max: 4_194_304 },
-        default: Some("64"),
-        always: false,
-        about: "process limit of its cgroup",
-    },
-    Param {
-        name: "cpus",
-        kind: Kind::Cpus,
-        default: Some("1"),
-        always: false,
-        about: "processor time limit of its cgroup, in processors",
-    },
-    Param {
-        name: "seccomp",
-        kind: Kind::OneOf(&["default", "none"]),
-        default: Some("default"),
-        always: false,
-        about: "system-call filter: the default profile of Podman, or none",
-    },
+    MEMORY,
+    PIDS,
+    CPUS,
+    SECCOMP,
     Param {
         name: "arch",
         kind: Kind::OneOf(&["host", "aarch64"]),
@@ -243,6 +252,9 @@ pub fn known_params(backend: BackendName) -> &'static [Param] {
         BackendName::KvmBare | BackendName::Mock => MOCK,
         BackendName::Container => CONTAINER,
         BackendName::Vm => VM,
+        BackendName::Peer(name) => {
+            systems::known().get(name.as_str()).map_or(&[], |system| system.params)
+        }
     }
 }
 

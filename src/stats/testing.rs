@@ -110,6 +110,7 @@ pub(crate) fn manifest(cells: &[CellKey], rounds: u32) -> Manifest {
             bytes: 9_000,
         }],
         settings_changed: Vec::new(),
+        does: std::collections::BTreeMap::new(),
         warnings: Vec::new(),
     }
 }

@@ -166,7 +166,10 @@ fn baselines<'a>(cells: &'a [CellData<'a>], key: &CellKey) -> Vec<&'a CellData<'
     let container = cells
         .iter()
         .filter(same)
-        .filter(|cell| key.backend == BackendName::Vm && cell.key.backend == BackendName::Container)
+        .filter(|cell| {
+            matches!(key.backend, BackendName::Vm | BackendName::Peer(_))
+                && cell.key.backend == BackendName::Container
+        })
         .min_by_key(|cell| (cell.key.params.0.len(), cell.key));
     null.into_iter().chain(container).collect()
 }

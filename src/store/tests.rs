@@ -46,6 +46,7 @@ fn manifest() -> Manifest {
         versions: Vec::new(),
         artefacts: Vec::new(),
         settings_changed: Vec::new(),
+        does: BTreeMap::new(),
         warnings: Vec::new(),
     }
 }

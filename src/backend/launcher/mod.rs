@@ -11,6 +11,7 @@ mod console;
 mod delay;
 mod live;
 pub mod order;
+pub(super) mod peer;
 mod place;
 mod qmp;
 mod server;

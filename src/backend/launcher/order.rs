@@ -55,6 +55,8 @@ pub enum Recipe {
         /// Bytes of memory that the machine gets.
         memory: NonZeroUsize,
     },
+    /// Somebody else's system.
+    Peer(Box<PeerRecipe>),
     /// The same, whose guest goes on from a snapshot.
     Restored {
         /// What waits for the saved state.
@@ -64,6 +66,54 @@ pub enum Recipe {
         /// What is saved where.
         snapshot: Snapshot,
     },
+}
+
+/// How the payload of somebody else's system reaches the launcher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PeerChannel {
+    /// A socket that it inherits under this number.
+    Inherited(i32),
+    /// A socket that it connects to.
+    Connected,
+}
+
+/// How to start, stop and remove the instances of somebody else's system. In
+/// all words and files `{id}`, `{files}`, `{socket}` and `{cgroup}` stand for
+/// what differs between instances.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PeerRecipe {
+    /// Folder of the run's instances. The launcher makes it, and removes it
+    /// at its end.
+    pub folder: PathBuf,
+    /// Another one with a short name, for sockets.
+    pub brief: PathBuf,
+    /// Folder of the system's own files in this run, below that.
+    pub state: PathBuf,
+    /// How its payload is heard.
+    pub channel: PeerChannel,
+    /// The command of an instance.
+    pub start: Vec<String>,
+    /// Whether the command leaves the instance behind when it ends.
+    pub detached: bool,
+    /// Commands that remove an instance.
+    pub delete: Vec<Vec<String>>,
+    /// Commands that are carried out once, before the first instance.
+    pub load: Vec<Vec<String>>,
+    /// Commands that undo them at the end of the run.
+    pub unload: Vec<Vec<String>>,
+    /// The whole environment of all these commands, as `NAME=value`.
+    pub env: Vec<String>,
+    /// Files of each instance: names and texts.
+    pub files: Vec<(String, String)>,
+    /// Folders that the system leaves behind at the end of the run.
+    pub leaves: Vec<PathBuf>,
+    /// The system-call filter, and the descriptor on which it is read.
+    pub filter: Option<(PathBuf, i32)>,
+    /// Whether commands must not see a version 2 tree beside version 1
+    /// cgroups.
+    pub hide_unified: bool,
+    /// Whether instances have a network namespace of their own.
+    pub network: bool,
 }
 
 /// A virtual machine monitor with all that belongs to its instance.
@@ -231,6 +281,10 @@ pub struct Launched {
     pub exit: Option<u8>,
     /// Nanoseconds that it took to make what it took from the pool.
     pub refill: Option<u64>,
+    /// Words in the command lines of processes that belong to it, for
+    /// somebody else's system.
+    #[serde(default)]
+    pub words: Vec<String>,
 }
 
 /// A successful stop.

@@ -13,12 +13,13 @@ use nix::sys::signal::Signal;
 use super::delay::Delay;
 use super::live::{Kind, Live, REMOVAL, Wires};
 use super::order::{Answer, Failure, Launched, Monitor, Order, Recipe, Stopped, Until, fd};
+use super::peer::Peers;
 use super::place::{Ground, Network, Place};
 use super::snapshot::{self, Restore};
 use super::template::Template;
 use super::watch::{Goal, Watch};
 use crate::backend::Timeline;
-use crate::container::cgroup::{CgroupError, Controller, Hierarchy};
+use crate::container::cgroup::{CgroupError, Controller, Hierarchy, sweep};
 use crate::container::network::{Bridge, Netns, Witness};
 use crate::errors::chain;
 use crate::record::Mark;
@@ -56,16 +57,18 @@ pub fn serve(run_id: &str) -> Result<(), ServeError> {
     // Once for all instances: nothing of it is in their time.
     keyring::leave_session().map_err(ServeError::Keyring)?;
     let null = File::open("/dev/null").map_err(ServeError::NoSocket)?.into();
-    let tree = Hierarchy::detect(Path::new("/proc"), Path::new("/sys/fs/cgroup"))
+    let tree = detect()
         .and_then(|hierarchy| hierarchy.prepare(run_id, &Controller::STANDARD))
         .map_err(ServeError::Cgroups)?;
     let witness = Witness::new().map_err(|error| chain(&error));
     let ground = Ground { tree, bridge: None, witness };
     let (templates, live) = (HashMap::new(), HashMap::new());
     let (run_id, delay) = (run_id.to_owned(), Delay::from_environment());
-    let snapshots = None;
-    let mut server = Server { control, null, run_id, ground, templates, live, snapshots, delay };
+    let (snapshots, peers) = (None, Peers::new(&run_id));
+    let mut server =
+        Server { control, null, run_id, ground, templates, live, peers, snapshots, delay };
     server.run();
+    server.peers.end(&mut server.ground, &server.null);
     for live in server.live.values_mut() {
         live.destroy();
     }
@@ -78,7 +81,15 @@ pub fn serve(run_id: &str) -> Result<(), ServeError> {
     }
     drop(server.ground.bridge.map(Bridge::remove));
     let _ = server.ground.tree.remove();
+    // Others make groups where they please, with the run's name.
+    if let (true, Ok(hierarchy)) = (server.peers.used(), detect()) {
+        let _ = sweep(&hierarchy, Some(&server.run_id));
+    }
     Ok(())
+}
+
+fn detect() -> Result<Hierarchy, CgroupError> {
+    Hierarchy::detect(Path::new("/proc"), Path::new("/sys/fs/cgroup"))
 }
 
 struct Server {
@@ -88,6 +99,8 @@ struct Server {
     ground: Ground,
     templates: HashMap<u32, Template>,
     live: HashMap<String, Live>,
+    /// Those of somebody else's systems.
+    peers: Peers,
     /// The folder of the run's snapshots, once there is one.
     snapshots: Option<PathBuf>,
     /// Set by tests of the suite itself only.
@@ -122,13 +135,28 @@ impl Server {
             Order::Prepare { template, recipe } => (self.prepare(template, recipe), None),
             Order::Launch { template, instance, until, deadline_ms } => {
                 let deadline = Duration::from_millis(deadline_ms);
-                match self.launch(template, instance, until, deadline) {
+                let launched = if self.peers.has_template(template) {
+                    let around = (&mut self.ground, self.null.as_fd(), self.control.as_fd());
+                    self.peers.launch(template, instance, until, deadline, around)
+                } else {
+                    self.launch(template, instance, until, deadline)
+                };
+                match launched {
                     Ok((launched, channel)) => (Answer::Launched(launched), channel),
                     Err(answer) => (*answer, None),
                 }
             }
+            Order::Stop { instance, deadline_ms } if self.peers.has(&instance) => {
+                let around = (&mut self.ground, self.null.as_fd(), self.control.as_fd());
+                let deadline = Duration::from_millis(deadline_ms);
+                (self.peers.stop(&instance, deadline, false, around), None)
+            }
             Order::Stop { instance, deadline_ms } => {
                 (self.stop(&instance, Duration::from_millis(deadline_ms)), None)
+            }
+            Order::Kill { instance } if self.peers.has(&instance) => {
+                let around = (&mut self.ground, self.null.as_fd(), self.control.as_fd());
+                (self.peers.stop(&instance, Duration::ZERO, true, around), None)
             }
             Order::StopMany { instances, deadline_ms } => {
                 let failure = self.stop_many(&instances, Duration::from_millis(deadline_ms)).err();
@@ -145,6 +173,12 @@ impl Server {
     }
 
     fn prepare(&mut self, number: u32, recipe: Recipe) -> Answer {
+        let recipe = match recipe {
+            Recipe::Peer(recipe) => {
+                return self.peers.prepare(number, *recipe, &self.ground, self.null.as_fd());
+            }
+            own => own,
+        };
         let restore = match self.restore(number, &recipe) {
             Ok(restore) => restore,
             Err(answer) => return *answer,
@@ -248,6 +282,7 @@ impl Server {
             cgroups: live.group.folders().into_iter().map(Path::to_owned).collect(),
             exit,
             refill: live.refill,
+            words: Vec::new(),
         };
         if let (true, Some(delay)) = (delayed, &mut self.delay) {
             delay.learn(number, &launched);

@@ -41,6 +41,9 @@ pub enum TemplateError {
     /// The container cannot be made.
     #[error("cannot prepare the container")]
     Container(#[from] PrepareError),
+    /// It is another module's.
+    #[error("somebody else's system is not made from a template")]
+    Foreign,
     /// A machine of bare KVM cannot be had.
     #[error("cannot prepare a machine of bare KVM")]
     Bare(#[from] BareError),
@@ -89,6 +92,7 @@ impl Template {
         let (mut limits, mut network, mut pool) = (Limits::default(), Network::Host, None);
         let (mut server, mut probes, mut tells_code) = (None, Vec::new(), true);
         let (kind, maker) = match recipe {
+            Recipe::Peer(_) => return Err(TemplateError::Foreign),
             Recipe::Process(program) => (Kind::Process, maker(&program)?),
             Recipe::Machine(monitor) => {
                 server = monitor.server.as_ref().map(plain).transpose()?.map(Box::new);

@@ -4,8 +4,10 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
 
 use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::socket::sockopt::PeerCredentials;
 
 use super::super::Timeline;
 use super::console::excerpt;
@@ -38,6 +40,8 @@ pub(super) enum Source {
     Trace,
     /// The payload's channel.
     Channel,
+    /// A socket to which a payload connects: its connection is the channel.
+    Door,
 }
 
 /// What is waited for.
@@ -49,6 +53,8 @@ pub(super) enum Goal {
     Saved,
     /// The first process ended.
     Exited,
+    /// The payload let go of its channel.
+    Closed,
 }
 
 /// Why a wait ended without its goal.
@@ -80,6 +86,8 @@ pub(super) struct Watch {
     /// What the guest had proved before it was saved, for one that goes on
     /// from there.
     inherited: Option<WorkResult>,
+    /// The process that connected to the door.
+    pub(super) peer: Option<i32>,
     /// The marks so far.
     pub(super) timeline: Timeline,
     /// The proof of work, once it has arrived.
@@ -100,6 +108,7 @@ impl Watch {
             saved: false,
             trace: Trace::default(),
             inherited: None,
+            peer: None,
             timeline: Timeline::default(),
             result: None,
         }
@@ -120,6 +129,12 @@ impl Watch {
     pub(super) fn channel(&self) -> Option<&File> {
         let found = self.sources.iter().find(|(source, _)| *source == Source::Channel);
         found.map(|(_, file)| file)
+    }
+
+    /// Lets go of the channel: an end of a connection keeps the other end's
+    /// network namespace.
+    pub(super) fn hang_up(&mut self) {
+        self.sources.retain(|(source, _)| *source != Source::Channel);
     }
 
     /// Expects a guest that goes on from a snapshot in which it had proved
@@ -148,6 +163,7 @@ impl Watch {
             match goal {
                 Goal::Proved if self.result.is_some() => return Ok(()),
                 Goal::Saved if self.saved => return Ok(()),
+                Goal::Closed if self.channel().is_none() => return Ok(()),
                 _ => {}
             }
             let (heard, exited, orphaned) = self.listen(exit, control, deadline)?;
@@ -194,6 +210,9 @@ impl Watch {
     fn take(&mut self, index: usize) -> Result<(), Trouble> {
         let (source, file) = &mut self.sources[index];
         let source = *source;
+        if source == Source::Door {
+            return self.admit(index);
+        }
         let mut buffer = [0; 4096];
         let n = match file.read(&mut buffer) {
             Ok(n) => n,
@@ -223,7 +242,21 @@ impl Watch {
             Source::Trace => self.trace.hear_log(&buffer[..n], now, &mut self.timeline),
             Source::Stderr => keep_tail(&mut self.stderr, &buffer[..n]),
             Source::Channel => return self.hear(&buffer[..n], now),
+            // It is never read from.
+            Source::Door => {}
         }
+        Ok(())
+    }
+
+    /// Takes the first connection to the door as the channel.
+    fn admit(&mut self, index: usize) -> Result<(), Trouble> {
+        let failed = |error| Trouble::Io("accept", error);
+        let (_, door) = self.sources.remove(index);
+        let (stream, _) = UnixListener::from(OwnedFd::from(door)).accept().map_err(failed)?;
+        let whose = nix::sys::socket::getsockopt(&stream, PeerCredentials);
+        // 0 is a process that our own pid namespace does not show.
+        self.peer = whose.ok().map(|whose| whose.pid()).filter(|pid| *pid > 0);
+        self.sources.push((Source::Channel, File::from(OwnedFd::from(stream))));
         Ok(())
     }
 

@@ -19,6 +19,7 @@ pub use accelerator::{Accelerator, VmError};
 pub use foreground::{Foreground, ForegroundError, Wish};
 pub use inventory::inventory;
 use machine::Machine;
+pub(super) use snapshot::run_folders;
 use snapshot::{Guests, Start};
 
 use super::cold::cold_files;

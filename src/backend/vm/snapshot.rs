@@ -25,9 +25,14 @@ const KNOWS_FILES: (u32, u32) = (8, 2);
 /// The folders with snapshots in the user's cache, with the ids of their
 /// runs.
 pub(in crate::backend) fn folders() -> Vec<(String, PathBuf)> {
-    // Without the cache, or the folder in it, no run has made a snapshot.
+    run_folders(FOLDER)
+}
+
+/// The folders of runs in a folder of the user's cache, with their ids.
+pub(in crate::backend) fn run_folders(name: &str) -> Vec<(String, PathBuf)> {
+    // Without the cache, or the folder in it, no run has anything there.
     let Ok(cache) = user_cache() else { return Vec::new() };
-    let entries = fs::read_dir(cache.join(FOLDER)).into_iter().flatten().flatten();
+    let entries = fs::read_dir(cache.join(name)).into_iter().flatten().flatten();
     entries
         .filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path())))
         .filter(|(id, _)| id.parse::<RunId>().is_ok())

@@ -6,7 +6,8 @@ use crate::syscall;
 /// The longest body that the payload sends, in bytes.
 const LONGEST: usize = 256;
 
-/// A byte stream to the harness: an inherited socket, or a serial port.
+/// A byte stream to the harness: an inherited socket, one that it connects to,
+/// or a serial port.
 pub struct Channel {
     fd: i32,
     /// Whether what is written waits in a buffer of the kernel.
@@ -24,6 +25,9 @@ impl Channel {
     pub fn open(place: &[u8]) -> Option<Self> {
         if let Some(number) = place.strip_prefix(b"fd:") {
             return Some(Self { fd: i32::try_from(parse(number)?).ok()?, serial: false });
+        }
+        if let Some(path) = place.strip_prefix(b"unix:") {
+            return Some(Self { fd: syscall::connect(path)?, serial: false });
         }
         let mut path = [0_u8; 64];
         path.get_mut(..place.len())?.copy_from_slice(place);

@@ -10,6 +10,8 @@ mod number {
     pub const MUNMAP: usize = 11;
     pub const IOCTL: usize = 16;
     pub const NANOSLEEP: usize = 35;
+    pub const SOCKET: usize = 41;
+    pub const CONNECT: usize = 42;
     pub const REBOOT: usize = 169;
     pub const IOPERM: usize = 173;
     pub const CLOCK_GETTIME: usize = 228;
@@ -27,6 +29,8 @@ mod number {
     pub const NANOSLEEP: usize = 101;
     pub const CLOCK_GETTIME: usize = 113;
     pub const REBOOT: usize = 142;
+    pub const SOCKET: usize = 198;
+    pub const CONNECT: usize = 203;
     pub const EXIT_GROUP: usize = 94;
     pub const OPENAT: usize = 56;
 }
@@ -114,6 +118,28 @@ pub fn open(path: &[u8]) -> Option<i32> {
         call(number::OPENAT, [AT_FDCWD as usize, path.as_ptr() as usize, O_RDWR_NOCTTY, 0, 0, 0])
     };
     (fd >= 0).then_some(fd as i32)
+}
+
+/// Connects to the stream socket at a path (unix(7)).
+pub fn connect(path: &[u8]) -> Option<i32> {
+    const AF_UNIX: u16 = 1;
+    const SOCK_STREAM: usize = 1;
+    /// The kernel's `struct sockaddr_un`.
+    #[repr(C)]
+    struct Address {
+        family: u16,
+        path: [u8; 108],
+    }
+    let mut address = Address { family: AF_UNIX, path: [0; 108] };
+    // One byte stays zero.
+    address.path[..107].get_mut(..path.len())?.copy_from_slice(path);
+    // SAFETY: no pointers.
+    let fd = unsafe { call(number::SOCKET, [AF_UNIX as usize, SOCK_STREAM, 0, 0, 0, 0]) };
+    let fd = usize::try_from(fd).ok()?;
+    let len = size_of::<Address>();
+    // SAFETY: `address` is valid for reading its length.
+    let done = unsafe { call(number::CONNECT, [fd, &raw const address as usize, len, 0, 0, 0]) };
+    (done == 0).then_some(fd as i32)
 }
 
 /// Sets a terminal to raw bytes: no echo, no line, no translation.

@@ -1,0 +1,353 @@
+//! The systems people really use, for real: each completes cells of start-up
+//! and memory through the same command as every other measurement; a system
+//! that hangs is killed; a run that is killed is cleaned up after; and nothing
+//! of any of them is left.
+#![allow(clippy::expect_used, clippy::print_stderr, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use common::{
+    cache, is_root, manifest, run, run_id, samples, skip, stderr, stdout, traces_of, unladen,
+    values, wait_until,
+};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// Every system that is measured here, and what setup.sh calls it.
+const SYSTEMS: [(&str, &str); 12] = [
+    ("unladen-oci", "unshare"),
+    ("runc", "runc"),
+    ("crun", "crun"),
+    ("youki", "youki"),
+    ("bwrap", "bwrap"),
+    ("unshare", "unshare"),
+    ("lxc", "lxc"),
+    ("nspawn", "nspawn"),
+    ("runsc", "runsc"),
+    ("podman", "podman"),
+    ("containerd", "containerd"),
+    ("docker", "docker"),
+];
+
+/// A cache folder of the test's own, with daemons in it that nobody else
+/// uses.
+struct Lab {
+    folder: tempfile::TempDir,
+}
+
+impl Lab {
+    /// Nothing when a system is missing.
+    fn new(daemons: &[&str]) -> Option<Self> {
+        if !is_root() {
+            skip("other systems are started as root");
+            return None;
+        }
+        let lab = Self { folder: tempfile::tempdir().expect("folder") };
+        let peers = lab.folder.path().join("unladen/peers");
+        fs::create_dir_all(&peers).expect("made");
+        // What was built once is used again.
+        for entry in fs::read_dir(cache().join("peers")).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with("youki-") {
+                symlink(entry.path(), peers.join(entry.file_name())).expect("linked");
+            }
+        }
+        let mut names: Vec<&str> = SYSTEMS.iter().map(|(_, name)| *name).collect();
+        names.dedup();
+        let check = lab.script("setup.sh", &[&["--check"][..], &names].concat());
+        if !check.status.success() {
+            let missing = stdout(&check).replace('\n', " ");
+            skip(&format!("not installed: {missing}; scripts/peers/setup.sh installs them"));
+            return None;
+        }
+        if !daemons.is_empty() {
+            let started = lab.script("setup.sh", &[&["--start"][..], daemons].concat());
+            assert!(started.status.success(), "{}", stderr(&started));
+        }
+        Some(lab)
+    }
+
+    fn script(&self, name: &str, words: &[&str]) -> Output {
+        // Its output goes to a file: a daemon would keep a pipe open.
+        let file = || tempfile::tempfile().expect("a file");
+        let (out, err) = (file(), file());
+        let status =
+            Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/peers").join(name))
+                .args(words)
+                .env("XDG_CACHE_HOME", self.folder.path())
+                .stdin(Stdio::null())
+                .stdout(out.try_clone().expect("copied"))
+                .stderr(err.try_clone().expect("copied"))
+                .status()
+                .expect("the script starts");
+        let text = |mut file: fs::File| {
+            use std::io::{Read, Seek};
+            let mut text = Vec::new();
+            file.rewind().and_then(|()| file.read_to_end(&mut text)).expect("read");
+            text
+        };
+        Output { status, stdout: text(out), stderr: text(err) }
+    }
+
+    fn unladen(&self) -> Command {
+        let mut command = unladen();
+        command.env("XDG_CACHE_HOME", self.folder.path());
+        command.env("XDG_CONFIG_HOME", self.folder.path().join("config"));
+        command
+    }
+
+    fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.folder.path().join(name);
+        fs::write(&path, text).expect("written");
+        path
+    }
+
+    /// What a daemon still has, one a line.
+    fn objects(&self) -> String {
+        let socket = |name: &str| {
+            let path = self.folder.path().join("unladen/peers/daemons").join(name);
+            path.join("daemon.sock").display().to_string()
+        };
+        let docker = format!("unix://{}", socket("docker-overlay2"));
+        let ask = |words: &[&str]| {
+            let output = Command::new(words[0]).args(&words[1..]).output().expect("starts");
+            assert!(output.status.success(), "{words:?}: {}", stderr(&output));
+            stdout(&output)
+        };
+        [
+            ask(&["docker", "--host", &docker, "ps", "--all", "--quiet"]),
+            ask(&["docker", "--host", &docker, "images", "--all", "--quiet"]),
+            ask(&["docker", "--host", &docker, "volume", "ls", "--quiet"]),
+            ask(&["ctr", "--address", &socket("containerd"), "namespaces", "list", "--quiet"]),
+        ]
+        .concat()
+    }
+
+    /// Everything of a run that is left on the host: what carries its id, and
+    /// what systems keep elsewhere by names of their own.
+    fn left(&self, run_id: &str) -> Vec<String> {
+        let mut left = traces_of(run_id);
+        let inside = self.folder.path().join("unladen/instances").join(run_id);
+        let brief = PathBuf::from(format!("/run/unladen-{run_id}"));
+        left.extend(
+            [inside, brief]
+                .iter()
+                .filter(|path| path.exists())
+                .map(|path| format!("folder {}", path.display())),
+        );
+        let locks =
+            format!("/run/lxc/lock{}", self.folder.path().join("unladen/instances").display());
+        let locks = Path::new(&locks).join(run_id);
+        left.extend(locks.exists().then(|| format!("locks {}", locks.display())));
+        // Shims and monitors have no variable of ours, but name the instance.
+        for entry in fs::read_dir("/proc").expect("/proc").flatten() {
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            if line.contains(&format!("unladen-{run_id}")) {
+                left.push(format!("process {line}"));
+            }
+        }
+        left
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let stopped = self.script("teardown.sh", &["--daemons"]);
+        let folder = self.folder.path().display().to_string();
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let left: Vec<&str> = mounts.lines().filter(|line| line.contains(&folder)).collect();
+        if !std::thread::panicking() {
+            assert!(stopped.status.success(), "{}", stderr(&stopped));
+            assert_eq!(left, Vec::<&str>::new(), "mounts of daemons");
+            assert!(!self.folder.path().join("unladen/peers/daemons/containerd").exists());
+        }
+    }
+}
+
+/// The rows of one system that are about a metric of a workload.
+fn of<'a>(
+    rows: &'a [BTreeMap<String, String>],
+    (backend, workload, metric): (&str, &str, &str),
+) -> Vec<&'a BTreeMap<String, String>> {
+    rows.iter()
+        .filter(|row| row["backend"] == backend && row["workload"] == workload)
+        .filter(|row| row["metric"] == metric && row["outcome"] == "ok")
+        .collect()
+}
+
+#[test]
+fn every_system_starts_holds_memory_ends_and_leaves_nothing() {
+    let Some(lab) = Lab::new(&["docker", "containerd"]) else { return };
+    let mut spec = "[rounds]\nstartup = 2\nmemory = 1\n".to_owned();
+    for (system, _) in SYSTEMS {
+        spec.push_str(&format!(
+            "[[cells]]\nbackend = \"{system}\"\nstartup = [\"exit\", \"pause\"]\nmemory = [\"pause\"]\n"
+        ));
+    }
+    let (spec, out) = (lab.file("peers.toml", &spec), lab.folder.path().join("run"));
+    let output = run(lab.unladen().arg("run").arg(&spec).arg("--out").arg(&out));
+    let rows = samples(&out);
+    let bad: Vec<_> = rows.iter().filter(|row| row["outcome"] == "failed").collect();
+    assert!(output.status.success(), "{bad:#?}\n{}", stderr(&output));
+    for (system, _) in SYSTEMS {
+        for (workload, metric, count) in [
+            ("exit", "startup.ready", 2),
+            ("exit", "startup.removed", 2),
+            ("pause", "startup.init", 2),
+            ("pause", "startup.ready", 2),
+            ("pause", "stop.removed", 2),
+            ("pause", "stop.gone", 2),
+            ("pause", "memory.pss", 1),
+            ("pause", "memory.rss", 1),
+        ] {
+            let found = of(&rows, (system, workload, metric));
+            assert_eq!(found.len(), count, "{system} {workload} {metric}");
+        }
+    }
+    memory_is_that_of_everybody(&rows);
+    let manifest = manifest(&out);
+    let versions = manifest["versions"].as_array().expect("a list");
+    for (system, _) in SYSTEMS {
+        assert!(versions.iter().any(|version| version["name"] == system), "{system}: no version");
+        let does = &manifest["does"][system]["cgroup"];
+        assert!(does.as_str().is_some_and(|text| !text.is_empty()), "{system}: {does}");
+    }
+    let page = fs::read_to_string(out.join("report/index.html")).expect("the page");
+    assert!(page.contains("What each arm does and does not do"));
+    let id = run_id(&out);
+    assert!(
+        wait_until(Duration::from_secs(20), || lab.left(&id).is_empty()),
+        "{:#?}",
+        lab.left(&id)
+    );
+    assert_eq!(lab.objects(), "", "images, containers or name spaces are left");
+}
+
+/// Monitors and shims are counted where there are any, and only there; daemons
+/// apart.
+fn memory_is_that_of_everybody(rows: &[BTreeMap<String, String>]) {
+    let one = |system: &str, metric: &str| values(rows, system, metric).first().copied();
+    let pss = |system: &str| one(system, "memory.pss").expect("measured");
+    // Nothing stays beside the payload, whose pages are some dozens of KiB.
+    for alone in ["unladen-oci", "runc", "crun", "youki"] {
+        assert!(pss(alone) < 200.0 * 1024.0, "{alone}: {}", pss(alone));
+        assert!(one(alone, "memory.cgroup").is_some(), "{alone}");
+    }
+    // Something stays: bubblewrap's processes, conmon, a shim, a kernel.
+    for accompanied in ["bwrap", "lxc", "nspawn", "podman", "containerd", "docker", "runsc"] {
+        assert!(pss(accompanied) > 4.0 * pss("runc"), "{accompanied}: {}", pss(accompanied));
+    }
+    for (system, _) in SYSTEMS {
+        let daemon = one(system, "memory.daemon.pss");
+        let has = matches!(system, "containerd" | "docker");
+        assert_eq!(daemon.is_some(), has, "{system}: {daemon:?}");
+        assert!(daemon.is_none_or(|bytes| bytes > 1_000_000.0), "{system}: {daemon:?}");
+    }
+}
+
+#[test]
+fn what_a_killed_run_left_in_engines_is_cleaned_up() {
+    let Some(lab) = Lab::new(&["docker", "containerd"]) else { return };
+    for system in ["docker", "containerd", "podman", "runc"] {
+        let text = format!(
+            "[rounds]\nmemory = 50\n[[cells]]\nbackend = \"{system}\"\nmemory = [\"pause\"]\n"
+        );
+        let (spec, out) = (lab.file("killed.toml", &text), lab.folder.path().join(system));
+        let mut command = lab.unladen();
+        command.args(["run", "--no-report"]).arg(&spec).arg("--out").arg(&out);
+        let mut harness =
+            command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
+        assert!(wait_until(Duration::from_secs(60), || out.join("manifest.json").exists()));
+        let id = run_id(&out);
+        let instances = lab.folder.path().join("unladen/instances").join(&id);
+        let is_there = || {
+            let names = fs::read_dir(&instances).into_iter().flatten().flatten();
+            names.into_iter().any(|entry| {
+                let pid = entry.path().join("pid");
+                pid.exists() || entry.path().join("cid").exists() || system == "containerd"
+            })
+        };
+        assert!(wait_until(Duration::from_secs(60), is_there), "{system}: no instance");
+        // Both at once: nobody is left who could clean up.
+        let launcher = launcher_of(&id);
+        kill(Pid::from_raw(launcher), Signal::SIGKILL).expect("killed");
+        harness.kill().expect("killed");
+        harness.wait().expect("ended");
+        assert!(!lab.left(&id).is_empty(), "{system}: nothing to clean up proves nothing");
+        let cleaned = run(lab.unladen().args(["clean", &id]));
+        assert!(cleaned.status.success(), "{}", stderr(&cleaned));
+        let gone = || lab.left(&id).is_empty();
+        assert!(wait_until(Duration::from_secs(20), gone), "{system}: {:#?}", lab.left(&id));
+    }
+    assert_eq!(lab.objects(), "", "images, containers or name spaces are left");
+}
+
+/// The process of a run's launcher.
+fn launcher_of(run_id: &str) -> i32 {
+    let is = |entry: &fs::DirEntry| {
+        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(&format!("__launcher\0{run_id}\0"))
+    };
+    let mut all = fs::read_dir("/proc").expect("/proc").flatten();
+    let found = all.find(is).expect("a launcher");
+    found.file_name().to_string_lossy().parse().expect("a number")
+}
+
+#[test]
+fn a_user_adds_systems_and_one_that_hangs_is_killed() {
+    let Some(lab) = Lab::new(&[]) else { return };
+    let word = format!("unladen-peers-{}", std::process::id());
+    let shell =
+        |script: &str| format!("attached = [\"{{bin}}\", \"-c\", \"{script}\", \"{word}\"]");
+    let backends = format!(
+        "[systems.mine]\ndriver = \"oci\"\nbinary = [\"runc\"]\n\
+         [systems.hangs]\ndriver = \"sandbox\"\nbinary = [\"bash\"]\n{}\n\
+         [systems.fails]\ndriver = \"sandbox\"\nbinary = [\"bash\"]\n{}\n\
+         [systems.nameless]\ndriver = \"oci\"\nbinary = [\"true\"]\nversion = [[\"{{bin}}\"]]\n\
+         [systems.absent]\ndriver = \"oci\"\nbinary = [\"unladen-no-such-program\"]\n",
+        shell("sleep 600 & sleep 600"),
+        shell("echo out of order >&2; exit 7"),
+    );
+    let backends = lab.file("backends.toml", &backends);
+    let mut spec = "[rounds]\nstartup = 1\n".to_owned();
+    for name in ["mine", "hangs", "fails", "nameless", "absent"] {
+        spec.push_str(&format!("[[cells]]\nbackend = \"{name}\"\nstartup = [\"pause\"]\n"));
+    }
+    let (spec, out) = (lab.file("mine.toml", &spec), lab.folder.path().join("run"));
+    let mut command = lab.unladen();
+    command.args(["run", "--no-report", "--deadline", "5s", "--backends"]).arg(&backends);
+    let output = run(command.arg(&spec).arg("--out").arg(&out));
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let rows = samples(&out);
+    assert_eq!(values(&rows, "mine", "startup.ready").len(), 1, "{rows:#?}");
+    let said = |name: &str, outcome: &str, words: &[&str]| {
+        let row = rows.iter().find(|row| row["backend"] == name).expect("a row");
+        assert_eq!(row["outcome"], outcome, "{row:?}");
+        words.iter().for_each(|word| assert!(row["detail"].contains(word), "{row:?}"));
+    };
+    said("hangs", "failed", &["not within 5.0 s"]);
+    said("fails", "failed", &["exit code 7", "out of order"]);
+    said("nameless", "skipped", &["says nothing"]);
+    said("absent", "skipped", &["unladen-no-such-program is not installed"]);
+    let id = run_id(&out);
+    assert!(
+        wait_until(Duration::from_secs(20), || lab.left(&id).is_empty()),
+        "{:#?}",
+        lab.left(&id)
+    );
+    // The same systems in the listing, with version or reason.
+    let listing = run(lab.unladen().args(["list", "--backends"]).arg(&backends));
+    let text = stdout(&listing);
+    assert!(text.contains("unladen-no-such-program is not installed"), "{text}");
+    assert!(text.contains("never run by us"), "{text}");
+    let unknown = run(lab.unladen().args(["run", "smoke", "--backend", "rnuc"]));
+    assert_eq!(unknown.status.code(), Some(2), "{}", stderr(&unknown));
+    assert!(stderr(&unknown).contains("did you mean `runc`?"), "{}", stderr(&unknown));
+}
