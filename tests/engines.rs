@@ -99,6 +99,8 @@ impl Engine {
         let (first, rest) = self.words.split_first().expect("an engine");
         let mut command = Command::new(first);
         command.args(rest).args(arguments).stdin(Stdio::null());
+        // Podman's monitor leaves a file `oom` where it was started.
+        command.current_dir(self.folder.path());
         command.envs(self.variables.iter().cloned());
         let output = command.output().expect("the engine starts");
         (output.status.code(), stdout(&output), stderr(&output))
