@@ -14,9 +14,10 @@ use common::{is_root, skip as skipped, stderr, stdout};
 /// Everything that the comparison knows.
 const PEERS: [&str; 5] = ["runc", "crun", "youki", "bwrap", "unshare"];
 /// Arms that are always there.
-const OWN: [&str; 7] = [
+const OWN: [&str; 8] = [
     "unladen",
     "unladen-again",
+    "unladen-no-limits",
     "spawn",
     "spawn-nap",
     "floor-by-hand",
