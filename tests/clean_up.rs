@@ -29,12 +29,12 @@ density = 1
 backend = "process"
 startup = ["exit"]
 density = ["pause"]
-density_cap = 16
+density_cap = 10
 [[cells]]
 backend = "container"
 startup = ["exit"]
 density = ["pause"]
-density_cap = 16
+density_cap = 10
 [[cells]]
 backend = "container"
 params = { net = "bridge" }

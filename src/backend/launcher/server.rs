@@ -348,10 +348,9 @@ impl Server {
                 failed
             };
         let (ground, control) = (&mut self.ground, self.control.as_fd());
-        let mut failed = each(&mut many, &mut |live| {
-            live.mark(&mut ground.witness);
-            live.ask_to_stop()
-        });
+        // All before the first ends, whose id another would be given.
+        many.iter_mut().for_each(|live| live.mark(&mut ground.witness));
+        let mut failed = each(&mut many, &mut Live::ask_to_stop);
         failed.extend(each(&mut many, &mut |live| match live.exited(control, deadline)? {
             Some(0) => Ok(()),
             code => Err(live.failure(Mark::Exited, format!("it ended with {code:?}"))),

@@ -121,8 +121,8 @@ impl Connection {
     }
 
     /// The messages that were broadcast since the last call, without waiting
-    /// for any. `None` when some were lost.
-    pub(super) fn heard(&mut self) -> io::Result<Option<Vec<RouteNetlinkMessage>>> {
+    /// for any, but for those that were lost because they were too many.
+    pub(super) fn heard(&mut self) -> io::Result<Vec<RouteNetlinkMessage>> {
         let mut all = Vec::new();
         loop {
             match self.receive(libc::MSG_DONTWAIT) {
@@ -132,8 +132,9 @@ impl Connection {
                         _ => None,
                     }))
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Some(all)),
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Ok(None),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(all),
+                // Said once; what was not lost follows.
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
                 Err(error) => return Err(error),
             }
         }

@@ -40,7 +40,8 @@ pub struct Witness {
     asking: Connection,
     hearing: Connection,
     sentinel: Option<(Netns, Id)>,
-    /// What the worker has taken and nobody has waited for yet.
+    /// What the worker has taken since it was marked and nobody has waited
+    /// for yet, and ids of strangers.
     taken: BTreeSet<Id>,
 }
 
@@ -76,7 +77,10 @@ impl Witness {
     pub fn mark(&mut self, pid: Pid) -> Result<Option<Marked>, NetworkError> {
         let pid = NsidAttribute::Pid(pid.as_raw().cast_unsigned());
         match self.identify(&pid) {
-            Ok(id) => Ok(Some(Marked(id))),
+            Ok(id) => {
+                self.hear(Some(id))?;
+                Ok(Some(Marked(id)))
+            }
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(None),
             Err(error) => Err(failed("give a network namespace an id")(error)),
         }
@@ -119,6 +123,7 @@ impl Witness {
     pub fn mark_namespace(&mut self, netns: &Netns) -> Result<Marked, NetworkError> {
         let fd = NsidAttribute::Fd(netns.as_fd().as_raw_fd().cast_unsigned());
         let id = self.identify(&fd).map_err(failed("give a network namespace an id"))?;
+        self.hear(Some(id))?;
         Ok(Marked(id))
     }
 
@@ -166,11 +171,21 @@ impl Witness {
     /// only when thousands come at once; who waits for one then waits to its
     /// limit, which is an error and not a wrong time.
     fn listen(&mut self) -> Result<(), NetworkError> {
+        self.hear(None)
+    }
+
+    /// As `listen`, just after a namespace was found to have the id `marked`:
+    /// what was told of that id before speaks of an earlier one. What is told
+    /// of it later does not matter, since the first end is the namespace's
+    /// own, and the kernel may give its id to a stranger's right after that.
+    fn hear(&mut self, marked: Option<Id>) -> Result<(), NetworkError> {
+        if let Some(id) = marked {
+            self.taken.remove(&id);
+        }
         let heard = self.hearing.heard().map_err(failed("hear of namespace ids"))?;
-        for message in heard.unwrap_or_default() {
+        for message in heard {
             match (&message, id_of(&message)) {
-                // An id that is given anew speaks of another namespace.
-                (RouteNetlinkMessage::NewNsId(_), Some(id)) => {
+                (RouteNetlinkMessage::NewNsId(_), Some(id)) if Some(id) == marked => {
                     self.taken.remove(&id);
                 }
                 (RouteNetlinkMessage::DelNsId(_), Some(id)) => {
