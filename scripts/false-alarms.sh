@@ -64,20 +64,14 @@ while (($#)); do
 	shift
 done
 [[ -n $program ]] || wrong_use "no program is named"
-[[ -x $program && ! -d $program ]] || host_lacks "no program at '$program'"
+runnable "$program"
 mkdir -p -- "$out"
 
-# Cells that this host cannot run are skipped in every run (3), and failed trials are counted by the comparison (1).
 for ((number = 1; number <= runs; number++)); do
 	run=$out/$(printf '%02d' "$number")
 	[[ ! -e $run/manifest.json ]] || continue
 	say "run $number of $runs"
-	code=0
-	"$program" run "$spec" --no-report --out "$run" "$@" >&2 || code=$?
-	case $code in
-	0 | 1 | 3) ;;
-	*) exit "$code" ;;
-	esac
+	measured "$program" run "$spec" --no-report --out "$run" "$@"
 done
 
 pairs=0 alarmed=0 named=0 unnamed=0 withheld=0

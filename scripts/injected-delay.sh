@@ -60,7 +60,7 @@ while (($#)); do
 	shift
 done
 [[ -n $program ]] || wrong_use "no program is named"
-[[ -x $program && ! -d $program ]] || host_lacks "no program at '$program'"
+runnable "$program"
 [[ ! -e $out ]] || wrong_use "--out: '$out' exists"
 mkdir -p -- "$out"
 

@@ -56,6 +56,22 @@ readable_file() {
 	[[ -f $2 && -r $2 ]] || host_lacks "$1: no readable file at '$2'"
 }
 
+# runnable PROGRAM
+runnable() {
+	[[ -x $1 && ! -d $1 ]] || host_lacks "no program at '$1'"
+}
+
+# measured PROGRAM ARGUMENT...: a run of `unladen`. Cells that this host cannot run are skipped in every run (3), and
+# failed trials are counted by the comparison (1); anything else ends the script.
+measured() {
+	local code=0
+	"$@" >&2 || code=$?
+	case $code in
+	0 | 1 | 3) ;;
+	*) exit "$code" ;;
+	esac
+}
+
 have() {
 	command -v -- "$1" >/dev/null 2>&1
 }

@@ -55,21 +55,15 @@ while (($#)); do
 done
 ((${#programs[@]} == 2)) || wrong_use "two programs are needed, the base and the new one"
 for program in "${programs[@]}"; do
-	[[ -x $program && ! -d $program ]] || host_lacks "no program at '$program'"
+	runnable "$program"
 done
 [[ ! -e $out ]] || wrong_use "--out: '$out' exists; runs of another day would be mixed in"
 mkdir -p -- "$out/base" "$out/new"
 
-# measure SIDE PROGRAM NUMBER: cells that this host cannot run are skipped on both sides (3), and failed trials are
-# counted by the comparison (1); anything else ends this.
+# measure SIDE PROGRAM NUMBER
 measure() {
-	local code=0
 	say "$1, run $3 of $runs"
-	"$2" run "$spec" --no-report --out "$out/$1/$3" >&2 || code=$?
-	case $code in
-	0 | 1 | 3) ;;
-	*) exit "$code" ;;
-	esac
+	measured "$2" run "$spec" --no-report --out "$out/$1/$3"
 }
 
 for ((number = 1; number <= runs; number++)); do

@@ -110,12 +110,7 @@ fn show(findings: &[Finding<'_>]) {
 /// test that runs as one.
 fn rootless_results(stage: &Stage, wrong: &mut Vec<String>) -> BTreeMap<String, (String, String)> {
     let folder = tempfile::tempdir().expect("folder");
-    lab::open_to_all(folder.path());
-    let copy = folder.path().join("test");
-    let own = std::env::current_exe().expect("own path").display().to_string();
-    let arguments = ["cp".to_owned(), own, copy.display().to_string()];
-    let (exit, output) = lab::host_program("/bin/cp", arguments.into_iter());
-    assert_eq!(exit, Exit::Code(0), "{output}");
+    let copy = lab::own_copy(folder.path());
     let arguments = ["setpriv", "--reuid=64321", "--regid=64321", "--clear-groups", "env"];
     let arguments = arguments.iter().copied().map(String::from).chain([
         format!("HOSTILE={}", stage.program().display()),

@@ -252,16 +252,8 @@ fn without_root_a_container_runs_in_a_user_namespace() {
     if !Path::new("/usr/bin/setpriv").exists() {
         return skipped("setpriv (util-linux) is not installed");
     }
-    // A copy, since the build folder may be closed to others.
     let folder = tempfile::tempdir().expect("folder");
-    lab::open_to_all(folder.path());
-    let copy = folder.path().join("test");
-    // By another process: what is open for writing here would be so for a
-    // moment in every child of a neighbouring test, and could not be executed.
-    let own = std::env::current_exe().expect("own path").display().to_string();
-    let arguments = ["cp".to_owned(), own, copy.display().to_string()];
-    let (exit, output) = lab::host_program("/bin/cp", arguments.into_iter());
-    assert_eq!(exit, Exit::Code(0), "{output}");
+    let copy = lab::own_copy(folder.path());
     let name = "without_root_a_container_runs_in_a_user_namespace";
     let arguments = ["setpriv", "--reuid=64321", "--regid=64321", "--clear-groups"];
     let arguments = arguments.iter().copied().map(String::from).chain([

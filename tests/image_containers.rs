@@ -241,16 +241,7 @@ fn an_unprivileged_user_imports_and_runs() {
     let source = layout(folder.path(), &layers);
     let other = folder.path().join("device");
     fs::create_dir(&other).expect("made");
-    let device = Layer::new().entry(
-        EntryType::Block,
-        "sda",
-        0o600,
-        |header| {
-            header.set_device_major(8).expect("set");
-            header.set_device_minor(0).expect("set");
-        },
-        &[],
-    );
+    let device = Layer::new().device(EntryType::Block, "sda", 0o600, (8, 0));
     let device = layout(&other, &[device.bytes()]);
     let command = || {
         let mut command = Command::new(&program);

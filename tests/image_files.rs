@@ -45,16 +45,7 @@ fn all_kinds_of_files_are_unpacked() {
         .file("twice", "first")
         .file("twice", "second");
     if is_root() {
-        layer = layer.entry(
-            EntryType::Char,
-            "null",
-            0o666,
-            |header| {
-                header.set_device_major(1).expect("set");
-                header.set_device_minor(3).expect("set");
-            },
-            &[],
-        );
+        layer = layer.device(EntryType::Char, "null", 0o666, (1, 3));
     }
     let store = store(folder.path());
     let image = import(&store, &layout(folder.path(), &[layer.bytes()]));

@@ -86,10 +86,6 @@ impl Density {
         )?;
         Ok(Self { frame, panels })
     }
-
-    fn bottom(&self) -> f64 {
-        self.frame.top() + self.panels.iter().map(Panel::height).sum::<f64>() - 12.0
-    }
 }
 
 fn kind(ledger: Ledger) -> &'static str {
@@ -234,19 +230,18 @@ impl Panel {
 }
 
 impl Draw for Density {
-    fn title(&self) -> &str {
-        &self.frame.title
+    fn frame(&self) -> &Frame {
+        &self.frame
     }
 
-    fn height(&self) -> f64 {
-        self.frame.height(self.bottom())
+    fn bottom(&self) -> f64 {
+        self.frame.top() + self.panels.iter().map(Panel::height).sum::<f64>() - 12.0
     }
 
-    fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<DB>) -> Drawn
+    fn draw_inside<DB: DrawingBackend>(&self, canvas: &Canvas<DB>) -> Drawn
     where
         DB::ErrorType: 'static,
     {
-        self.frame.draw(canvas, self.bottom())?;
         let mut top = self.frame.top();
         for panel in &self.panels {
             panel.draw(canvas, top)?;

@@ -98,10 +98,6 @@ impl Ecdf {
         let entries = self.curves.len() + self.missing.len();
         self.upper().0 + entries as f64 * 36.0
     }
-
-    fn bottom(&self) -> f64 {
-        (self.lower().1 + 26.0).max(self.key_end())
-    }
 }
 
 fn figures(cell: &CellSummary) -> String {
@@ -246,19 +242,18 @@ impl Ecdf {
 }
 
 impl Draw for Ecdf {
-    fn title(&self) -> &str {
-        &self.frame.title
+    fn frame(&self) -> &Frame {
+        &self.frame
     }
 
-    fn height(&self) -> f64 {
-        self.frame.height(self.bottom())
+    fn bottom(&self) -> f64 {
+        (self.lower().1 + 26.0).max(self.key_end())
     }
 
-    fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<DB>) -> Drawn
+    fn draw_inside<DB: DrawingBackend>(&self, canvas: &Canvas<DB>) -> Drawn
     where
         DB::ErrorType: 'static,
     {
-        self.frame.draw(canvas, self.bottom())?;
         self.draw_key(canvas)?;
         self.draw_upper(canvas)?;
         if self.curves.is_empty() {

@@ -97,11 +97,6 @@ impl Memory {
     fn panel_height(&self) -> f64 {
         HEAD + self.labels.len() as f64 * ROW + FOOT
     }
-
-    fn bottom(&self) -> f64 {
-        let rows = self.panels.len().div_ceil(COLUMNS).max(1);
-        self.frame.top() + rows as f64 * self.panel_height() - 10.0
-    }
 }
 
 fn bar(cell: &CellSummary, ledger: Ledger) -> Bar {
@@ -194,19 +189,19 @@ where
 }
 
 impl Draw for Memory {
-    fn title(&self) -> &str {
-        &self.frame.title
+    fn frame(&self) -> &Frame {
+        &self.frame
     }
 
-    fn height(&self) -> f64 {
-        self.frame.height(self.bottom())
+    fn bottom(&self) -> f64 {
+        let rows = self.panels.len().div_ceil(COLUMNS).max(1);
+        self.frame.top() + rows as f64 * self.panel_height() - 10.0
     }
 
-    fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<DB>) -> Drawn
+    fn draw_inside<DB: DrawingBackend>(&self, canvas: &Canvas<DB>) -> Drawn
     where
         DB::ErrorType: 'static,
     {
-        self.frame.draw(canvas, self.bottom())?;
         if self.panels.is_empty() {
             let middle = (WIDTH / 2.0, self.frame.top() + 20.0);
             return canvas.text("nothing was measured", middle, Type::BODY, Anchor::Middle);

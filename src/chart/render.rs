@@ -3,25 +3,35 @@
 use plotters::prelude::{BitMapBackend, DrawingBackend, SVGBackend};
 
 use super::canvas::{Canvas, Drawn, Habits, SCALE, WIDTH};
+use super::frame::Frame;
 use super::{ChartError, Figure};
 
-/// Something that can draw itself on any sheet.
+/// A figure in its frame that can draw itself on any sheet.
 pub(super) trait Draw {
-    /// What it shows, for readers who cannot see it.
-    fn title(&self) -> &str;
-    /// Height of the sheet that it needs.
-    fn height(&self) -> f64;
-    /// Draws.
-    fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<DB>) -> Drawn
+    /// What stands around it.
+    fn frame(&self) -> &Frame;
+    /// Where the figure itself ends.
+    fn bottom(&self) -> f64;
+    /// Draws what is inside the frame.
+    fn draw_inside<DB: DrawingBackend>(&self, canvas: &Canvas<DB>) -> Drawn
     where
         DB::ErrorType: 'static;
+
+    /// Draws all of it.
+    fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<DB>) -> Drawn
+    where
+        DB::ErrorType: 'static,
+    {
+        self.frame().draw(canvas, self.bottom())?;
+        self.draw_inside(canvas)
+    }
 }
 
 /// Draws a figure as SVG and as PNG.
 pub(super) fn render(id: String, drawing: &impl Draw) -> Result<Figure, ChartError> {
-    let size = (pixels(WIDTH), pixels(drawing.height()));
+    let size = (pixels(WIDTH), pixels(drawing.frame().height(drawing.bottom())));
     Ok(Figure {
-        title: drawing.title().to_owned(),
+        title: drawing.frame().title.clone(),
         svg: svg(drawing, size)?,
         png: png(drawing, size)?,
         id,
@@ -47,7 +57,7 @@ fn svg(drawing: &impl Draw, size: (u32, u32)) -> Result<String, ChartError> {
     // The backend's own head says the size in its doubled pixels and has no
     // name for a reader who cannot see the picture.
     let body = text.split_once('>').map_or("", |(_, body)| body);
-    let title = escaped(drawing.title());
+    let title = escaped(&drawing.frame().title);
     Ok(format!(
         "<svg width=\"{}\" height=\"{}\" viewBox=\"0 0 {} {}\" \
          xmlns=\"http://www.w3.org/2000/svg\" role=\"img\" aria-label=\"{title}\">\n\

@@ -58,10 +58,6 @@ impl Scale {
         let panel = Panel { title, unit: Unit::Nanoseconds, counts: "n-th instance", curves };
         Ok(Self { frame, panel })
     }
-
-    fn bottom(&self) -> f64 {
-        self.frame.top() + self.panel.height() - 12.0
-    }
 }
 
 /// Medians over the number of the instance that is started.
@@ -87,19 +83,18 @@ fn label(cell: &CellSummary, points: &[(f64, f64)]) -> String {
 }
 
 impl Draw for Scale {
-    fn title(&self) -> &str {
-        &self.frame.title
+    fn frame(&self) -> &Frame {
+        &self.frame
     }
 
-    fn height(&self) -> f64 {
-        self.frame.height(self.bottom())
+    fn bottom(&self) -> f64 {
+        self.frame.top() + self.panel.height() - 12.0
     }
 
-    fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<DB>) -> Drawn
+    fn draw_inside<DB: DrawingBackend>(&self, canvas: &Canvas<DB>) -> Drawn
     where
         DB::ErrorType: 'static,
     {
-        self.frame.draw(canvas, self.bottom())?;
         self.panel.draw(canvas, self.frame.top())
     }
 }

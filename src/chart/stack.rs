@@ -109,10 +109,6 @@ impl Stack {
         )?;
         Ok(Some(Self { frame, panels }))
     }
-
-    fn bottom(&self) -> f64 {
-        self.frame.top() + self.panels.iter().map(Panel::height).sum::<f64>() - 8.0
-    }
 }
 
 /// The bars of all cells that have every value.
@@ -214,19 +210,18 @@ impl Panel {
 }
 
 impl Draw for Stack {
-    fn title(&self) -> &str {
-        &self.frame.title
+    fn frame(&self) -> &Frame {
+        &self.frame
     }
 
-    fn height(&self) -> f64 {
-        self.frame.height(self.bottom())
+    fn bottom(&self) -> f64 {
+        self.frame.top() + self.panels.iter().map(Panel::height).sum::<f64>() - 8.0
     }
 
-    fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<DB>) -> Drawn
+    fn draw_inside<DB: DrawingBackend>(&self, canvas: &Canvas<DB>) -> Drawn
     where
         DB::ErrorType: 'static,
     {
-        self.frame.draw(canvas, self.bottom())?;
         let mut top = self.frame.top();
         for panel in &self.panels {
             panel.draw(canvas, top)?;

@@ -84,10 +84,6 @@ impl Waterfall {
     fn rows_end(&self) -> f64 {
         self.bars_top() + self.rows.iter().map(|row| row.height).sum::<f64>()
     }
-
-    fn bottom(&self) -> f64 {
-        self.rows_end() + 26.0
-    }
 }
 
 impl Row {
@@ -218,19 +214,18 @@ fn colour(phase: &Phase) -> Colour {
 }
 
 impl Draw for Waterfall {
-    fn title(&self) -> &str {
-        &self.frame.title
+    fn frame(&self) -> &Frame {
+        &self.frame
     }
 
-    fn height(&self) -> f64 {
-        self.frame.height(self.bottom())
+    fn bottom(&self) -> f64 {
+        self.rows_end() + 26.0
     }
 
-    fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<DB>) -> Drawn
+    fn draw_inside<DB: DrawingBackend>(&self, canvas: &Canvas<DB>) -> Drawn
     where
         DB::ErrorType: 'static,
     {
-        self.frame.draw(canvas, self.bottom())?;
         let head = self.frame.top() + 6.0;
         canvas.text(
             "when: time since request, logarithmic",

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::say;
-use crate::container::cgroup::{Availability, Controller, Hierarchy};
+use crate::container::cgroup::{Availability, Controller, Hierarchy, is_unified};
 
 /// Set for whom is in a scope already, or does not want one.
 const VARIABLE: &str = "UNLADEN_SCOPE";
@@ -47,7 +47,7 @@ impl Situation {
             is_root: nix::unistd::geteuid().is_root(),
             is_set: std::env::var_os(VARIABLE).is_some(),
             unusable: unusable.err(),
-            unified: Path::new("/sys/fs/cgroup/cgroup.controllers").exists(),
+            unified: is_unified(),
             runtime: std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from),
             search: std::env::var_os("PATH").unwrap_or_default(),
         }

@@ -57,6 +57,21 @@ impl Layer {
         self
     }
 
+    /// A device of these numbers.
+    pub fn device(
+        self,
+        kind: EntryType,
+        name: &str,
+        mode: u32,
+        (major, minor): (u32, u32),
+    ) -> Self {
+        let number = |header: &mut Header| {
+            header.set_device_major(major).expect("set");
+            header.set_device_minor(minor).expect("set");
+        };
+        self.entry(kind, name, mode, number, &[])
+    }
+
     pub fn file(self, name: &str, content: &str) -> Self {
         self.entry(EntryType::Regular, name, 0o644, |_| {}, content.as_bytes())
     }

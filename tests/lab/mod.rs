@@ -270,6 +270,20 @@ pub fn compile(name: &str, program: &Path) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// A copy of the running test in a folder that is opened to all: the build
+/// folder may be closed to other users.
+pub fn own_copy(folder: &Path) -> PathBuf {
+    open_to_all(folder);
+    let copy = folder.join("test");
+    // By another process: what is open for writing here would be so for a
+    // moment in every child of a neighbouring test, and could not be executed.
+    let own = std::env::current_exe().expect("own path").display().to_string();
+    let arguments = ["cp".to_owned(), own, copy.display().to_string()];
+    let (exit, output) = host_program("/bin/cp", arguments.into_iter());
+    assert_eq!(exit, Exit::Code(0), "{output}");
+    copy
+}
+
 pub fn open_to_all(folder: &Path) {
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).expect("changed");
 }

@@ -186,20 +186,13 @@ impl Live {
 
     /// Why a wait ended without its goal, in words.
     fn explain(&self, trouble: Trouble, deadline: Duration) -> String {
-        match trouble {
-            Trouble::Deadline => {
-                let mut told = format!("not within {:.1} s", deadline.as_secs_f64());
-                let ended = |server: &PidFd| server.wait_ended(Some(Duration::ZERO));
-                if self.server.as_ref().is_some_and(|server| matches!(ended(server), Ok(true))) {
-                    told.push_str("; the server of its root file system has ended");
-                }
-                told
-            }
-            Trouble::Died => self.how_it_died(),
-            Trouble::Said(text) => text,
-            Trouble::Orphaned => "the harness is gone".to_owned(),
-            Trouble::Io(call, error) => format!("cannot {call}: {error}"),
+        let is_late = matches!(trouble, Trouble::Deadline);
+        let mut told = trouble.told(deadline, || self.how_it_died());
+        let ended = |server: &PidFd| server.wait_ended(Some(Duration::ZERO));
+        if is_late && self.server.as_ref().is_some_and(|server| matches!(ended(server), Ok(true))) {
+            told.push_str("; the server of its root file system has ended");
         }
+        told
     }
 
     /// Waits until the first process has ended and is reaped, stamps that,
@@ -331,10 +324,7 @@ impl Live {
 
     /// A failure of this instance with everything that is known about it.
     pub(super) fn failure(&self, due: Mark, reason: String) -> Failure {
-        let stage =
-            if matches!(due, Mark::Exited | Mark::Removed | Mark::Gone) { "end" } else { "start" };
-        let reason = format!("{stage}, waiting for {due}: {reason}{}", self.watch.last_words());
-        Failure { due, reason, timeline: self.watch.timeline.clone() }
+        self.watch.failure(due, &reason)
     }
 
     /// The mark that is due next.

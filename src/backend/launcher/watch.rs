@@ -5,13 +5,14 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
+use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::sockopt::PeerCredentials;
 
 use super::super::Timeline;
 use super::console::excerpt;
-use super::order::Probe;
+use super::order::{Failure, Probe};
 use super::qmp::{self, Conversation, Lines, QmpError, Reaction};
 use super::trace::Trace;
 use crate::payload::protocol::{PING, WorkResult};
@@ -70,6 +71,19 @@ pub(super) enum Trouble {
     Orphaned,
     /// A wait or a read failed.
     Io(&'static str, io::Error),
+}
+
+impl Trouble {
+    /// In words; `died` says how the first process ended.
+    pub(super) fn told(self, deadline: Duration, died: impl FnOnce() -> String) -> String {
+        match self {
+            Self::Deadline => format!("not within {:.1} s", deadline.as_secs_f64()),
+            Self::Died => died(),
+            Self::Said(text) => text,
+            Self::Orphaned => "the harness is gone".to_owned(),
+            Self::Io(call, error) => format!("cannot {call}: {error}"),
+        }
+    }
 }
 
 /// The ears on one instance.
@@ -320,6 +334,14 @@ impl Watch {
             }
         }
         Ok(())
+    }
+
+    /// A failure of the instance with everything that is known about it.
+    pub(super) fn failure(&self, due: Mark, reason: &str) -> Failure {
+        let stage =
+            if matches!(due, Mark::Exited | Mark::Removed | Mark::Gone) { "end" } else { "start" };
+        let reason = format!("{stage}, waiting for {due}: {reason}{}", self.last_words());
+        Failure { due, reason, timeline: self.timeline.clone() }
     }
 
     /// What is known about a failure: the telling lines of stderr and console.

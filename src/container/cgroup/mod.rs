@@ -36,7 +36,8 @@ mod usage;
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +52,15 @@ pub use self::readback::MemorySplit;
 pub use self::sweep::{Swept, find, sweep};
 pub use self::tree::RunTree;
 pub use self::usage::{CpuUsage, IoUsage, Pressure, Resource, Stall};
+
+/// Whether this host has version 2 alone: its root has a list of controllers
+/// then. Looked up once.
+#[must_use]
+pub fn is_unified() -> bool {
+    static FOUND: LazyLock<bool> =
+        LazyLock::new(|| Path::new("/sys/fs/cgroup/cgroup.controllers").exists());
+    *FOUND
+}
 
 /// A resource controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

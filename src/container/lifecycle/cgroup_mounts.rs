@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::{Mount, Spec};
 
-use crate::container::cgroup::Group;
+use crate::container::cgroup::{Group, is_unified};
 
 /// Where hosts mount control groups.
 const ROOT: &str = "/sys/fs/cgroup";
@@ -14,7 +14,7 @@ const ROOT: &str = "/sys/fs/cgroup";
 /// A spec whose mounts of type `cgroup` are binds of the group's folders.
 pub(super) fn with_own_cgroups(spec: &Spec, group: &Group) -> Spec {
     let mut spec = spec.clone();
-    if Path::new(ROOT).join("cgroup.controllers").exists() {
+    if is_unified() {
         return spec;
     }
     let Some(mounts) = spec.mounts().clone() else { return spec };

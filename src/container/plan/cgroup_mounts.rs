@@ -69,11 +69,6 @@ struct Hierarchy {
     links: Vec<String>,
 }
 
-/// Whether this host has hierarchies of version 1.
-pub(super) fn are_needed() -> bool {
-    !Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
-}
-
 impl Reader<'_> {
     /// All of the host's hierarchies below a folder, for a mount of type
     /// `cgroup`.

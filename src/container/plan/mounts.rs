@@ -18,6 +18,7 @@ use super::cgroup_mounts::{self, View};
 use super::devices::Device;
 use super::options::{Options, READ_ONLY};
 use super::{PlanError, c_path, c_string};
+use crate::container::cgroup::is_unified;
 use crate::sys::spawn::{Links, MountAttributes, Node, Place, Slot, Step};
 
 /// Filesystem types that this runtime mounts.
@@ -219,10 +220,10 @@ impl<'a> Reader<'a> {
         let planned = match options.bind {
             Some(recursive) => self.bind(mount, &destination, &options, recursive, field)?,
             None if kind == "bind" => self.bind(mount, &destination, &options, true, field)?,
-            None if kind == "cgroup" && cgroup_mounts::are_needed() => {
+            None if kind == "cgroup" && !is_unified() => {
                 self.hierarchies(&destination, &options, field)?
             }
-            None if kind == "cgroup" && cgroup_mounts::are_needed() => {
+            None if kind == "cgroup" && !is_unified() => {
                 self.hierarchies(&destination, &options, field)?
             }
             None => self.filesystem(mount, kind, &destination, &options, field)?,
@@ -442,9 +443,8 @@ pub(super) fn flow(options: &Options, slot: Slot) -> Option<Step> {
 
 /// A type that this runtime mounts, under the kernel's name.
 fn mountable<'a>(kind: &'a str, field: &str) -> Result<&'a str, PlanError> {
-    let unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
     match kind {
-        "cgroup" | "cgroup2" if unified => Ok("cgroup2"),
+        "cgroup" | "cgroup2" if is_unified() => Ok("cgroup2"),
         "cgroup" | "cgroup2" => Err(PlanError::Value {
             field: format!("{field}.type"),
             value: kind.to_owned(),

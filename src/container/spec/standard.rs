@@ -11,7 +11,7 @@ use oci_spec::runtime::{
 use super::device::HostDevice;
 use super::parts;
 use super::user::Identity;
-use crate::container::cgroup::Limits;
+use crate::container::cgroup::{Limits, is_unified};
 use crate::container::plan::BY_NUMBER as ALL_CAPABILITIES;
 
 /// `PATH` of a command whose environment has none, as Docker sets it.
@@ -243,7 +243,7 @@ fn standard_mounts(options: &StandardOptions) -> Vec<Mount> {
         return mounts;
     }
     mounts.push(parts::mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]));
-    if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+    if is_unified() {
         let words = ["nosuid", "noexec", "nodev", "relatime", "ro"];
         mounts.push(parts::mount("/sys/fs/cgroup", "cgroup", &words));
     }

@@ -381,25 +381,18 @@ impl Instance {
     }
 
     fn trouble(&self, trouble: Trouble, due: Mark, deadline: Duration) -> Failure {
-        let reason = match trouble {
-            Trouble::Deadline => format!("not within {:.1} s", deadline.as_secs_f64()),
-            Trouble::Died => match self.client.as_ref().map(|c| c.wait(Some(Duration::ZERO))) {
+        let reason = trouble.told(deadline, || {
+            match self.client.as_ref().map(|client| client.wait(Some(Duration::ZERO))) {
                 Some(Ok(Some(Ended { exit, .. }))) => format!("its command ended with {exit}"),
                 _ => "its command ended".to_owned(),
-            },
-            Trouble::Said(text) => text,
-            Trouble::Orphaned => "the harness is gone".to_owned(),
-            Trouble::Io(call, error) => format!("cannot {call}: {error}"),
-        };
+            }
+        });
         self.failure(due, reason)
     }
 
     /// A failure of this instance with everything that is known about it.
     pub(super) fn failure(&self, due: Mark, reason: String) -> Failure {
-        let stage =
-            if matches!(due, Mark::Exited | Mark::Removed | Mark::Gone) { "end" } else { "start" };
-        let reason = format!("{stage}, waiting for {due}: {reason}{}", self.watch.last_words());
-        Failure { due, reason, timeline: self.watch.timeline.clone() }
+        self.watch.failure(due, &reason)
     }
 
     /// The mark that is due next.

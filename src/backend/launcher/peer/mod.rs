@@ -149,14 +149,7 @@ impl Peers {
             let reason = format!("no template {number}");
             return Err(Box::new(Answer::Refused { reason }));
         };
-        let around = Surroundings {
-            run_id: &self.run_id,
-            tops: &self.tops,
-            recipe: &template.recipe,
-            caller: template.caller(null),
-            control,
-            deadline,
-        };
+        let around = template.around((&self.run_id, &self.tops), null, control, deadline);
         let failed = |failure| Box::new(Answer::Failed(failure));
         let mut instance = Instance::start(&name, &around, ground).map_err(failed)?;
         let run = instance.ready(&around).and_then(|()| match until {
@@ -195,14 +188,7 @@ impl Peers {
         else {
             return Answer::Refused { reason: format!("no instance {name}") };
         };
-        let around = Surroundings {
-            run_id: &self.run_id,
-            tops: &self.tops,
-            recipe: &template.recipe,
-            caller: template.caller(null),
-            control,
-            deadline,
-        };
+        let around = template.around((&self.run_id, &self.tops), null, control, deadline);
         if kill {
             instance.destroy(&around, ground);
             return Answer::Stopped(Stopped { timeline: Timeline::default(), exit: None });
@@ -254,5 +240,17 @@ impl Peers {
 impl Template {
     fn caller<'a>(&'a self, null: BorrowedFd<'a>) -> Caller<'a> {
         Caller { null, env: &self.recipe.env, mounts: self.mounts.as_ref() }
+    }
+
+    /// What an instance needs to know, of the run and of this template.
+    fn around<'a>(
+        &'a self,
+        (run_id, tops): (&'a str, &'a [PathBuf]),
+        null: BorrowedFd<'a>,
+        control: BorrowedFd<'a>,
+        deadline: Duration,
+    ) -> Surroundings<'a> {
+        let caller = self.caller(null);
+        Surroundings { run_id, tops, recipe: &self.recipe, caller, control, deadline }
     }
 }
