@@ -105,7 +105,8 @@ impl Yard {
 
     /// Starts a container that stays, as the suite's launcher does.
     fn keep(&mut self) -> (PidFd, Group, OwnedFd) {
-        let (pidfd, group, channel) = self.start();
+        let (pidfd, mut group, channel) = self.start();
+        group.close_entrances();
         (pidfd.aside(), group, aside(channel.into()))
     }
 
