@@ -75,7 +75,7 @@ step "tests"
 if [[ -n ${CI:-} ]]; then
 	export UNLADEN_NO_SKIPS=1
 fi
-cargo test --locked --no-fail-fast -- --test-threads=2
+cargo test --locked --no-fail-fast -- --test-threads=4
 
 step "benches"
 # Each bench once; with the tests' profile, which is built already.

@@ -29,12 +29,12 @@ density = 1
 backend = "process"
 startup = ["exit"]
 density = ["pause"]
-density_cap = 10
+density_cap = 4
 [[cells]]
 backend = "container"
 startup = ["exit"]
 density = ["pause"]
-density_cap = 10
+density_cap = 4
 [[cells]]
 backend = "container"
 params = { net = "bridge" }
@@ -73,7 +73,7 @@ impl Running {
         let alive = || {
             self.out().join("manifest.json").is_file() && {
                 let id = run_id(&self.out());
-                traces_of(&id).iter().filter(|trace| trace.starts_with("/proc")).count() >= 8
+                traces_of(&id).iter().filter(|trace| trace.starts_with("/proc")).count() >= 5
             }
         };
         assert!(wait_until(Duration::from_secs(60), alive), "no ladder was climbed");

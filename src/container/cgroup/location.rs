@@ -87,7 +87,7 @@ pub(super) fn usable(folder: &Path) -> Result<(), String> {
 
 /// The processes that must leave a delegated cgroup: allowed are the caller,
 /// those it descends from and those that descend from it.
-fn movers(hierarchy: &Hierarchy, own: &Path) -> Result<Vec<Pid>, String> {
+pub(super) fn movers(hierarchy: &Hierarchy, own: &Path) -> Result<Vec<Pid>, String> {
     let inside = files::processes(own).map_err(|error| error.to_string())?;
     let line = |pid: Pid| std::iter::successors(Some(pid), |pid| parent(hierarchy, *pid));
     let ancestors: Vec<Pid> = line(hierarchy.caller).collect();

@@ -3,19 +3,21 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
-
-use nix::unistd::Pid;
 
 use super::detect::{Hierarchy, Mounted, Version};
 use super::group::{Group, Part, rmdir};
-use super::location::{Ground, find_ground};
+use super::location::{Ground, find_ground, movers};
 use super::{CgroupError, Controller, Limits, files, sweep};
+use crate::sys::clock::Deadline;
 
 /// The first part of the name of everything that the suite makes.
 pub(super) const PREFIX: &str = "unladen-";
 /// The end of the name of the leaf into which the caller steps aside.
 pub(super) const ASIDE: &str = "-aside";
+/// How long processes that are ending may keep others from stepping aside.
+const ASIDE_LIMIT: Duration = Duration::from_secs(5);
 
 /// One hierarchy in use.
 #[derive(Debug)]
@@ -121,7 +123,8 @@ impl Hierarchy {
                 Ok(mounted) => match find_ground(self, mounted) {
                     Err(reason) => tree.missing.push((*controller, reason)),
                     Ok(ground) => {
-                        let added = tree.add(*controller, mounted, &ground, (run_id, instances));
+                        let run = (run_id, instances);
+                        let added = tree.add(self, (*controller, mounted), &ground, run);
                         if let Err(error) = added {
                             // The first error is the one that says why.
                             let _ = tree.remove();
@@ -139,8 +142,8 @@ impl RunTree {
     /// Adds a controller, in a branch that exists or a new one.
     fn add(
         &mut self,
-        controller: Controller,
-        mounted: &Mounted,
+        hierarchy: &Hierarchy,
+        (controller, mounted): (Controller, &Mounted),
         ground: &Ground,
         (run_id, instances): (&str, Instances),
     ) -> Result<(), CgroupError> {
@@ -171,7 +174,7 @@ impl RunTree {
                 let leaf = ground.folder.join(format!("{PREFIX}{run_id}{ASIDE}"));
                 branch.stepped_aside =
                     Some(Aside { from: ground.folder.clone(), leaf: leaf.clone() });
-                step_aside(&leaf, &ground.movers)?;
+                step_aside(hierarchy, ground, &leaf)?;
                 self.remarks.push(format!(
                     "moved {} processes of this session from {} into {}",
                     ground.movers.len(),
@@ -280,15 +283,30 @@ fn make(folder: &Path) -> Result<(), CgroupError> {
 
 /// Moves processes into a leaf, so that the cgroup they leave can have
 /// children with controllers.
-fn step_aside(leaf: &Path, movers: &[Pid]) -> Result<(), CgroupError> {
+///
+/// Repeated until none is left: one may have forked meanwhile, and one that
+/// is ending stays where it is although the kernel takes the write
+/// (`cgroup_migrate_add_task` in Linux passes over `PF_EXITING`).
+fn step_aside(hierarchy: &Hierarchy, ground: &Ground, leaf: &Path) -> Result<(), CgroupError> {
     make(leaf)?;
-    for pid in movers {
-        let moved = files::set("stepping aside", &leaf.join("cgroup.procs"), &pid.to_string());
-        match moved {
-            // It ended meanwhile.
-            Err(CgroupError::Write { source, .. })
-                if source.raw_os_error() == Some(nix::errno::Errno::ESRCH as i32) => {}
-            other => other?,
+    let deadline = Deadline::after(ASIDE_LIMIT);
+    let mut pids = ground.movers.clone();
+    while !pids.is_empty() {
+        for pid in pids {
+            match files::set("stepping aside", &leaf.join("cgroup.procs"), &pid.to_string()) {
+                // It ended meanwhile.
+                Err(CgroupError::Write { source, .. })
+                    if source.raw_os_error() == Some(nix::errno::Errno::ESRCH as i32) => {}
+                other => other?,
+            }
+        }
+        // With strangers among them, or too late, handing out is what fails.
+        pids = movers(hierarchy, &ground.folder).unwrap_or_default();
+        if deadline.passed() {
+            break;
+        }
+        if !pids.is_empty() {
+            thread::sleep(Duration::from_millis(1));
         }
     }
     Ok(())
