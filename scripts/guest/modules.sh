@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 #help
-# modules.sh --kernel FILE --module NAME... --loader FILE --payload FILE --out FILE
+# modules.sh --kernel FILE --module NAME... --loader FILE --payload FILE --out FILE [--add SRC:DST]...
 #
 # Writes an initial file system for a guest whose kernel has some drivers as modules: the loader is /init, the payload
 # is /payload, and the modules with all that they need are /modules/00.ko and so on, in the order of loading.
@@ -10,6 +10,7 @@
 #   --loader FILE    the static program that loads them
 #   --payload FILE   the static program that it then becomes
 #   --out FILE       where to write; replaced in one step
+#   --add SRC:DST    as for initramfs.sh
 #   --help           this text
 #
 # Root is not needed. Exits with 3 when the kernel has no such module.
@@ -20,14 +21,14 @@ here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 source "$here/../lib.sh"
 exec </dev/null
 
-kernel='' loader='' payload='' out='' names=()
+kernel='' loader='' payload='' out='' names=() adds=()
 while (($#)); do
 	case $1 in
 	--help | -h)
 		print_help
 		exit 0
 		;;
-	--kernel | --module | --loader | --payload | --out) need_value "$1" "$@" ;;
+	--kernel | --module | --loader | --payload | --out | --add) need_value "$1" "$@" ;;
 	*) unknown_flag "$1" ;;
 	esac
 	case $1 in
@@ -39,6 +40,7 @@ while (($#)); do
 	--loader) loader=$2 ;;
 	--payload) payload=$2 ;;
 	--out) out=$2 ;;
+	--add) adds+=("$1" "$2") ;;
 	esac
 	shift 2
 done
@@ -106,4 +108,5 @@ for name in ${names[@]+"${names[@]}"}; do
 	add_module "$name"
 done
 ((count <= 100)) || host_lacks "more than 100 modules are needed"
-"$here/initramfs.sh" --payload "$loader" --add "$payload:/payload" --add "$work/modules:/modules" --out "$out"
+"$here/initramfs.sh" --payload "$loader" --add "$payload:/payload" --add "$work/modules:/modules" --out "$out" \
+	${adds[@]+"${adds[@]}"}

@@ -11,8 +11,9 @@ use etcetera::BaseStrategy;
 use include_dir::{Dir, DirEntry, include_dir};
 use sha2::{Digest, Sha256};
 
+use super::data;
 use crate::payload;
-use crate::record::ArtefactFact;
+use crate::record::{ArtefactFact, Workload};
 
 static SCRIPTS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/scripts");
 
@@ -172,38 +173,52 @@ impl Assets {
         })
     }
 
-    /// The initial file system of a guest, packed once.
+    /// The file that a workload reads, made once; `None` for one that reads
+    /// none.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn data(&self, workload: Workload) -> Result<Option<PathBuf>, AssetsError> {
+        data::file(&self.cache, workload)
+    }
+
+    /// The initial file system of a guest, packed once, with the file that its
+    /// workload reads, if there is one.
     ///
     /// # Errors
     /// When the packing script fails.
-    pub fn initramfs(&self) -> Result<PathBuf, AssetsError> {
-        self.made_once("initramfs.cpio", "guest/initramfs.sh", &["--payload"], "--out")
+    pub fn initramfs(&self, data: Option<&Path>) -> Result<PathBuf, AssetsError> {
+        let name = data::name("initramfs", data, ".cpio");
+        self.made_once(&name, "guest/initramfs.sh", &["--payload"], "--out", data)
     }
 
     /// The same for an arm64 guest.
     ///
     /// # Errors
     /// When there is no payload for it, or the packing script fails.
-    pub fn initramfs_aarch64(&self) -> Result<PathBuf, AssetsError> {
+    pub fn initramfs_aarch64(&self, data: Option<&Path>) -> Result<PathBuf, AssetsError> {
         let payload = self.payload_aarch64()?.display().to_string();
         let front = ["--payload", payload.as_str()];
-        self.made("initramfs-aarch64.cpio", "guest/initramfs.sh", &front, "--out")
+        let name = data::name("initramfs-aarch64", data, ".cpio");
+        self.made(&name, "guest/initramfs.sh", &front, "--out", data)
     }
 
     /// A guest's root file system as an image for a disk, made once.
     ///
     /// # Errors
     /// When the script fails, such as without `mke2fs`.
-    pub fn root_image(&self) -> Result<PathBuf, AssetsError> {
-        self.made_once("root.ext4", "guest/rootfs.sh", &["--payload"], "--image")
+    pub fn root_image(&self, data: Option<&Path>) -> Result<PathBuf, AssetsError> {
+        let name = data::name("root", data, ".ext4");
+        self.made_once(&name, "guest/rootfs.sh", &["--payload"], "--image", data)
     }
 
     /// A guest's root file system as a folder to share, made once.
     ///
     /// # Errors
     /// When the script fails.
-    pub fn root_folder(&self) -> Result<PathBuf, AssetsError> {
-        self.made_once("root", "guest/rootfs.sh", &["--payload"], "--folder")
+    pub fn root_folder(&self, data: Option<&Path>) -> Result<PathBuf, AssetsError> {
+        let name = data::name("root", data, "");
+        self.made_once(&name, "guest/rootfs.sh", &["--payload"], "--folder", data)
     }
 
     /// The initial file system of a guest whose kernel, in the file `kernel`,
@@ -211,18 +226,23 @@ impl Assets {
     ///
     /// # Errors
     /// When the kernel has no such module, or the packing script fails.
-    pub fn initramfs_with(&self, kernel: &Path, modules: &[&str]) -> Result<PathBuf, AssetsError> {
+    pub fn initramfs_with(
+        &self,
+        kernel: &Path,
+        modules: &[&str],
+        data: Option<&Path>,
+    ) -> Result<PathBuf, AssetsError> {
         let mut hasher = Sha256::new();
         hasher.update(kernel.as_os_str().as_encoded_bytes());
-        let name =
-            format!("initramfs-{}-{}.cpio", modules.join("-"), &hex(&hasher.finalize())[..8]);
+        let stem = format!("initramfs-{}-{}", modules.join("-"), &hex(&hasher.finalize())[..8]);
+        let name = data::name(&stem, data, ".cpio");
         let text = |path: PathBuf| path.display().to_string();
         let loader = text(self.folder.join(payload::LOADER_NAME));
         let kernel = kernel.display().to_string();
         let mut front = vec!["--loader", &loader, "--kernel", &kernel];
         front.extend(modules.iter().flat_map(|module| ["--module", module]));
         front.push("--payload");
-        self.made_once(&name, "guest/modules.sh", &front, "--out")
+        self.made_once(&name, "guest/modules.sh", &front, "--out", data)
     }
 
     /// A file that a script makes from the payload: `front`, whose last flag
@@ -233,9 +253,10 @@ impl Assets {
         script: &str,
         front: &[&str],
         out: &str,
+        data: Option<&Path>,
     ) -> Result<PathBuf, AssetsError> {
         let payload = self.payload().display().to_string();
-        self.made(name, script, &[front, &[payload.as_str()]].concat(), out)
+        self.made(name, script, &[front, &[payload.as_str()]].concat(), out, data)
     }
 
     /// A file that a script makes, unless it is there.
@@ -245,12 +266,13 @@ impl Assets {
         script: &str,
         front: &[&str],
         out: &str,
+        data: Option<&Path>,
     ) -> Result<PathBuf, AssetsError> {
         let path = self.folder.join(name);
         if !path.exists() {
             let made = path.display().to_string();
             let words = front.iter().copied().chain([out, made.as_str()]);
-            let words: Vec<String> = words.map(str::to_owned).collect();
+            let words: Vec<String> = words.map(str::to_owned).chain(data::flags(data)).collect();
             match self.script(script, &words) {
                 // Somebody else was faster with the same folder.
                 Err(_) if path.exists() => {}
@@ -329,7 +351,7 @@ fn write_file(path: &Path, bytes: &[u8], mode: u32) -> Result<(), AssetsError> {
     file.set_permissions(fs::Permissions::from_mode(mode)).map_err(failed("set the mode of", path))
 }
 
-fn failed<'a>(
+pub(super) fn failed<'a>(
     operation: &'static str,
     path: &'a Path,
 ) -> impl FnOnce(io::Error) -> AssetsError + use<'a> {

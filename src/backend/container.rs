@@ -11,9 +11,10 @@ use super::process::{DEADLINE, environment, own_version};
 use super::{Assets, Backend, BackendError, Instance, Prepared, Real, Until};
 use crate::container::cgroup::{CpuQuota, Limits};
 use crate::container::seccomp::{Machine, default_profile};
-use crate::container::{CellOptions, PAYLOAD_PATH, default_cell_spec, minimal_rootfs};
+use crate::container::{CellOptions, PAYLOAD_PATH, default_cell_spec, minimal_rootfs, rootfs_with};
 use crate::errors::chain;
-use crate::record::{BackendName, CellKey, Version};
+use crate::payload::protocol::FILE_PATH;
+use crate::record::{BackendName, CellKey, Version, Workload};
 use crate::spec::param_value;
 use crate::units::Bytes;
 
@@ -42,8 +43,14 @@ impl Container {
         } else {
             self.assets.payload()
         };
-        let rootfs = minimal_rootfs(&self.assets.cache().join("rootfs"), &payload)
-            .map_err(|error| BackendError::Unavailable(chain(&error)))?;
+        let unavailable = |error: &dyn std::error::Error| BackendError::Unavailable(chain(error));
+        let data = self.assets.data(cell.workload).map_err(|error| unavailable(&error))?;
+        let rootfs = self.assets.cache().join("rootfs");
+        let rootfs = match &data {
+            Some(data) => rootfs_with(&rootfs, &payload, data, FILE_PATH),
+            None => minimal_rootfs(&rootfs, &payload),
+        };
+        let rootfs = rootfs.map_err(|error| unavailable(&error))?;
         // Without privileges there is no container without a user namespace.
         let user_namespace =
             param_value(cell, "userns") == Some("yes") || !nix::unistd::geteuid().is_root();
@@ -62,7 +69,8 @@ impl Container {
             user_namespace,
         });
         if let Some(process) = spec.process_mut() {
-            process.set_env(Some(environment(cell.workload, &self.run_id)));
+            let file = data.is_some().then_some(FILE_PATH);
+            process.set_env(Some(environment(cell.workload, &self.run_id, file)));
         }
         // A bridge's namespace is made for the instance; that there is one
         // stays in the spec.
@@ -132,7 +140,10 @@ impl Backend for Container {
         };
         let (template, remarks) = self.real.prepare(recipe)?;
         let deadline = self.real.deadline(DEADLINE);
-        let mut prepared = Prepared { command, remarks, cold, ..Prepared::new(template, deadline) };
+        let shared = matches!(cell.workload, Workload::Read(_))
+            .then(|| root.join(FILE_PATH.trim_start_matches('/')));
+        let mut prepared =
+            Prepared { command, remarks, cold, shared, ..Prepared::new(template, deadline) };
         if is_foreign(cell) {
             // Only the attempt can tell: an interpreter may be registered for
             // such programs (binfmt_misc), which emulates their processor.

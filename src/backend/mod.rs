@@ -8,6 +8,7 @@
 mod assets;
 mod cold;
 mod container;
+mod data;
 mod kvm_bare;
 pub mod launcher;
 pub mod leftovers;
@@ -69,6 +70,11 @@ pub struct Prepared {
     pub deadline: Duration,
     /// Files that must be out of the page cache before each start.
     pub cold: Vec<PathBuf>,
+    /// The host's file from which all instances read what their workload reads,
+    /// if it reads one: it itself, or the image of a disk or of a file system in
+    /// memory that it is in. Its pages must be out of the page cache when a
+    /// trial begins, so that it is an instance that reads it.
+    pub shared: Option<PathBuf>,
     /// Marks that a traced cell is about, and why one of them cannot be had.
     pub traced: Vec<(Mark, Option<String>)>,
 }
@@ -84,6 +90,7 @@ impl Prepared {
             accelerator: None,
             deadline,
             cold: Vec::new(),
+            shared: None,
             traced: Vec::new(),
         }
     }

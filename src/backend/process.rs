@@ -8,8 +8,9 @@ use super::assets::artefact;
 use super::cold::cold_files;
 use super::launcher::order::{Program, Recipe, fd};
 use super::{Assets, Backend, BackendError, Instance, Prepared, Real, Until};
+use crate::errors::chain;
 use crate::payload::FILE_NAME;
-use crate::payload::protocol::{ENV_CHANNEL, ENV_RUN, ENV_WORKLOAD};
+use crate::payload::protocol::{ENV_CHANNEL, ENV_FILE, ENV_RUN, ENV_WORKLOAD};
 use crate::record::{ArtefactFact, BackendName, CellKey, Version, Workload};
 
 /// Time that a process or container may take until its workload is ready.
@@ -29,13 +30,16 @@ impl Process {
     }
 }
 
-/// The payload's environment in a process or a container.
-pub(super) fn environment(workload: Workload, run_id: &str) -> Vec<String> {
-    vec![
+/// The payload's environment in a process or a container; `file` is what its
+/// workload reads, as the payload sees it.
+pub(super) fn environment(workload: Workload, run_id: &str, file: Option<&str>) -> Vec<String> {
+    let mut all = vec![
         format!("{ENV_CHANNEL}=fd:{}", fd::CHANNEL),
         format!("{ENV_WORKLOAD}={workload}"),
         format!("{ENV_RUN}={run_id}"),
-    ]
+    ];
+    all.extend(file.map(|path| format!("{ENV_FILE}={path}")));
+    all
 }
 
 /// The version of what this crate itself does.
@@ -58,7 +62,10 @@ impl Backend for Process {
     }
 
     fn prepare(&mut self, cell: &CellKey) -> Result<Prepared, BackendError> {
-        let env = environment(cell.workload, &self.run_id);
+        let shared = self.assets.data(cell.workload);
+        let shared = shared.map_err(|error| BackendError::Unavailable(chain(&error)))?;
+        let file = shared.as_ref().map(|path| path.display().to_string());
+        let env = environment(cell.workload, &self.run_id, file.as_deref());
         let program = Program {
             path: self.assets.payload(),
             argv: vec![FILE_NAME.to_owned()],
@@ -70,7 +77,7 @@ impl Backend for Process {
         let mut command = env;
         command.push(FILE_NAME.to_owned());
         let deadline = self.real.deadline(DEADLINE);
-        Ok(Prepared { command, remarks, cold, ..Prepared::new(template, deadline) })
+        Ok(Prepared { command, remarks, cold, shared, ..Prepared::new(template, deadline) })
     }
 
     fn launch(

@@ -60,6 +60,8 @@ pub(super) fn list(args: &ListArgs) -> Result<Exit, CliError> {
             Entry::new("exit", "ready at once, then runs to completion"),
             Entry::new("exit=CODE", "ready at once, then ends with this code"),
             Entry::new("touch=MIB", "touches this much memory, proves it, then idles"),
+            Entry::new("churn=MIB", "the same, and gives it back when it is told to"),
+            Entry::new("read=MIB", "reads a file of this size that all instances have, then idles"),
             Entry::new("sleep=MS", "sleeps so long before it is ready, then idles"),
             Entry::new("spin=MS", "uses so much CPU time before it is ready, then idles"),
             Entry::new("http", "answers an HTTP/1.1 request over its channel"),

@@ -54,7 +54,7 @@ pub fn mount_options() -> Vec<String> {
 
 pub use self::bundle::{Bundle, BundleError, parse_config, read_config};
 pub use self::plan::{Plan, PlanError};
-pub use self::rootfs::{PAYLOAD_PATH, RootfsError, minimal_rootfs};
+pub use self::rootfs::{PAYLOAD_PATH, RootfsError, minimal_rootfs, rootfs_with};
 pub use self::run::{
     Ended, InstanceId, RunError, Running, Stdio, Streams, run, start, start_on_bridge,
 };

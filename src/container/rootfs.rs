@@ -43,13 +43,45 @@ pub enum RootfsError {
 ///
 /// When the program cannot be read or the cache cannot be written to.
 pub fn minimal_rootfs(cache: &Path, payload: &Path) -> Result<PathBuf, RootfsError> {
+    made(cache, payload, None)
+}
+
+/// The same with the file `data` at the absolute path `inside`. Where the file
+/// system can, it is a second name of that very file, so that all who read it
+/// read one file. The folder is named by the program's hash and by the name of
+/// `data`, whose content must belong to its name and length.
+///
+/// # Errors
+///
+/// When a file cannot be read or the cache cannot be written to.
+pub fn rootfs_with(
+    cache: &Path,
+    payload: &Path,
+    data: &Path,
+    inside: &str,
+) -> Result<PathBuf, RootfsError> {
+    let inside = inside.trim_start_matches('/');
+    made(cache, payload, Some(Extra { data, inside }))
+}
+
+/// A file beside the program.
+#[derive(Clone, Copy)]
+struct Extra<'a> {
+    data: &'a Path,
+    /// Its path, relative to the root.
+    inside: &'a str,
+}
+
+fn made(cache: &Path, payload: &Path, extra: Option<Extra<'_>>) -> Result<PathBuf, RootfsError> {
     let program = fs::read(payload)
         .map_err(|source| RootfsError::Payload { path: payload.to_owned(), source })?;
     let digest: String =
         Sha256::digest(&program)[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-    let rootfs = cache.join(format!("rootfs-{digest}"));
+    let suffix = extra.and_then(|extra| extra.data.file_name());
+    let suffix = suffix.map(|name| format!("-{}", name.to_string_lossy())).unwrap_or_default();
+    let rootfs = cache.join(format!("rootfs-{digest}{suffix}"));
     let make = |path: &Path, source| RootfsError::Make { path: path.to_owned(), source };
-    if is_complete(&rootfs, &program) {
+    if is_complete(&rootfs, &program, extra) {
         return Ok(rootfs);
     }
     fs::create_dir_all(cache).map_err(|source| make(cache, source))?;
@@ -57,7 +89,7 @@ pub fn minimal_rootfs(cache: &Path, payload: &Path) -> Result<PathBuf, RootfsErr
         .prefix(".rootfs-")
         .tempdir_in(cache)
         .map_err(|source| make(cache, source))?;
-    fill(draft.path(), &program).map_err(|source| make(draft.path(), source))?;
+    fill(draft.path(), &program, extra).map_err(|source| make(draft.path(), source))?;
     match fs::rename(draft.path(), &rootfs) {
         Ok(()) => {
             // Renamed away: there is nothing left to remove.
@@ -65,20 +97,27 @@ pub fn minimal_rootfs(cache: &Path, payload: &Path) -> Result<PathBuf, RootfsErr
             Ok(rootfs)
         }
         // Somebody else was faster.
-        Err(_) if is_complete(&rootfs, &program) => Ok(rootfs),
+        Err(_) if is_complete(&rootfs, &program, extra) => Ok(rootfs),
         Err(source) => Err(make(&rootfs, source)),
     }
 }
 
-/// Whether a folder holds this program and all mount points.
-fn is_complete(rootfs: &Path, program: &[u8]) -> bool {
-    fs::read(rootfs.join("unladen-payload")).is_ok_and(|content| content == program)
+/// Whether a folder holds this program, all mount points and what is beside
+/// them.
+fn is_complete(rootfs: &Path, program: &[u8], extra: Option<Extra<'_>>) -> bool {
+    let length = |path: &Path| path.metadata().map(|found| found.len()).ok();
+    let is_there = |extra: Extra<'_>| {
+        let there = length(&rootfs.join(extra.inside));
+        there.is_some() && there == length(extra.data)
+    };
+    extra.is_none_or(is_there)
+        && fs::read(rootfs.join("unladen-payload")).is_ok_and(|content| content == program)
         && FOLDERS.iter().all(|folder| rootfs.join(folder).is_dir())
 }
 
 /// Writes the content, with modes that do not depend on the umask: an
 /// unprivileged user of the container must be able to pass.
-fn fill(folder: &Path, program: &[u8]) -> io::Result<()> {
+fn fill(folder: &Path, program: &[u8], extra: Option<Extra<'_>>) -> io::Result<()> {
     let readable = || Permissions::from_mode(0o755);
     for name in FOLDERS {
         fs::create_dir(folder.join(name))?;
@@ -87,6 +126,10 @@ fn fill(folder: &Path, program: &[u8]) -> io::Result<()> {
     let file = folder.join("unladen-payload");
     fs::write(&file, program)?;
     fs::set_permissions(&file, readable())?;
+    if let Some(Extra { data, inside }) = extra {
+        let place = folder.join(inside);
+        fs::hard_link(data, &place).or_else(|_| fs::copy(data, &place).map(drop))?;
+    }
     fs::set_permissions(folder, readable())
 }
 

@@ -41,6 +41,8 @@ pub const MAX_BODY: usize = 8192;
 pub const ENV_CHANNEL: &str = "UNLADEN_CHANNEL";
 /// Environment variable: what to do, in the spelling of a workload.
 pub const ENV_WORKLOAD: &str = "UNLADEN_WORKLOAD";
+/// Environment variable: the file that the workload `read` reads.
+pub const ENV_FILE: &str = "UNLADEN_FILE";
 /// Environment variable: how to end, `exit` or `debug-exit` (a guest that
 /// leaves through QEMU's isa-debug-exit device, or else reboots).
 pub const ENV_END: &str = "UNLADEN_END";
@@ -60,10 +62,13 @@ pub const HTTP_BODY: &str = "unladen\n";
 /// Size of the pages that `touch` writes to, in bytes.
 pub const PAGE: usize = 4096;
 
+/// Where that file is inside of a container or a guest.
+pub const FILE_PATH: &str = "/unladen-data";
+
 /// Proof of work: what the payload says that it did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorkResult {
-    /// Units of work done (pages touched; 1 for a workload without units).
+    /// Units of work done (pages touched or read; 1 for a workload without units).
     pub count: u64,
     /// Checksum over the work.
     pub checksum: u64,
@@ -124,6 +129,10 @@ pub const fn page_word(index: u64) -> u64 {
     word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     (word ^ (word >> 31)) | 1
 }
+
+/// The words of eight bytes, little endian, that a page of the file for `read`
+/// holds: word `n` of the file is [`page_word`] of `n`.
+pub const PAGE_WORDS: u64 = (PAGE / 8) as u64;
 
 /// Adds the word of one page to a checksum; the order of pages matters.
 #[must_use]

@@ -95,16 +95,21 @@ pub fn request(kind: u8, body: &[u8]) -> Vec<u8> {
 #[must_use]
 pub fn expected_result(workload: Workload) -> WorkResult {
     match workload {
-        Workload::Touch(mib) | Workload::Churn(mib) => {
-            let pages = u64::from(mib) * (1024 * 1024 / protocol::PAGE as u64);
-            let checksum =
-                (0..pages).fold(0, |sum, page| protocol::fold(sum, protocol::page_word(page)));
-            WorkResult { count: pages, checksum, code: 0 }
-        }
+        Workload::Touch(mib) | Workload::Churn(mib) => pages_of(mib, 1),
+        Workload::Read(mib) => pages_of(mib, protocol::PAGE_WORDS),
         Workload::Pause | Workload::Exit | Workload::Http => protocol::one_unit(1, 0),
         Workload::ExitWith(code) => protocol::one_unit(1, code),
         Workload::Sleep(ms) | Workload::Spin(ms) => protocol::one_unit(ms, 0),
     }
+}
+
+/// The proof of so many MiB of pages, whose first words lie `stride` numbers
+/// apart.
+fn pages_of(mib: u32, stride: u64) -> WorkResult {
+    let pages = u64::from(mib) * (1024 * 1024 / protocol::PAGE as u64);
+    let word = |page| protocol::page_word(page * stride);
+    let checksum = (0..pages).fold(0, |sum, page| protocol::fold(sum, word(page)));
+    WorkResult { count: pages, checksum, code: 0 }
 }
 
 #[cfg(test)]
@@ -154,6 +159,9 @@ mod tests {
         let one = expected_result(Workload::Touch(1));
         assert_eq!(one.count, 256);
         assert_ne!(one.checksum, expected_result(Workload::Touch(2)).checksum);
+        let read = expected_result(Workload::Read(1));
+        assert_eq!(read.count, 256);
+        assert_ne!(read.checksum, one.checksum);
     }
 
     proptest! {

@@ -22,6 +22,7 @@ pub use reading::{Reading, SETTLED_SHARE};
 
 use crate::backend::MemorySource;
 use crate::record::{HostCount, KernelPart};
+use crate::sys::cached::pages;
 
 /// Why something could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -69,6 +70,18 @@ pub enum ProbeError {
 #[must_use]
 pub fn memory(source: &MemorySource) -> Reading {
     memory_at(Path::new("/proc"), source)
+}
+
+/// Bytes of a file that are in the host's page cache, whole pages at a time.
+///
+/// # Errors
+///
+/// The reason why nobody can tell.
+pub fn cached(file: &Path) -> Result<u64, String> {
+    let pages = pages(file).map_err(|error| {
+        format!("cannot see the cached pages of {}: {error}", file.display())
+    })?;
+    Ok(pages.bytes())
 }
 
 /// Reads the parts of a virtual machine, at one moment. Their sum is the

@@ -125,7 +125,7 @@ impl<'de> Deserialize<'de> for BackendName {
 }
 
 /// What the payload does. Written `pause`, `exit`, `exit=7`, `touch=64`,
-/// `churn=64`, `sleep=100`, `spin=1000` or `http`.
+/// `churn=64`, `read=64`, `sleep=100`, `spin=1000` or `http`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Workload {
     /// Ready at once, then idle.
@@ -139,6 +139,9 @@ pub enum Workload {
     /// Touches this many MiB before it is ready, and gives them back when it is
     /// told to.
     Churn(u32),
+    /// Reads a file of this many MiB, the same for all instances of a cell,
+    /// before it is ready, then idles.
+    Read(u32),
     /// Sleeps this many milliseconds before it is ready, then idles.
     Sleep(u32),
     /// Uses this many milliseconds of CPU time before it is ready, then idles.
@@ -151,7 +154,7 @@ pub enum Workload {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
     "unknown workload `{0}`: expected pause, exit, exit=CODE (1 to 127), touch=MIB or churn=MIB (1 to \
-     65536), sleep=MS or spin=MS (1 to 600000), or http"
+     65536), read=MIB (1 to 1024), sleep=MS or spin=MS (1 to 600000), or http"
 )]
 pub struct WorkloadError(String);
 
@@ -163,6 +166,7 @@ impl fmt::Display for Workload {
             Self::ExitWith(code) => write!(f, "exit={code}"),
             Self::Touch(mib) => write!(f, "touch={mib}"),
             Self::Churn(mib) => write!(f, "churn={mib}"),
+            Self::Read(mib) => write!(f, "read={mib}"),
             Self::Sleep(ms) => write!(f, "sleep={ms}"),
             Self::Spin(ms) => write!(f, "spin={ms}"),
             Self::Http => f.write_str("http"),
@@ -192,6 +196,8 @@ impl FromStr for Workload {
                     }
                     "touch" => number(65_536).map(Self::Touch),
                     "churn" => number(65_536).map(Self::Churn),
+                    // The file takes that much of the disk, and its images again.
+                    "read" => number(1024).map(Self::Read),
                     "sleep" => number(600_000).map(Self::Sleep),
                     "spin" => number(600_000).map(Self::Spin),
                     _ => None,
@@ -391,10 +397,28 @@ mod tests {
 
     #[test]
     fn workloads_read_back_and_refuse_nonsense() {
-        for workload in [Workload::Pause, Workload::Exit, Workload::Touch(64), Workload::Http] {
+        for workload in [
+            Workload::Pause,
+            Workload::Exit,
+            Workload::Touch(64),
+            Workload::Read(1024),
+            Workload::Http,
+        ] {
             assert_eq!(workload.to_string().parse(), Ok(workload));
         }
-        for bad in ["touch", "touch=", "touch=0", "touch=-1", "touch=65537", "sleep"] {
+        for bad in [
+            "touch",
+            "touch=",
+            "touch=0",
+            "touch=-1",
+            "touch=65537",
+            "sleep",
+            "read",
+            "read=0",
+            "read=1025",
+            "read=8M",
+            "read=/etc/passwd",
+        ] {
             assert!(bad.parse::<Workload>().is_err(), "{bad}");
         }
     }

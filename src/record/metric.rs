@@ -253,6 +253,9 @@ pub enum Metric {
     /// `memory.charge.<kind>`: bytes of one kind that the memory cgroup is
     /// charged; the kinds are disjoint and make up `memory.cgroup`.
     Charge(Charge),
+    /// `memory.file.cached`: bytes that the host's page cache holds of the file
+    /// from which all instances of a cell read, once for all of them.
+    FileCached,
     /// `memory.kernel.<part>`: growth of one part of the host's kernel memory
     /// since the trial began, in bytes.
     Kernel(KernelPart),
@@ -286,6 +289,7 @@ impl Metric {
             | Self::Daemon(_)
             | Self::Touched(_)
             | Self::Charge(_)
+            | Self::FileCached
             | Self::Kernel(_)
             | Self::Guest(_)
             | Self::Minimum => Unit::Bytes,
@@ -315,6 +319,7 @@ impl Metric {
             .chain([Ledger::Pss, Ledger::Uss, Ledger::Rss].into_iter().map(Self::Daemon))
             .chain(Ledger::ALL.into_iter().map(Self::Touched))
             .chain(Charge::ALL.into_iter().map(Self::Charge))
+            .chain([Self::FileCached])
             .chain(KernelPart::ALL.into_iter().map(Self::Kernel))
             .chain(Moment::ALL.into_iter().map(Self::Guest))
             .chain([Self::Minimum, Self::IdleCpu])
@@ -345,6 +350,7 @@ impl fmt::Display for Metric {
             Self::DensityStart => f.write_str("density.start"),
             Self::HttpAnswer => f.write_str("http.answer"),
             Self::Charge(charge) => write!(f, "memory.charge.{}", charge.as_str()),
+            Self::FileCached => f.write_str("memory.file.cached"),
             Self::Kernel(part) => write!(f, "memory.kernel.{}", part.as_str()),
             Self::Guest(moment) => write!(f, "memory.guest.{}", moment.as_str()),
             Self::Host(count) => write!(f, "density.{}", count.as_str()),

@@ -158,9 +158,16 @@ impl Trial<'_> {
                 samples.push(self.value(Metric::Charge(kind), bytes));
             }
             samples.extend(self.growth(before));
+            samples.extend(self.file_cached());
         }
         self.at_step(&mut samples, instances.len());
         Ok(samples)
+    }
+
+    /// What the host's page cache holds of the file that the instances read.
+    fn file_cached(&self) -> Option<Sample> {
+        let cached = probe::cached(self.prepared.shared.as_ref()?);
+        Some(self.value(Metric::FileCached, cached.map(|bytes| bytes as f64)))
     }
 
     /// What the host's memory in use has grown by.

@@ -65,7 +65,7 @@ impl Trial<'_> {
         }
         let moment = match self.cell.key.workload {
             Workload::Churn(_) => Moment::Returned,
-            Workload::Touch(_) => Moment::Worked,
+            Workload::Touch(_) | Workload::Read(_) => Moment::Worked,
             _ => Moment::Booted,
         };
         samples.extend(self.guest_memory(instance.as_ref(), moment));

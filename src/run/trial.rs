@@ -49,8 +49,20 @@ pub(super) struct Trial<'a> {
 }
 
 impl Trial<'_> {
-    /// Runs the trial.
+    /// Runs the trial. A file that its instances read from is out of the page
+    /// cache before: whoever reads it first is charged for it. It is let go
+    /// again behind them, since the kernel keeps a removed control group for as
+    /// long as there are pages that it was charged for.
     pub(super) fn run(&self, backend: &mut dyn Backend) -> Result<Vec<Sample>, BackendError> {
+        let shared = self.prepared.shared.as_slice();
+        make_cold(shared)?;
+        let samples = self.measure(backend);
+        // Pages that stay after all are found by the next trial of this file.
+        drop(make_cold(shared));
+        samples
+    }
+
+    fn measure(&self, backend: &mut dyn Backend) -> Result<Vec<Sample>, BackendError> {
         match self.cell.key.experiment {
             Experiment::Startup => self.startup(backend),
             Experiment::Memory => self.memory(backend),

@@ -200,6 +200,8 @@ fn workload(name: &Spanned<String>) -> Result<Workload, Located> {
                     "exit",
                     "exit=CODE (1 to 127)",
                     "touch=MIB (1 to 65536)",
+                    "churn=MIB",
+                    "read=MIB (1 to 1024)",
                     "sleep=MS",
                     "spin=MS (1 to 600000)",
                     "http",
@@ -266,8 +268,15 @@ fn sensible(key: &CellKey) -> Result<(), Problem> {
     if memory.is_none() && key.experiment == Experiment::Minimum {
         return Err(Problem::NoMemory { backend: key.backend.as_str() });
     }
-    if let (Workload::Touch(mib) | Workload::Churn(mib), Some(memory)) = (key.workload, memory) {
-        let fits = memory.parse().is_ok_and(|Bytes(bytes)| u64::from(mib) * MIB < bytes);
+    if matches!(key.workload, Workload::Read(_)) && !has_file(key) {
+        return Err(Problem::NoFile {
+            workload: key.workload.to_string(),
+            experiment: key.experiment.as_str(),
+            backend: key.backend.as_str(),
+        });
+    }
+    if let (Some(needed), Some(memory)) = (needed(key), memory) {
+        let fits = memory.parse().is_ok_and(|Bytes(bytes)| needed < bytes);
         if !fits {
             return Err(Problem::DoesNotFit {
                 workload: key.workload.to_string(),
@@ -277,4 +286,25 @@ fn sensible(key: &CellKey) -> Result<(), Problem> {
         }
     }
     Ok(())
+}
+
+/// Whether the cell's instances can have the file of the workload `read`, and
+/// find it out of the page cache. Somebody else's systems take their files from
+/// images of their own.
+fn has_file(key: &CellKey) -> bool {
+    let measured = matches!(key.experiment, Experiment::Memory | Experiment::Density);
+    measured && !matches!(key.backend, BackendName::KvmBare | BackendName::Peer(_))
+}
+
+/// Bytes that the workload holds at once.
+fn needed(key: &CellKey) -> Option<u64> {
+    let in_memory = param_value(key, "rootfs") == Some("initramfs");
+    let mib = match key.workload {
+        Workload::Touch(mib) | Workload::Churn(mib) => mib,
+        // The kernel unpacks a file system in memory beside its archive.
+        Workload::Read(mib) if in_memory => 2 * mib,
+        Workload::Read(mib) => mib,
+        _ => return None,
+    };
+    Some(u64::from(mib) * MIB)
 }

@@ -149,6 +149,20 @@ pub enum Problem {
         /// The backend.
         backend: &'static str,
     },
+    /// Nothing puts the file of the workload where its instances could read it,
+    /// or the experiment does not begin with a file that is out of memory.
+    #[error(
+        "workload \"{workload}\" is for the experiments memory and density of the backends process, \
+         container and vm, not for {experiment} of {backend}"
+    )]
+    NoFile {
+        /// The workload.
+        workload: String,
+        /// The experiment.
+        experiment: &'static str,
+        /// The backend.
+        backend: &'static str,
+    },
     /// Parameters that exclude each other.
     #[error("{cell} cannot be: {reason}")]
     Contradiction {

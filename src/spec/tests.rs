@@ -110,6 +110,25 @@ const MISTAKES: &[(&str, &str)] = &[
         "specs/my.toml:3: workload \"touch=128\" cannot fit into memory = \"128M\" of backend vm",
     ),
     (
+        "{cell}memory = [\"read=0\"]",
+        "specs/my.toml:3: unknown workload \"read=0\", expected pause, exit, exit=CODE (1 to 127), touch=MIB (1 to 65536), \
+         churn=MIB, read=MIB (1 to 1024), sleep=MS, spin=MS (1 to 600000), http",
+    ),
+    (
+        "{cell}memory = [\"read=64\"]",
+        "specs/my.toml:3: workload \"read=64\" cannot fit into memory = \"128M\" of backend vm",
+    ),
+    (
+        "{cell}startup = [\"read=8\"]",
+        "specs/my.toml:3: workload \"read=8\" is for the experiments memory and density of the backends process, \
+         container and vm, not for startup of vm",
+    ),
+    (
+        "[[cells]]\nbackend = \"runc\"\nmemory = [\"read=8\"]",
+        "specs/my.toml:3: workload \"read=8\" is for the experiments memory and density of the backends process, \
+         container and vm, not for memory of runc",
+    ),
+    (
         "{cell}",
         "specs/my.toml:1: this entry of [[cells]] measures nothing: add startup = [...], memory = [...] or density = [...]",
     ),

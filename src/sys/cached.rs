@@ -20,6 +20,14 @@ pub struct Pages {
     pub all: usize,
 }
 
+impl Pages {
+    /// Bytes of the cached pages.
+    #[must_use]
+    pub fn bytes(self) -> u64 {
+        (self.cached * page_size()) as u64
+    }
+}
+
 /// Lets go of a file's pages. Those that are mapped by a process stay, as do
 /// those of file systems that live in memory; see [`pages`] for what is left.
 /// Needs no privilege (posix_fadvise(2), `POSIX_FADV_DONTNEED`).
@@ -84,6 +92,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new_in(folder.parent().expect("folder")).expect("file");
         std::fs::write(file.path(), vec![1_u8; 5 * page_size() + 1]).expect("written");
         assert_eq!(pages(file.path()).expect("counted"), Pages { cached: 6, all: 6 });
+        assert_eq!(pages(file.path()).expect("counted").bytes(), 6 * page_size() as u64);
         let_go(file.path()).expect("let go");
         assert_eq!(pages(file.path()).expect("counted"), Pages { cached: 0, all: 6 });
         std::fs::read(file.path()).expect("read");

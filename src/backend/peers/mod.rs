@@ -230,7 +230,7 @@ impl Peer {
             let value = if name == ENV_CHANNEL { place.as_str() } else { value };
             Some((name.to_owned(), value.to_owned()))
         };
-        environment(cell.workload, &self.run_id).into_iter().filter_map(split).collect()
+        environment(cell.workload, &self.run_id, None).into_iter().filter_map(split).collect()
     }
 
     /// What the version commands say for a cell with these parameters.
@@ -375,16 +375,7 @@ impl Backend for Peer {
             remarks.extend(versions.into_iter().map(|version| version.version));
         }
         let deadline = self.real.deadline(DEADLINE);
-        let cold = Vec::new();
-        Ok(Prepared {
-            template,
-            command,
-            remarks,
-            accelerator: None,
-            deadline,
-            cold,
-            traced: Vec::new(),
-        })
+        Ok(Prepared { command, remarks, ..Prepared::new(template, deadline) })
     }
 
     fn launch(

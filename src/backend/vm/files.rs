@@ -70,13 +70,15 @@ impl Files {
     /// Finds or makes the files of a cell.
     pub(super) fn of(cell: &CellKey, assets: &Assets) -> Result<Self, VmError> {
         let is = |name, value| param_value(cell, name) == Some(value);
+        let data = assets.data(cell.workload)?;
+        let data = data.as_deref();
         if is("kernel", STUB) {
             let kernel = assets.stub()?;
             return Ok(Self { kernel, initrd: None, root: None, loader: false });
         }
         if is("machine", FOREIGN) {
             let kernel = foreign_kernel(assets)?;
-            let initrd = Some(assets.initramfs_aarch64()?);
+            let initrd = Some(assets.initramfs_aarch64(data)?);
             return Ok(Self { kernel, initrd, root: None, loader: false });
         }
         let distro = is("kernel", "distro");
@@ -84,8 +86,8 @@ impl Files {
         let root_kind = Root::of(cell);
         let root = match root_kind {
             Root::Initramfs => None,
-            Root::Disk => Some(assets.root_image()?),
-            Root::NineP | Root::VirtioFs => Some(assets.root_folder()?),
+            Root::Disk => Some(assets.root_image(data)?),
+            Root::NineP | Root::VirtioFs => Some(assets.root_folder(data)?),
         };
         let drivers = drivers(cell, root_kind);
         let microvm = is("machine", "microvm");
@@ -96,9 +98,9 @@ impl Files {
         let initrd = if loader {
             let bus = if microvm { "virtio_mmio" } else { "virtio_pci" };
             let modules: Vec<&str> = [bus].into_iter().chain(drivers).collect();
-            Some(assets.initramfs_with(&kernel, &modules)?)
+            Some(assets.initramfs_with(&kernel, &modules, data.filter(|_| root.is_none()))?)
         } else if root.is_none() {
-            Some(assets.initramfs()?)
+            Some(assets.initramfs(data)?)
         } else {
             None
         };

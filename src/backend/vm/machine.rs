@@ -9,7 +9,9 @@ use super::super::{Assets, AssetsError};
 use super::files::{Files, Root};
 use super::trace::{TracePlan, Traced};
 use super::{Accelerator, VmError};
-use crate::payload::protocol::{ENV_CHANNEL, ENV_END, ENV_RUN, ENV_WORKLOAD};
+use crate::payload::protocol::{
+    ENV_CHANNEL, ENV_END, ENV_FILE, ENV_RUN, ENV_WORKLOAD, FILE_PATH,
+};
 use crate::record::{ArtefactFact, CellKey, Experiment, Workload};
 use crate::spec::param_value;
 
@@ -274,6 +276,9 @@ impl Machine {
             "{ENV_CHANNEL}={channel} {ENV_END}=debug-exit {ENV_WORKLOAD}={}",
             self.workload
         );
+        if matches!(self.workload, Workload::Read(_)) {
+            append.push_str(&format!(" {ENV_FILE}={FILE_PATH}"));
+        }
         if self.files.loader && self.root != Root::Initramfs {
             append.push_str(" UNLADEN_ROOT=");
             append.push_str(self.root.as_str());
@@ -287,6 +292,18 @@ impl Machine {
         let own = [self.files.initrd.as_deref(), self.files.root.as_deref()];
         let own = own.into_iter().flatten().filter(|path| path.is_file());
         [qemu.path.as_path(), &self.files.kernel].into_iter().chain(own).collect()
+    }
+
+    /// The host's file that has what the workload reads.
+    pub(super) fn shared_file(&self) -> Option<PathBuf> {
+        let reads = matches!(self.workload, Workload::Read(_));
+        let inside = |folder: &PathBuf| folder.join(FILE_PATH.trim_start_matches('/'));
+        let file = match self.root {
+            Root::Initramfs => self.files.initrd.clone(),
+            Root::Disk => self.files.root.clone(),
+            Root::NineP | Root::VirtioFs => self.files.root.as_ref().map(inside),
+        };
+        file.filter(|_| reads)
     }
 
     /// The files that take part.

@@ -265,6 +265,7 @@ impl Backend for Vm {
         self.prepared += 1;
         let deadline = self.real.deadline(DEADLINE);
         let cold = cold_files(cell, &machine.cold_files(&qemu));
+        let shared = machine.shared_file();
         let start = Start::of(cell);
         if !cold.is_empty() && param_value(cell, "start") != Some("cold") {
             let reason = "cache=cold is for guests that boot: the memory of a clone is never cold";
@@ -292,6 +293,7 @@ impl Backend for Vm {
             remarks,
             accelerator: Some(accelerator),
             cold,
+            shared,
             traced,
             ..Prepared::new(template, deadline)
         })

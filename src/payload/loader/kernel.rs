@@ -12,7 +12,6 @@ mod number {
     pub const CHDIR: usize = 80;
     pub const CHROOT: usize = 161;
     pub const MOUNT: usize = 165;
-    pub const OPENAT: usize = 257;
     pub const FINIT_MODULE: usize = 313;
 }
 
@@ -21,7 +20,6 @@ mod number {
     pub const MOUNT: usize = 40;
     pub const CHDIR: usize = 49;
     pub const CHROOT: usize = 51;
-    pub const OPENAT: usize = 56;
     pub const EXECVE: usize = 221;
     pub const FINIT_MODULE: usize = 273;
 }
@@ -32,16 +30,6 @@ const EEXIST: u16 = 17;
 /// What a call gave: a number, or the error.
 fn result(value: isize) -> Result<i32, u16> {
     if value < 0 { Err(value.unsigned_abs() as u16) } else { Ok(value as i32) }
-}
-
-/// Opens a file for reading; `None` when there is none.
-pub fn open_to_read(path: &CStr) -> Option<i32> {
-    const AT_FDCWD: isize = -100;
-    // SAFETY: `path` is NUL-terminated.
-    let fd = unsafe {
-        call(number::OPENAT, [AT_FDCWD as usize, path.as_ptr() as usize, 0, 0, 0, 0])
-    };
-    result(fd).ok()
 }
 
 /// Loads a module without parameters.

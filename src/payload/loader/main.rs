@@ -46,7 +46,7 @@ fn load_all() {
         path[9] += number / 10;
         path[10] += number % 10;
         let Ok(path) = CStr::from_bytes_until_nul(&path) else { return };
-        let Some(fd) = kernel::open_to_read(path) else { return };
+        let Some(fd) = syscall::open_to_read(path.to_bytes_with_nul()) else { return };
         if let Err(error) = kernel::load_module(fd) {
             say("unladen-loader: ");
             say(path.to_str().unwrap_or(""));

@@ -58,7 +58,8 @@ pub fn run(environment: Environment) -> ! {
     };
     channel.mark(protocol::INIT);
     let workload = environment.get(protocol::ENV_WORKLOAD).unwrap_or(b"");
-    workload::run(workload, &mut channel, end)
+    let file = environment.get(protocol::ENV_FILE);
+    workload::run(workload, file, &mut channel, end)
 }
 
 #[panic_handler]

@@ -108,14 +108,23 @@ pub fn read(fd: i32, buffer: &mut [u8]) -> Option<usize> {
 
 /// Opens `path` (which ends in NUL) for reading and writing.
 pub fn open(path: &[u8]) -> Option<i32> {
-    const AT_FDCWD: isize = -100;
     const O_RDWR_NOCTTY: usize = 0o2 | 0o400;
+    open_with(path, O_RDWR_NOCTTY)
+}
+
+/// Opens `path` (which ends in NUL) for reading.
+pub fn open_to_read(path: &[u8]) -> Option<i32> {
+    open_with(path, 0)
+}
+
+fn open_with(path: &[u8], flags: usize) -> Option<i32> {
+    const AT_FDCWD: isize = -100;
     if path.last() != Some(&0) {
         return None;
     }
     // SAFETY: `path` is NUL-terminated.
     let fd = unsafe {
-        call(number::OPENAT, [AT_FDCWD as usize, path.as_ptr() as usize, O_RDWR_NOCTTY, 0, 0, 0])
+        call(number::OPENAT, [AT_FDCWD as usize, path.as_ptr() as usize, flags, 0, 0, 0])
     };
     (fd >= 0).then_some(fd as i32)
 }

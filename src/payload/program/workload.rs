@@ -10,10 +10,10 @@ use crate::protocol::{
 };
 use crate::syscall;
 
-/// Runs the named workload to its end.
-pub fn run(name: &[u8], channel: &mut Channel, end: End) -> ! {
+/// Runs the named workload to its end; `file` is what `read` reads.
+pub fn run(name: &[u8], file: Option<&[u8]>, channel: &mut Channel, end: End) -> ! {
     let mut held = Held(None);
-    let result = match work(name, &mut held) {
+    let result = match work(name, file, &mut held) {
         Ok(result) => result,
         Err(reason) => {
             channel.error(reason);
@@ -44,9 +44,14 @@ impl Held {
 }
 
 /// Does the work that stands before `ready`.
-fn work(name: &[u8], held: &mut Held) -> Result<WorkResult, &'static str> {
+fn work(
+    name: &[u8],
+    file: Option<&[u8]>,
+    held: &mut Held,
+) -> Result<WorkResult, &'static str> {
     match name {
         b"pause" | b"exit" | b"http" => Ok(one_unit(1, 0)),
+        _ if name.starts_with(b"read=") => read(file.ok_or("no file was named")?),
         _ => measured(name, held),
     }
 }
@@ -100,6 +105,37 @@ fn touch(mib: usize, held: &mut Held) -> Result<WorkResult, &'static str> {
         checksum = fold(checksum, unsafe { word(page).read_volatile() });
     }
     Ok(WorkResult { count: pages as u64, checksum, code: 0 })
+}
+
+/// Reads a file to its end and notes the first word of each page. How long it
+/// has to be is known to who asked.
+fn read(path: &[u8]) -> Result<WorkResult, &'static str> {
+    let mut page = [0_u8; PAGE];
+    // One byte stays zero.
+    page[..PAGE - 1].get_mut(..path.len()).ok_or("the file's path is too long")?.copy_from_slice(path);
+    let fd = syscall::open_to_read(&page[..=path.len()]).ok_or("the file cannot be opened")?;
+    let (mut count, mut checksum) = (0, 0);
+    while let Some(len) = fill(fd, &mut page) {
+        if len < PAGE {
+            return Err("the file ends within a page");
+        }
+        let [a, b, c, d, e, f, g, h, ..] = page;
+        checksum = fold(checksum, u64::from_le_bytes([a, b, c, d, e, f, g, h]));
+        count += 1;
+    }
+    Ok(WorkResult { count, checksum, code: 0 })
+}
+
+/// Reads until `page` is full or the file ends; `None` at its end.
+fn fill(fd: i32, page: &mut [u8; PAGE]) -> Option<usize> {
+    let mut done = 0;
+    while done < PAGE {
+        match syscall::read(fd, &mut page[done..]) {
+            Some(n) => done += n,
+            None => break,
+        }
+    }
+    (done > 0).then_some(done)
 }
 
 /// Answers requests until one says stop or the harness is gone.
