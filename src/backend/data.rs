@@ -29,7 +29,8 @@ pub(super) fn file(cache: &Path, workload: Workload) -> Result<Option<PathBuf>, 
     let draft = tempfile::NamedTempFile::new_in(&folder).map_err(failed("create in", &folder))?;
     fill(draft.as_file(), length).map_err(failed("write", draft.path()))?;
     let file = draft.persist(&path).map_err(|error| failed("rename to", &path)(error.error))?;
-    file.set_permissions(Permissions::from_mode(0o644)).map_err(failed("set the mode of", &path))?;
+    file.set_permissions(Permissions::from_mode(0o644))
+        .map_err(failed("set the mode of", &path))?;
     Ok(Some(path))
 }
 

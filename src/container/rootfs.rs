@@ -155,6 +155,22 @@ mod tests {
     }
 
     #[test]
+    fn a_file_beside_the_program_is_the_very_same_file() {
+        use std::os::unix::fs::MetadataExt;
+        let folder = tempfile::tempdir().expect("folder");
+        let (payload, data) = (folder.path().join("payload"), folder.path().join("read-1"));
+        fs::write(&payload, b"program").expect("written");
+        fs::write(&data, b"content").expect("written");
+        let plain = minimal_rootfs(folder.path(), &payload).expect("made");
+        let with = rootfs_with(folder.path(), &payload, &data, "/data").expect("made");
+        assert_ne!(with, plain);
+        assert!(!plain.join("data").exists(), "others do not grow");
+        let inode = |path: &Path| path.metadata().expect("there").ino();
+        assert_eq!(inode(&with.join("data")), inode(&data));
+        assert_eq!(rootfs_with(folder.path(), &payload, &data, "/data").expect("found"), with);
+    }
+
+    #[test]
     fn a_damaged_folder_is_an_error_and_not_used() {
         let folder = tempfile::tempdir().expect("folder");
         let payload = folder.path().join("payload");

@@ -78,9 +78,8 @@ pub fn memory(source: &MemorySource) -> Reading {
 ///
 /// The reason why nobody can tell.
 pub fn cached(file: &Path) -> Result<u64, String> {
-    let pages = pages(file).map_err(|error| {
-        format!("cannot see the cached pages of {}: {error}", file.display())
-    })?;
+    let pages = pages(file)
+        .map_err(|error| format!("cannot see the cached pages of {}: {error}", file.display()))?;
     Ok(pages.bytes())
 }
 

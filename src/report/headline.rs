@@ -3,6 +3,7 @@
 //! Each sentence carries the conditions without which it would be untrue, and
 //! says "no verdict" where the rules of `stats` give none.
 
+use super::sharing::sharing;
 use crate::record::{
     BackendName, Experiment, Ledger, Manifest, Mark, Metric, Outcome, RunState, Workload,
 };
@@ -24,6 +25,7 @@ pub fn headline(manifest: &Manifest, summary: &Summary) -> Vec<String> {
     sentences.extend(tracing(summary));
     sentences.extend(memory(summary));
     sentences.extend(marginal(summary));
+    sentences.extend(sharing(summary));
     sentences.extend(density(summary));
     sentences.push(missing(summary));
     sentences.extend(conditions(manifest));

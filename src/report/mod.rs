@@ -7,6 +7,7 @@ mod density;
 mod headline;
 mod overview;
 mod page;
+mod sharing;
 mod table;
 
 #[cfg(test)]

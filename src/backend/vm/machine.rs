@@ -9,9 +9,7 @@ use super::super::{Assets, AssetsError};
 use super::files::{Files, Root};
 use super::trace::{TracePlan, Traced};
 use super::{Accelerator, VmError};
-use crate::payload::protocol::{
-    ENV_CHANNEL, ENV_END, ENV_FILE, ENV_RUN, ENV_WORKLOAD, FILE_PATH,
-};
+use crate::payload::protocol::{ENV_CHANNEL, ENV_END, ENV_FILE, ENV_RUN, ENV_WORKLOAD, FILE_PATH};
 use crate::record::{ArtefactFact, CellKey, Experiment, Workload};
 use crate::spec::param_value;
 

@@ -1,0 +1,130 @@
+//! Instances that read one file: containers share it in the host's page cache,
+//! a machine keeps a copy in its guest's memory. Real instances.
+#![allow(
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "tests"
+)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use common::{is_root, measure, run, samples, skip, stderr, unladen, unprepared};
+
+const MIB: f64 = 1024.0 * 1024.0;
+
+type Row = BTreeMap<String, String>;
+
+const SPEC: &str = r#"
+[rounds]
+memory = 1
+[[cells]]
+backend = "container"
+memory = ["pause", "read=32"]
+memory_cap = 8
+[[cells]]
+backend = "vm"
+params = { accel = "tcg", thp = "off", rootfs = "virtio-blk" }
+memory = ["pause", "read=32"]
+memory_cap = 3
+[[cells]]
+backend = "vm"
+params = { accel = "tcg", thp = "off" }
+memory = ["pause", "read=32"]
+memory_cap = 3
+"#;
+
+/// Values of a cell's metric by the number of instances.
+fn by_step(rows: &[Row], cell: (&str, &str, &str), metric: &str) -> Vec<(f64, f64)> {
+    let (backend, params, workload) = cell;
+    rows.iter()
+        .filter(|row| row["backend"] == backend && row["params"] == params)
+        .filter(|row| row["workload"] == workload && row["metric"] == metric)
+        .filter(|row| row["outcome"] == "ok" && !row["step"].is_empty())
+        .map(|row| (row["step"].parse().expect("a step"), row["value"].parse().expect("a number")))
+        .collect()
+}
+
+/// MiB that one more instance adds, from the first to the last step.
+fn slope(rows: &[Row], cell: (&str, &str, &str), metric: &str) -> f64 {
+    let points = by_step(rows, cell, metric);
+    let (first, last) = (points.first().expect("steps"), points.last().expect("steps"));
+    assert!(last.0 >= 3.0, "{cell:?} {metric}: {points:?}");
+    (last.1 - first.1) / (last.0 - first.0) / MIB
+}
+
+#[test]
+fn containers_share_what_they_read_and_machines_do_not() {
+    if !is_root() {
+        return skip("the cgroups of containers need root here");
+    }
+    let rows = measure(SPEC);
+    let container = |workload| ("container", "", workload);
+    let idle = slope(&rows, container("pause"), "memory.cgroup");
+    let read = slope(&rows, container("read=32"), "memory.cgroup");
+    println!("container: {idle:.2} MiB idle, {read:.2} MiB after reading");
+    assert!(read - idle < 8.0, "one more container holds no copy: {idle} to {read}");
+    // It was read by the first of them, and it is there once, exactly.
+    for (step, bytes) in by_step(&rows, container("read=32"), "memory.charge.file") {
+        assert!((32.0..36.0).contains(&(bytes / MIB)), "{step}: charged {bytes}");
+    }
+    let cached = by_step(&rows, container("read=32"), "memory.file.cached");
+    let expected = [1.0, 2.0, 4.0, 8.0].map(|step| (step, 32.0 * MIB));
+    assert_eq!(cached, expected, "the host's page cache");
+    let pss = slope(&rows, container("read=32"), "memory.pss");
+    assert!(pss < 1.0, "PSS does not see what is read and not mapped: {pss}");
+    if let Some(reason) = unprepared(&rows, "vm") {
+        return skip(&reason);
+    }
+    let params = "accel=tcg;kernel=tuned;machine=microvm;";
+    for (root, cached_once) in [("rootfs=virtio-blk;thp=off", true), ("thp=off", false)] {
+        let params = format!("{params}{root}");
+        let machine = |workload| ("vm", params.as_str(), workload);
+        for ledger in ["memory.cgroup", "memory.pss"] {
+            let idle = slope(&rows, machine("pause"), ledger);
+            let read = slope(&rows, machine("read=32"), ledger);
+            println!("vm {root}, {ledger}: {idle:.1} MiB idle, {read:.1} MiB after reading");
+            assert!(read - idle > 24.0, "{root} {ledger}: each holds its own: {idle} to {read}");
+        }
+        let image = by_step(&rows, machine("read=32"), "memory.file.cached");
+        let held: Vec<f64> = image.iter().map(|(_, bytes)| bytes / MIB).collect();
+        let whole = |mib: &f64| *mib >= 32.0 && *mib < 48.0;
+        assert!(!cached_once || held.len() == 3 && held.iter().all(whole), "{root}: {held:?}");
+    }
+    assert!(rows.iter().all(|row| row["outcome"] != "failed"), "a trial failed");
+}
+
+/// Runs one cell of processes with a cache folder of its own.
+fn processes(cache: &Path, out: &Path) -> Vec<Row> {
+    let spec = cache.join("spec.toml");
+    let text = "[rounds]\nmemory = 1\n[[cells]]\nbackend = \"process\"\nmemory = [\"read=1\"]\n";
+    fs::write(&spec, text).expect("spec");
+    let mut command = unladen();
+    command.args(["run", "--no-report", "--out"]).args([out, &spec]);
+    let output = run(command.env("XDG_CACHE_HOME", cache));
+    assert!(out.join("samples.csv").exists(), "{}", stderr(&output));
+    samples(out)
+}
+
+#[test]
+fn a_file_that_is_not_what_it_should_be_is_no_proof_of_work() {
+    // Beside the command: /tmp may be in memory, where no page can be let go.
+    let beside = Path::new(env!("CARGO_BIN_EXE_unladen")).parent().expect("folder");
+    let folder = tempfile::tempdir_in(beside).expect("folder");
+    let rows = processes(folder.path(), &folder.path().join("first"));
+    assert!(!common::values(&rows, "process", "memory.pss").is_empty(), "{rows:?}");
+    let file = folder.path().join("unladen/data/read-1");
+    let data = File::options().write(true).open(file).expect("the file");
+    data.write_all_at(&[0; 8], 200 * 4096).expect("damaged");
+    let rows = processes(folder.path(), &folder.path().join("second"));
+    let failed: Vec<&Row> = rows.iter().filter(|row| row["outcome"] == "failed").collect();
+    assert!(!failed.is_empty(), "{rows:?}");
+    assert!(failed.iter().all(|row| row["detail"].contains("proof of work")), "{failed:?}");
+}
