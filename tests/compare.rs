@@ -172,3 +172,30 @@ fn the_regression_script_measures_in_turns() {
     let workflow = Path::new(env!("CARGO_MANIFEST_DIR")).join(".github/workflows/regression.yml");
     assert!(fs::read_to_string(workflow).expect("workflow").contains("scripts/regression.sh"));
 }
+
+#[test]
+fn slopes_that_repeat_and_slopes_that_do_not() {
+    let dir = tempfile::tempdir().expect("folder");
+    let same = changed(&dir.path().join("same"), "nothing", 1.0);
+    let found = compare(&reference(), &same, &["--slopes"]);
+    assert_eq!(found.status.code(), Some(0), "{}", stderr(&found));
+    let text = stdout(&found);
+    let line = text.lines().find(|line| line.contains("density container pause")).expect("a cell");
+    assert!(line.contains("pss") && line.contains("yes"), "{line}");
+    // One ledger of one cell costs five times as much for each more.
+    let other = changed(
+        &dir.path().join("other"),
+        "density,vm,pause,kernel=tuned;machine=q35,memory.cgroup",
+        5.0,
+    );
+    let found = compare(&reference(), &other, &["--slopes", "--json"]);
+    assert_eq!(found.status.code(), Some(4), "{}", stderr(&found));
+    let json: serde_json::Value = serde_json::from_str(&stdout(&found)).expect("JSON");
+    let apart = json.as_array().expect("slopes").iter();
+    let apart: Vec<_> = apart.filter(|slope| slope["repeats"]["kind"] == "no").collect();
+    assert_eq!(apart.len(), 1, "{apart:?}");
+    assert_eq!(apart[0]["ledger"], "cgroup");
+    assert_eq!(apart[0]["cell"]["params"], "kernel=tuned;machine=q35");
+    let many = compare(dir.path(), &reference(), &["--slopes"]);
+    assert_eq!(many.status.code(), Some(2), "two runs on one side: {}", stderr(&many));
+}

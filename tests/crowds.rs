@@ -12,6 +12,7 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -130,6 +131,57 @@ fn a_killed_ladder_leaves_its_steps_to_the_report() {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert!(!out.join("partial.csv").exists());
     assert_eq!(end(&common::samples(&out), "process"), (64.0, "cap of 64".to_owned()));
+}
+
+/// The payloads of a run, by their process ids.
+fn payloads(out: &Path) -> Vec<i32> {
+    if !out.join("manifest.json").is_file() {
+        return Vec::new();
+    }
+    let is_payload = |pid: &i32| {
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        name.starts_with("unladen-p")
+    };
+    let traces = traces_of(&run_id(out)).into_iter();
+    let pids = traces.filter_map(|trace| trace.strip_prefix("/proc/")?.parse().ok());
+    pids.filter(is_payload).collect()
+}
+
+/// Runs a spec, and stops its payloads for good once there are four. A stopped
+/// process neither answers nor ends before it is killed.
+fn stopped_on_the_way(cell: &str) -> Vec<Row> {
+    let dir = tempfile::tempdir().expect("folder");
+    let (spec, out) = (dir.path().join("spec.toml"), dir.path().join("out"));
+    fs::write(&spec, format!("[rounds]\nmemory = 1\n[[cells]]\n{cell}")).expect("written");
+    let mut command = unladen();
+    command.args(["run", "--no-report", "--out"]).args([&out, &spec]).stderr(Stdio::null());
+    let mut child = command.spawn().expect("started");
+    assert!(wait_until(Duration::from_secs(60), || payloads(&out).len() >= 4));
+    for pid in payloads(&out) {
+        let pid = nix::unistd::Pid::from_raw(pid);
+        // One that has ended meanwhile need not be stopped.
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP);
+    }
+    assert_eq!(child.wait().expect("ended").code(), Some(0), "a limit is a result");
+    assert!(traces_of(&run_id(&out)).is_empty(), "{:?}", traces_of(&run_id(&out)));
+    common::samples(&out)
+}
+
+#[test]
+fn what_does_not_end_at_a_limit_is_killed_and_told() {
+    let told = |detail: &str| {
+        assert!(detail.contains("liveness: instance 1 of "), "{detail}");
+        assert!(detail.contains("; then ") && detail.contains("waiting for exited"), "{detail}");
+    };
+    let ladder = |of: &str| format!("backend = \"process\"\n{of} = [\"pause\"]\n{of}_cap = 64\n");
+    // Both wait for most of their time.
+    let memory = std::thread::spawn(move || stopped_on_the_way(&ladder("memory")));
+    let (_, detail) = end(&stopped_on_the_way(&ladder("density")), "process");
+    told(&detail);
+    let rows = memory.join().expect("measured");
+    let limit = |row: &&Row| row["detail"].starts_with("ended at ");
+    told(&rows.iter().find(limit).expect("a limit")["detail"]);
+    assert!(rows.iter().all(|row| row["outcome"] != "failed"), "{rows:?}");
 }
 
 #[test]

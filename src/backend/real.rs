@@ -25,7 +25,12 @@ use crate::sys::clock::{Deadline, monotonic_ns};
 /// Time that a live instance may take to answer.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Time that the end of many instances may take.
+/// Time that each of many instances adds to what their end may take until they
+/// are killed: they share the processors.
+const MORE_FOR_EACH: Duration = Duration::from_millis(250);
+
+/// Time that the end of many instances may take, with the removal of all that
+/// they had.
 const STOP_MANY: Duration = Duration::from_secs(120);
 
 /// The launcher, shared by the backends of one run, and the numbers that it
@@ -363,8 +368,11 @@ impl Instance for RealInstance {
         mut others: Vec<Box<dyn Instance>>,
     ) -> Result<(), BackendError> {
         let rest = others.iter_mut().filter_map(|other| other.give_up());
-        let instances = self.give_up().into_iter().chain(rest).collect();
-        let order = Order::StopMany { instances, deadline_ms: 10_000 };
+        let instances: Vec<String> = self.give_up().into_iter().chain(rest).collect();
+        let deadline =
+            ANSWER_DEADLINE + MORE_FOR_EACH * u32::try_from(instances.len()).unwrap_or(0);
+        let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+        let order = Order::StopMany { instances, deadline_ms };
         match self.real.order(&order, STOP_MANY)?.0 {
             Answer::StoppedMany { failure: None } => Ok(()),
             Answer::StoppedMany { failure: Some(failure) } => Err(failure.into()),

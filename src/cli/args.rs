@@ -273,6 +273,10 @@ pub struct CompareArgs {
     /// Compare two arms of the one run, named as in its table
     #[arg(long, num_args = 2, value_names = ["ARM", "WITH"])]
     pub arms: Option<Vec<String>>,
+    /// Whether what one more instance costs repeats: by cell and ledger, whether the intervals of
+    /// both runs' slopes overlap. Exits with code 4 when two of them do not
+    #[arg(long, conflicts_with_all = ["arms", "fail_on_regression", "threshold"])]
+    pub slopes: bool,
     /// Exit with code 4 when something is certainly worse than before
     #[arg(long)]
     pub fail_on_regression: bool,

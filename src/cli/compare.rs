@@ -8,8 +8,11 @@ use serde::Serialize;
 
 use super::args::CompareArgs;
 use super::{CliError, Exit, print_line};
-use crate::report::{arms_table, changes_table};
-use crate::stats::{Comparison, RunComparison, RunRef, compare_arms, compare_runs, same_cells};
+use crate::report::{arms_table, changes_table, slopes_table};
+use crate::stats::{
+    Comparison, Repeats, RunComparison, RunRef, compare_arms, compare_runs, repeated_slopes,
+    same_cells,
+};
 use crate::store::{MANIFEST_FILE, RunData, read_run};
 
 /// Why runs cannot be compared.
@@ -37,6 +40,15 @@ pub(super) enum CompareError {
         /// Id of the run that differs.
         new: String,
     },
+    /// Slopes are of one run each.
+    #[error("--slopes compares one run with one other, not folders of several runs")]
+    TwoRuns,
+    /// No slope has an interval in both runs.
+    #[error(
+        "no slope has an interval in both runs: it takes memory or density cells with at least five \
+         readings of several instances (memory_cap, density_cap)"
+    )]
+    NoSlopes,
     /// An arm that the run does not have.
     #[error("run {run} has no arm `{arm}`, only: {known}")]
     NoArm {
@@ -59,6 +71,9 @@ pub(super) fn compare(args: &CompareArgs) -> Result<Exit, CliError> {
     let new = read_runs(new)?;
     if !args.any_spec {
         refuse_unlike(&base, &new)?;
+    }
+    if args.slopes {
+        return slopes(args, &base, &new);
     }
     let found = compare_runs(&views(&base), &views(&new));
     if args.json {
@@ -104,6 +119,24 @@ fn refuse_unlike(base: &[RunData], new: &[RunData]) -> Result<(), CompareError> 
             new: run.manifest.run_id.clone(),
         }),
     }
+}
+
+/// Whether the slopes of two runs repeat.
+fn slopes(args: &CompareArgs, base: &[RunData], new: &[RunData]) -> Result<Exit, CliError> {
+    let ([base], [new]) = (&views(base)[..], &views(new)[..]) else {
+        return Err(CompareError::TwoRuns.into());
+    };
+    let found = repeated_slopes(*base, *new);
+    if found.iter().all(|slope| matches!(slope.repeats, Repeats::Unknown { .. })) {
+        return Err(CompareError::NoSlopes.into());
+    }
+    if args.json {
+        print_json(&found)?;
+    } else {
+        print_line(&slopes_table(&found).to_string())?;
+    }
+    let apart = found.iter().any(|slope| matches!(slope.repeats, Repeats::No { .. }));
+    Ok(if apart { Exit::Regression } else { Exit::Ok })
 }
 
 /// Two arms of the one run that was given.

@@ -14,7 +14,7 @@ pub enum Exit {
     Usage,
     /// The host lacks something: some cells could not be run here.
     HostLacks,
-    /// A comparison found a regression.
+    /// A comparison found a regression, or slopes that do not repeat.
     Regression,
     /// The run could not go on (a full disk, a lost launcher); what was
     /// measured until then is stored.
@@ -33,7 +33,7 @@ impl Exit {
         (1, "some trials failed, or an instrument is off; everything else is stored"),
         (2, "wrong use or bad input"),
         (3, "the host lacks something: some cells were skipped, each with its reason"),
-        (4, "a comparison found a regression"),
+        (4, "a comparison found a regression, or slopes that do not repeat"),
         (5, "the run could not go on, such as on a full disk; everything until then is stored"),
         (130, "ended by Ctrl-C (SIGINT); `run --resume` continues"),
         (143, "ended by SIGTERM; `run --resume` continues"),

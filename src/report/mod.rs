@@ -23,7 +23,9 @@ use crate::record::{Manifest, Sample};
 use crate::stats::{StatsError, Summary};
 
 pub use headline::headline;
-pub use table::{arms_table, changes_table, missing_lines, remark_lines, terminal_table};
+pub use table::{
+    arms_table, changes_table, missing_lines, remark_lines, slopes_table, terminal_table,
+};
 
 /// What [`write_run_folder`] made.
 #[derive(Clone, Debug)]

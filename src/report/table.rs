@@ -4,7 +4,10 @@ use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 
 use crate::record::{Experiment, Ledger, Mark, Metric, Outcome, Workload};
-use crate::stats::{CellSummary, Comparison, Ratio, RunComparison, Summary};
+use crate::stats::{
+    CellSummary, Comparison, Line, Ratio, RepeatedSlope, Repeats, RunComparison, Summary,
+};
+use crate::units::Unit;
 
 /// One row per backend, parameters and workload: time to ready and to gone,
 /// memory of one instance by two ledgers, the cost of one more, and how many
@@ -94,6 +97,34 @@ pub fn changes_table(found: &RunComparison) -> Table {
             change.ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{:.3}", ratio.ratio)),
             interval(change.ratio),
             change.text.clone(),
+        ]);
+    }
+    table
+}
+
+/// One row per slope of two runs, each with its interval.
+#[must_use]
+pub fn slopes_table(found: &[RepeatedSlope]) -> Table {
+    let human = |bytes: f64| Unit::Bytes.human(bytes);
+    let line = |line: Option<Line>| {
+        let Some(line) = line else { return "–".to_owned() };
+        let interval = line.interval.map_or(String::new(), |found| {
+            format!(" [{}, {}]", human(found.low), human(found.high))
+        });
+        format!("{}{interval}", human(line.slope))
+    };
+    let mut table = frame(["cell", "ledger", "base", "new", "do they overlap"]);
+    for slope in found {
+        table.add_row([
+            slope.cell.to_string(),
+            slope.ledger.as_str().to_owned(),
+            line(slope.base),
+            line(slope.new),
+            match &slope.repeats {
+                Repeats::Yes => "yes".to_owned(),
+                Repeats::No { gap } => format!("no: {} apart", human(*gap)),
+                Repeats::Unknown { reason } => format!("unknown: {reason}"),
+            },
         ]);
     }
     table

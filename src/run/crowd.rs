@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::trial::Trial;
-use crate::backend::{Backend, BackendError, Instance, Until};
+use crate::backend::{Backend, BackendError, Failure, Instance, Until};
 use crate::errors::chain;
 use crate::host::Limit;
 use crate::probe;
@@ -126,21 +126,26 @@ impl Trial<'_> {
         Ok(Ok(()))
     }
 
-    /// Ends the instances, the newest first; `strict` unless one of them was
-    /// what a ladder ended at and so need not end in order.
-    pub(super) fn stop_all(&self, mut instances: Crowd, strict: bool) -> Result<(), BackendError> {
-        let mut result = Ok(());
+    /// Ends the instances, the newest first, and gives the first failure of
+    /// those that did not end in order: they had to be killed, and are gone as
+    /// well. At the end of a ladder that may be what it ended at; the caller
+    /// has to say so in any case.
+    ///
+    /// # Errors
+    ///
+    /// Only what ends the run.
+    pub(super) fn stop_all(&self, mut instances: Crowd) -> Result<Option<Failure>, BackendError> {
+        let mut late = None;
         while !instances.is_empty() {
             let mut some = instances.split_off(instances.len().saturating_sub(AT_ONCE));
             let Some(first) = some.pop() else { break };
             match first.stop_with(some) {
                 // The others are ended all the same.
-                Err(failed @ BackendError::Failed(_)) if strict => result = result.and(Err(failed)),
-                Err(BackendError::Failed(_)) => {}
+                Err(BackendError::Failed(failure)) => late = late.or(Some(failure)),
                 other => other?,
             }
         }
-        result
+        Ok(late)
     }
 
     /// All ledgers of all instances together, at one moment.

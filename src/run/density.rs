@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::crowd::{Before, Crowd, Full, SLOW_IN_A_ROW};
 use super::trial::Trial;
-use crate::backend::{Backend, BackendError};
+use crate::backend::{Backend, BackendError, Failure};
 use crate::record::{Mark, Metric, Sample};
 
 /// A ladder that is being climbed.
@@ -16,6 +16,8 @@ struct Ladder {
     samples: Vec<Sample>,
     /// The most instances of which every one answered.
     alive: usize,
+    /// The first that did not end in order.
+    late: Option<Failure>,
 }
 
 impl Trial<'_> {
@@ -23,7 +25,7 @@ impl Trial<'_> {
     pub(super) fn density(&self, backend: &mut dyn Backend) -> Result<Vec<Sample>, BackendError> {
         let cap = self.cap();
         let (before, instances) = (Before::read(), Vec::new());
-        let mut ladder = Ladder { before, instances, samples: Vec::new(), alive: 0 };
+        let mut ladder = Ladder { before, instances, samples: Vec::new(), alive: 0, late: None };
         let mut limit = None;
         for step in steps(cap) {
             let full = match self.climb(backend, &mut ladder.instances, step)? {
@@ -36,15 +38,12 @@ impl Trial<'_> {
                 break;
             }
         }
-        let ended = self.stop_all(ladder.instances, limit.is_none());
+        let late = self.stop_all(ladder.instances)?;
         let mut result = self.ok(Metric::DensityInstances, ladder.alive as f64);
         result.detail = limit.map_or_else(|| format!("cap of {cap}"), |limit| limit.to_string());
-        match ended {
-            // They lived and answered; how they ended is another matter.
-            Err(BackendError::Failed(failure)) => {
-                result.detail.push_str(&format!("; then {}", failure.reason));
-            }
-            other => other?,
+        // They lived and answered; how they ended is another matter.
+        if let Some(failure) = ladder.late.or(late) {
+            result.detail.push_str(&format!("; then {}", failure.reason));
         }
         ladder.samples.push(result);
         Ok(ladder.samples)
@@ -96,7 +95,8 @@ impl Trial<'_> {
             top = top.min(number - 1);
         }
         while top > ladder.alive {
-            self.stop_all(ladder.instances.split_off(top), false)?;
+            let late = self.stop_all(ladder.instances.split_off(top))?;
+            ladder.late = ladder.late.take().or(late);
             match self.stand(ladder)? {
                 Ok(()) => break,
                 Err(Full::Silent { number, .. }) => top = number - 1,

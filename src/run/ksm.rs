@@ -40,8 +40,13 @@ impl Trial<'_> {
                 self.cap()
             ))),
         };
-        self.stop_all(crowd, result.is_ok())?;
-        result
+        match (result, self.stop_all(crowd)?) {
+            (Ok(_), Some(failure)) => Err(failure.into()),
+            (Err(BackendError::Unmeasured(reason)), Some(failure)) => {
+                Err(BackendError::Unmeasured(format!("{reason}; then {}", failure.reason)))
+            }
+            (result, _) => result,
+        }
     }
 
     fn merge(&self, crowd: &mut Crowd, before: &Before) -> Result<Vec<Sample>, BackendError> {

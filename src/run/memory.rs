@@ -105,7 +105,14 @@ impl Trial<'_> {
             }
             samples.extend(self.census(&instances, before)?);
         }
-        self.stop_all(instances, limit.is_none())
+        match (self.stop_all(instances)?, limit, samples.last_mut()) {
+            (Some(failure), None, _) => Err(failure.into()),
+            (Some(failure), Some(_), Some(ended)) => {
+                ended.detail.push_str(&format!("; then {}", failure.reason));
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What the guest was given.

@@ -16,6 +16,7 @@ impl Trial<'_> {
     pub(super) fn scale(&self, backend: &mut dyn Backend) -> Result<Vec<Sample>, BackendError> {
         let mut samples = self.flights()?;
         let mut crowd: Crowd = Vec::new();
+        let mut limited = false;
         for step in crowds(self.cap()) {
             let mut found = match self.beside(backend, &mut crowd, step)? {
                 Ok(found) => found,
@@ -24,6 +25,7 @@ impl Trial<'_> {
                     let mut missing = self.missing(Metric::Scale(Throughput::Start), reason);
                     missing.step = u32::try_from(step).ok();
                     samples.push(missing);
+                    limited = true;
                     break;
                 }
             };
@@ -31,7 +33,7 @@ impl Trial<'_> {
             self.keep(&found);
             samples.extend(found);
         }
-        samples.extend(self.destroy(crowd)?);
+        samples.extend(self.destroy(crowd, limited)?);
         Ok(samples)
     }
 
@@ -65,16 +67,23 @@ impl Trial<'_> {
         Ok(Ok(samples))
     }
 
-    /// Ends all of a crowd, one after the other, and times that.
-    fn destroy(&self, crowd: Crowd) -> Result<Option<Sample>, BackendError> {
+    /// Ends all of a crowd and times that. One that does not end in order is a
+    /// failure, unless something was at its `limit` anyway: then there is only
+    /// no time.
+    fn destroy(&self, crowd: Crowd, limited: bool) -> Result<Option<Sample>, BackendError> {
         let count = crowd.len();
         let begun = monotonic_ns();
-        self.stop_all(crowd, true)?;
+        let late = self.stop_all(crowd)?;
         let took = monotonic_ns() - begun;
-        if count == 0 || !self.is_real() {
-            return Ok(None);
-        }
-        let mut sample = [self.scaled(Throughput::Destroy, took)];
+        let mut sample = match late {
+            Some(failure) if !limited => return Err(failure.into()),
+            Some(failure) => {
+                let reason = format!("not all ended in order: {}", failure.reason);
+                [self.missing(Metric::Scale(Throughput::Destroy), reason)]
+            }
+            None if count == 0 || !self.is_real() => return Ok(None),
+            None => [self.scaled(Throughput::Destroy, took)],
+        };
         self.at_step(&mut sample, count);
         Ok(sample.into_iter().next())
     }

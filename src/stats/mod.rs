@@ -16,6 +16,7 @@ mod ledgers;
 mod moments;
 mod order;
 mod rank_sum;
+mod repeat;
 mod slope;
 mod summary;
 mod timeline;
@@ -45,6 +46,7 @@ pub use order::{
     Interval, Percentile, Sorted, mad, median, median_interval, quantile, samples_needed,
 };
 pub use rank_sum::{BetweenRuns, between_runs, rank_sum_p, ratio_between, values_needed};
+pub use repeat::{GRAIN, RepeatedSlope, Repeats, repeated_slopes};
 pub use slope::{Line, MAX_POINTS, theil_sen};
 pub use summary::{CellSummary, Distribution, Marginal, MetricSummary, Reason, Summary};
 pub use timeline::{Phase, TOLERANCE_NS, TimelineCheck};

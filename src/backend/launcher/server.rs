@@ -23,6 +23,7 @@ use crate::container::cgroup::{CgroupError, Controller, Hierarchy, sweep};
 use crate::container::network::{Bridge, Netns, Witness};
 use crate::errors::chain;
 use crate::record::Mark;
+use crate::sys::clock::Deadline;
 use crate::sys::clock::monotonic_ns;
 use crate::sys::pidfd::PidFd;
 use crate::sys::spawn::Child;
@@ -330,8 +331,9 @@ impl Server {
         }
     }
 
-    /// Ends several at once: each waits for the kernel together with the
-    /// others. All are gone in the end, also those that fail.
+    /// Ends several at once within the deadline of all: each waits for the
+    /// kernel together with the others. All are gone in the end, also those that
+    /// fail.
     fn stop_many(&mut self, instances: &[String], deadline: Duration) -> Result<(), Failure> {
         let mut many: Vec<Live> =
             instances.iter().filter_map(|name| self.live.remove(name)).collect();
@@ -348,10 +350,11 @@ impl Server {
                 failed
             };
         let (ground, control) = (&mut self.ground, self.control.as_fd());
+        let until = Deadline::after(deadline);
         // All before the first ends, whose id another would be given.
         many.iter_mut().for_each(|live| live.mark(&mut ground.witness));
         let mut failed = each(&mut many, &mut Live::ask_to_stop);
-        failed.extend(each(&mut many, &mut |live| match live.exited(control, deadline)? {
+        failed.extend(each(&mut many, &mut |live| match live.exited(control, until.left())? {
             Some(0) => Ok(()),
             code => Err(live.failure(Mark::Exited, format!("it ended with {code:?}"))),
         }));
