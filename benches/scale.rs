@@ -28,6 +28,7 @@ use unladen::container::{
 };
 use unladen::host::RunId;
 use unladen::payload::protocol::{ENV_CHANNEL, ENV_RUN, ENV_WORKLOAD};
+use unladen::probe::kernel_memory;
 use unladen::sys::aside::aside;
 use unladen::sys::fdpass::stream_pair;
 use unladen::sys::pidfd::PidFd;
@@ -65,6 +66,7 @@ impl Yard {
                 ..Limits::default()
             },
             user_namespace: false,
+            network,
             seccomp: Some(
                 default_profile(&oci_spec::runtime::Capabilities::new(), Machine::native())
                     .expect("a filter"),
@@ -76,12 +78,6 @@ impl Yard {
             format!("{ENV_RUN}={id}"),
         ];
         spec.process_mut().as_mut().expect("a process").set_env(Some(environment));
-        if !network {
-            let linux = spec.linux_mut().as_mut().expect("linux");
-            let mut kinds = linux.namespaces().clone().unwrap_or_default();
-            kinds.retain(|kind| kind.typ() != oci_spec::runtime::LinuxNamespaceType::Network);
-            linux.set_namespaces(Some(kinds));
-        }
         let plan = Plan::from_spec(&spec, Path::new("/")).expect("a plan");
         // The suite's launcher runs from a sealed executable and needs no
         // guard of it, which this bench would.
@@ -202,35 +198,22 @@ fn memory(size: usize) {
             yard.end(&pidfd, &mut group);
         }
         std::thread::sleep(Duration::from_secs(2));
-        let before = ledger();
+        let before = kernel_memory().expect("/proc/meminfo");
         let mut idle: Vec<_> = (0..size).map(|_| yard.keep()).collect();
         std::thread::sleep(Duration::from_secs(2));
-        let after = ledger();
+        let after = kernel_memory().expect("/proc/meminfo");
         for (pidfd, group, _) in &mut idle {
             yard.end(pidfd, group);
         }
+        let kib = |part: &Result<u64, String>| *part.as_ref().expect("a part") as f64 / 1024.0;
         let parts: Vec<(&str, f64)> = before
             .iter()
-            .zip(&after)
-            .map(|((name, before), (_, after))| (*name, (after - before) / size as f64))
+            .map(|(part, before)| (part.as_str(), (kib(&after[part]) - kib(before)) / size as f64))
             .collect();
         let total: f64 = parts.iter().map(|(_, kib)| kib).sum();
         let kind = if network { "with" } else { "without" };
         println!("kernel memory, {kind} network namespace: {total:.0} KiB each ({parts:.0?})");
     }
-}
-
-/// The kernel's own memory in KiB (proc_meminfo(5)).
-fn ledger() -> Vec<(&'static str, f64)> {
-    let text = std::fs::read_to_string("/proc/meminfo").expect("/proc");
-    ["Slab", "KernelStack", "PageTables", "Percpu"]
-        .into_iter()
-        .map(|name| {
-            let line = text.lines().find(|line| line.starts_with(&format!("{name}:")));
-            let value = line.and_then(|line| line.split_whitespace().nth(1)).expect("a line");
-            (name, value.parse().expect("a number"))
-        })
-        .collect()
 }
 
 fn main() {

@@ -54,6 +54,7 @@ fn plan_on(image: &Image, lab: &Lab, writable: Writable, script: &str, user: boo
         arguments,
         limits: GroupLimits::default(),
         user_namespace: user,
+        network: true,
         seccomp: None,
     };
     let mut spec: Spec = lab::with_programs(default_cell_spec(&options));
@@ -202,6 +203,7 @@ fn an_overlay_needs_its_own_mount_point() {
         arguments: vec!["/x".to_owned()],
         limits: GroupLimits::default(),
         user_namespace: false,
+        network: true,
         seccomp: None,
     };
     let plan = || Plan::from_spec(&default_cell_spec(&options), folder.path()).expect("plan");

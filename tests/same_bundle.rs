@@ -88,6 +88,7 @@ impl Bundle {
             limits: limits(),
             seccomp: Some(default_profile(&Capabilities::new(), Machine::native()).expect("one")),
             user_namespace: false,
+            network: true,
         };
         let mut spec = default_cell_spec(&options);
         spec.set_mounts(Some(mounts()));

@@ -78,6 +78,7 @@ impl Starts {
             limits: limits(),
             seccomp: Some(profile),
             user_namespace: false,
+            network: true,
         };
         let mut spec = default_cell_spec(&options);
         if let Some(process) = spec.process_mut() {

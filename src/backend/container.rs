@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use oci_spec::runtime::{Capabilities, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{Capabilities, Spec};
 
 use super::cold::cold_files;
 use super::launcher::order::Recipe;
@@ -67,19 +67,13 @@ impl Container {
             limits: limits(cell),
             seccomp,
             user_namespace,
+            // A bridge's namespace is made for the instance; that there is one
+            // stays in the spec.
+            network: param_value(cell, "net") != Some("none"),
         });
         if let Some(process) = spec.process_mut() {
             let file = data.is_some().then_some(FILE_PATH);
             process.set_env(Some(environment(cell.workload, &self.run_id, file)));
-        }
-        // A bridge's namespace is made for the instance; that there is one
-        // stays in the spec.
-        if param_value(cell, "net") == Some("none")
-            && let Some(linux) = spec.linux_mut()
-        {
-            let mut namespaces = linux.namespaces().clone().unwrap_or_default();
-            namespaces.retain(|namespace| namespace.typ() != LinuxNamespaceType::Network);
-            linux.set_namespaces(Some(namespaces));
         }
         Ok(spec)
     }

@@ -76,6 +76,7 @@ impl Lab {
             limits,
             seccomp: Some(seccomp),
             user_namespace: false,
+            network: true,
         }
     }
 

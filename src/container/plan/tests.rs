@@ -19,6 +19,7 @@ fn cell(user_namespace: bool, change: impl FnOnce(&mut Spec)) -> (tempfile::Temp
         limits: Limits::default(),
         seccomp: None,
         user_namespace,
+        network: true,
     };
     let mut spec = default_cell_spec(&options);
     let linux = spec.linux_mut().as_mut().expect("linux");

@@ -23,12 +23,14 @@ pub struct CellOptions<'a> {
     /// A user namespace with the caller as its root. Without privileges
     /// there is no container without one.
     pub user_namespace: bool,
+    /// A network namespace of its own; else the host's network.
+    pub network: bool,
 }
 
 /// The spec of the suite's own minimal container: a read-only root, `/proc`
 /// with the usual parts hidden, a minimal `/dev`, an empty `/tmp`, namespaces
-/// for pids, mounts, names, inter-process communication, network and control
-/// groups, no capability, no way to gain one, and the filter of the options.
+/// for pids, mounts, names, inter-process communication and control groups, no
+/// capability, no way to gain one, and the network and filter of the options.
 #[must_use]
 pub fn default_cell_spec(options: &CellOptions<'_>) -> Spec {
     let mut spec = Spec::default();
@@ -37,7 +39,7 @@ pub fn default_cell_spec(options: &CellOptions<'_>) -> Spec {
     spec.set_mounts(Some(mounts()));
     spec.set_process(Some(process(options.arguments.clone())));
     let user = options.user_namespace.then_some((0, 0));
-    let mut linux = parts::linux(&options.limits, true, user);
+    let mut linux = parts::linux(&options.limits, options.network, user);
     linux.set_seccomp(options.seccomp.clone());
     spec.set_linux(Some(linux));
     spec
