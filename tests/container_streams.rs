@@ -113,7 +113,7 @@ fn signals_reach_the_command() {
 /// Whether this process, and so what it starts, ignores SIGHUP: the first bit
 /// of the mask (proc_pid_status(5)).
 fn hangup_is_ignored() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").expect("status");
+    let status = fs::read_to_string("/proc/self/status").expect("status");
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).expect("a mask");
     u64::from_str_radix(mask.trim(), 16).expect("hexadecimal") & 1 == 1
 }
