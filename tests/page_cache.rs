@@ -39,6 +39,32 @@ backend = "vm"
 params = { accel = "tcg", thp = "off" }
 memory = ["pause", "read=32"]
 memory_cap = 3
+[[cells]]
+backend = "vm"
+params = { accel = "tcg", thp = "off", start = "clone" }
+memory = ["pause", "read=32"]
+memory_cap = 3
+"#;
+
+/// Roots of other kinds, one with the loader before the payload.
+const ROOTS: &str = r#"
+[rounds]
+memory = 1
+[[cells]]
+backend = "vm"
+params = { accel = "tcg", rootfs = "9p" }
+memory = ["read=8"]
+memory_cap = 2
+[[cells]]
+backend = "vm"
+params = { accel = "tcg", machine = "q35", kernel = "distro", memory = "256M", rootfs = "virtio-blk" }
+memory = ["read=8"]
+memory_cap = 2
+[[cells]]
+backend = "vm"
+params = { accel = "tcg", machine = "q35", kernel = "distro", memory = "256M", balloon = "on" }
+memory = ["read=8"]
+memory_cap = 2
 "#;
 
 /// Values of a cell's metric by the number of instances.
@@ -98,7 +124,33 @@ fn containers_share_what_they_read_and_machines_do_not() {
         let whole = |mib: &f64| *mib >= 32.0 && *mib < 48.0;
         assert!(!cached_once || held.len() == 3 && held.iter().all(whole), "{root}: {held:?}");
     }
+    // The snapshot has the file, and all clones map it.
+    let clone =
+        |workload| ("vm", "accel=tcg;kernel=tuned;machine=microvm;start=clone;thp=off", workload);
+    let idle = slope(&rows, clone("pause"), "memory.cgroup");
+    let read = slope(&rows, clone("read=32"), "memory.cgroup");
+    println!("clones: {idle:.1} MiB idle, {read:.1} MiB after reading");
+    assert!(read - idle < 8.0, "one more clone holds no copy: {idle} to {read}");
     assert!(rows.iter().all(|row| row["outcome"] != "failed"), "a trial failed");
+}
+
+#[test]
+fn every_kind_of_root_has_the_file() {
+    let rows = measure(ROOTS);
+    for part in ["rootfs=9p", "memory=256M;rootfs=virtio-blk", "balloon=on"] {
+        let of: Vec<&Row> = rows.iter().filter(|row| row["params"].contains(part)).collect();
+        if let Some(row) = of.iter().find(|row| row["round"] == "0") {
+            skip(&row["detail"]);
+            continue;
+        }
+        assert!(of.iter().all(|row| row["outcome"] != "failed"), "{of:?}");
+        // Each proved what it had read.
+        let params = of.first().expect("rows")["params"].clone();
+        let image = by_step(&rows, ("vm", &params, "read=8"), "memory.file.cached");
+        let steps: Vec<f64> = image.iter().map(|(step, _)| *step).collect();
+        assert_eq!(steps, [1.0, 2.0], "{part}");
+        assert!(image.iter().all(|(_, bytes)| *bytes >= 8.0 * MIB), "{part}: {image:?}");
+    }
 }
 
 /// Runs one cell of processes with a cache folder of its own.

@@ -270,8 +270,9 @@ impl Backend for Vm {
         self.prepared += 1;
         let deadline = self.real.deadline(DEADLINE);
         let cold = cold_files(cell, &machine.cold_files(&qemu));
-        let shared = machine.shared_file();
         let start = Start::of(cell);
+        // What goes on from a snapshot has read its file before it was saved.
+        let shared = machine.shared_file().filter(|_| start == Start::Cold);
         if !cold.is_empty() && param_value(cell, "start") != Some("cold") {
             let reason = "cache=cold is for guests that boot: the memory of a clone is never cold";
             return Err(BackendError::Unavailable(reason.to_owned()));
