@@ -9,6 +9,7 @@ mod external;
 mod image;
 mod memory;
 mod root;
+mod version;
 mod words;
 
 use std::collections::BTreeMap;
@@ -144,13 +145,17 @@ impl Peer {
         let found = self.system.binary.iter().find_map(|name| external::find(name, &self.assets));
         found.ok_or_else(|| {
             let name = &self.system.name;
-            let script = self.assets.script_path("peers/setup.sh");
-            format!(
-                "{} is not installed; scripts/peers/setup.sh {name} installs it, where it can be had \
-                 ({})",
-                self.system.binary.join(" or "),
-                script.display()
-            )
+            let how = match self.system.never_run {
+                true => "its own site says how to install it".to_owned(),
+                false => {
+                    let script = self.assets.script_path("peers/setup.sh");
+                    format!(
+                        "scripts/peers/setup.sh {name} installs it, where it can be had ({})",
+                        script.display()
+                    )
+                }
+            };
+            format!("{} is not installed; {how}", self.system.binary.join(" or "))
         })
     }
 
@@ -231,39 +236,6 @@ impl Peer {
             Some((name.to_owned(), value.to_owned()))
         };
         environment(cell.workload, &self.run_id).into_iter().filter_map(split).collect()
-    }
-
-    /// What the version commands say for a cell with these parameters.
-    fn ask_versions(&mut self, cell: &CellKey) -> Result<Vec<Version>, String> {
-        if let Some(known) = self.versions.get(&cell.params) {
-            return known.clone();
-        }
-        let found = self.find_versions(cell);
-        self.versions.insert(cell.params.clone(), found.clone());
-        found
-    }
-
-    fn find_versions(&self, cell: &CellKey) -> Result<Vec<Version>, String> {
-        let values = self.values(cell)?;
-        // The files that its own variables name are not there yet.
-        let env = external::base_environment();
-        let mut lines = Vec::new();
-        for words in &self.system.version {
-            let mut command = values.all(words);
-            // A helper is called by its name alone.
-            if let Some(path) = external::find(&command[0], &self.assets) {
-                command[0] = path.display().to_string();
-            }
-            let output = External::new(&command, &env).output()?;
-            let line = output.lines().map(str::trim).find(|line| !line.is_empty());
-            let line = line.ok_or_else(|| format!("`{}` says nothing", command.join(" ")))?;
-            lines.push(line.trim_end_matches(':').to_owned());
-        }
-        if self.system.never_run {
-            lines.push("never run by us".to_owned());
-        }
-        let version = lines.join("; ");
-        Ok(vec![Version { name: self.system.name.clone(), version }])
     }
 
     fn recipe(&self, cell: &CellKey) -> Result<PeerRecipe, String> {
