@@ -21,7 +21,7 @@ use super::undo::{self, Undo};
 use crate::backend::Timeline;
 use crate::backend::peers::{PAUSE, TRIES, census, cgroups_of};
 use crate::container::cgroup::{Group, Limits};
-use crate::container::network::Marked;
+use crate::container::network::{Marked, Netns};
 use crate::errors::chain;
 use crate::payload::protocol::STOP;
 use crate::payload::request;
@@ -46,6 +46,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) caller: Caller<'a>,
     pub(super) control: BorrowedFd<'a>,
     pub(super) deadline: Duration,
+    /// Never readable: in place of the end of a command that has ended.
+    pub(super) idle: BorrowedFd<'a>,
 }
 
 /// A live instance.
@@ -67,8 +69,6 @@ pub(super) struct Instance {
     /// Processes that lived when it was asked to end.
     processes: Vec<PidFd>,
     marked: Option<Marked>,
-    /// Never readable: in place of the end of a command that has ended.
-    idle: (OwnedFd, OwnedFd),
 }
 
 impl Instance {
@@ -104,7 +104,6 @@ impl Instance {
             .map_err(|error| format!("cannot connect it: {error}"))?;
         let fds: Vec<(BorrowedFd<'_>, i32)> =
             ends.iter().map(|(fd, number)| (fd.as_fd(), *number)).collect();
-        let idle = nix::unistd::pipe().map_err(|error| error.to_string())?;
         let mut watch = Watch::new(ears);
         let mut group =
             ground.tree.create(name, &Limits::default()).map_err(|error| chain(&error))?;
@@ -131,7 +130,6 @@ impl Instance {
             payload: None,
             processes: Vec::new(),
             marked: None,
-            idle,
         })
     }
 
@@ -140,7 +138,7 @@ impl Instance {
     pub(super) fn ready(&mut self, around: &Surroundings<'_>) -> Result<(), Failure> {
         let until = Deadline::after(around.deadline);
         loop {
-            let exit = self.client.as_ref().map_or(self.idle.0.as_fd(), AsFd::as_fd);
+            let exit = self.client.as_ref().map_or(around.idle, AsFd::as_fd);
             match self.watch.until(Goal::Proved, exit, around.control, until) {
                 Ok(()) => break,
                 Err(Trouble::Died) if around.recipe.detached => self.left_behind()?,
@@ -188,6 +186,38 @@ impl Instance {
         }
     }
 
+    /// Sees to it that the end of its network namespace will be witnessed,
+    /// for one that ends by itself: nobody has the time to look at its
+    /// processes, but a connection of its payload tells. Without one it will
+    /// have no `gone`.
+    pub(super) fn mark(&mut self, around: &Surroundings<'_>, ground: &mut Ground) {
+        let connected = around.recipe.channel == PeerChannel::Connected;
+        let (Ok(witness), true, true) = (&mut ground.witness, around.recipe.network, connected)
+        else {
+            return;
+        };
+        let theirs = self.watch.channel().and_then(|file| Netns::of_socket(file.as_fd()).ok());
+        if let (Some(theirs), Ok(own)) = (theirs, Netns::own())
+            && !theirs.is(&own)
+        {
+            self.marked = witness.mark_namespace(&theirs).ok();
+        }
+        // It has said everything, and our end would hold the namespace.
+        if self.client.is_some() {
+            self.watch.hang_up();
+        }
+    }
+
+    /// Gets out of the way of those who are started from now on, and keeps no
+    /// more open than it needs: many may live on.
+    pub(super) fn step_aside(&mut self) {
+        self.group.close_entrances();
+        self.trees.close_entrances();
+        self.watch.step_aside();
+        self.client = self.client.take().map(PidFd::aside);
+        self.payload = self.payload.take().map(PidFd::aside);
+    }
+
     /// Finds out, while nothing is timed, which processes and which network
     /// namespace there are, whose end is to be seen.
     pub(super) fn look_around(&mut self, around: &Surroundings<'_>, ground: &mut Ground) {
@@ -222,7 +252,7 @@ impl Instance {
             (None, Some(payload)) => payload.as_fd(),
             // It has ended, or nobody could tell its number: its channel
             // says the same.
-            (None, None) => self.idle.0.as_fd(),
+            (None, None) => around.idle,
         };
         let goal = if self.client.is_none() && self.payload.is_none() {
             Goal::Closed
