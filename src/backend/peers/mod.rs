@@ -30,8 +30,7 @@ use super::{Assets, Backend, BackendError, Instance, Prepared, Real, Until};
 use crate::container::PAYLOAD_PATH;
 use crate::host::RunId;
 use crate::payload::protocol::ENV_CHANNEL;
-use crate::record::{ArtefactFact, BackendName, CellKey, Experiment, Params, PeerName};
-use crate::record::{Version, Workload};
+use crate::record::{ArtefactFact, BackendName, CellKey, Params, PeerName, Version};
 use crate::spec::systems::{Channel, Driver, System};
 
 /// Time that an instance may take until its workload is ready.
@@ -319,10 +318,7 @@ impl Backend for Peer {
     }
 
     fn versions(&mut self) -> Result<Vec<Version>, BackendError> {
-        let (experiment, workload) = (Experiment::Startup, Workload::Exit);
-        let params = Params::default();
-        let cell = CellKey { experiment, backend: self.name(), workload, params };
-        self.ask_versions(&cell).map_err(BackendError::Unavailable)
+        self.any_version().map_err(BackendError::Unavailable)
     }
 
     fn artefacts(&self) -> Vec<ArtefactFact> {
@@ -331,7 +327,7 @@ impl Backend for Peer {
     }
 
     fn prepare(&mut self, cell: &CellKey) -> Result<Prepared, BackendError> {
-        let versions = self.ask_versions(cell).map_err(BackendError::Unavailable)?;
+        let versions = self.fitting_versions(cell).map_err(BackendError::Unavailable)?;
         let mut recipe = self.recipe(cell).map_err(BackendError::Unavailable)?;
         let lists = [&mut recipe.delete, &mut recipe.load, &mut recipe.unload];
         for command in lists.into_iter().flatten() {

@@ -3,7 +3,11 @@
 
 use super::Peer;
 use super::external::{self, External};
-use crate::record::{CellKey, Version};
+use super::words::Values;
+use crate::backend::Backend;
+use crate::record::{CellKey, Experiment, Params, Version, Workload};
+use crate::spec::Kind;
+use crate::spec::systems::tokens;
 
 impl Peer {
     /// What the version commands say for a cell with these parameters.
@@ -41,6 +45,43 @@ impl Peer {
         }
         let version = lines.join("; ");
         Ok(vec![Version { name: self.system.name.clone(), version }])
+    }
+
+    /// The same for a cell that is to be measured: with what a daemon has and
+    /// cannot be told.
+    pub(super) fn fitting_versions(&mut self, cell: &CellKey) -> Result<Vec<Version>, String> {
+        let versions = self.ask_versions(cell)?;
+        let values = Values::of_cell(cell, self.system.params);
+        let has = |text: &String| versions.iter().any(|version| version.version.contains(text));
+        match self.system.says.iter().map(|text| values.fill(text)).find(|text| !has(text)) {
+            Some(text) => {
+                let said: Vec<String> = versions.into_iter().map(|all| all.version).collect();
+                Err(format!("this cell needs one with `{text}`, and it is {}", said.join("; ")))
+            }
+            None => Ok(versions),
+        }
+    }
+
+    /// What there is of the system, for whatever cell: with its parameters'
+    /// defaults, or else with those for which there is a daemon.
+    pub(super) fn any_version(&mut self) -> Result<Vec<Version>, String> {
+        let (experiment, workload) = (Experiment::Startup, Workload::Exit);
+        let cell = |params| CellKey { experiment, backend: self.name(), workload, params };
+        let mut cells = vec![cell(Params::default())];
+        let daemon = self.system.daemon.as_deref().unwrap_or_default();
+        for param in
+            self.system.params.iter().filter(|param| tokens(daemon).any(|t| t == param.name))
+        {
+            let Kind::OneOf(values) = param.kind else { continue };
+            cells.extend(values.iter().map(|value| {
+                let mut params = Params::default();
+                params.edit().insert(param.name.to_owned(), (*value).to_owned());
+                cell(params)
+            }));
+        }
+        let mut results = cells.iter().map(|cell| self.ask_versions(cell));
+        let first = results.next().unwrap_or_else(|| Ok(Vec::new()));
+        first.or_else(|reason| results.find(Result::is_ok).unwrap_or(Err(reason)))
     }
 
     /// What its program may call itself.

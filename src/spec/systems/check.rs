@@ -78,6 +78,9 @@ struct ParamWire {
     default: String,
     #[serde(default)]
     about: String,
+    /// What the system's version says when it has this value: for one that
+    /// cannot be chosen by a command.
+    says: Option<String>,
 }
 
 fn yes() -> bool {
@@ -116,6 +119,7 @@ fn system(name: String, wire: SystemWire) -> Result<System, String> {
     }
     let limits = wire.limits.unwrap_or(wire.driver != Driver::Sandbox);
     let params = params(&wire.params, limits, oci)?;
+    let says = wire.params.values().filter_map(|param| param.says.clone()).collect();
     let optioned = |command: Words| -> Words {
         let expand = |word: String| match word.as_str() {
             "{options}" => wire.options.clone(),
@@ -149,6 +153,7 @@ fn system(name: String, wire: SystemWire) -> Result<System, String> {
         root: wire.root,
         never_run: wire.never_run,
         params,
+        says,
         does: wire.does,
     };
     sensible(&system)?;
@@ -261,6 +266,7 @@ fn sensible(system: &System) -> Result<(), String> {
         .chain(system.environment.values())
         .chain(&system.daemon)
         .chain(&system.leaves)
+        .chain(&system.says)
         .chain(system.files.iter().map(|file| &file.text));
     for text in texts {
         let unknown = tokens(text).find(|token| {

@@ -129,6 +129,9 @@ pub struct System {
     pub never_run: bool,
     /// Its parameters, in the order in which they are documented.
     pub params: &'static [Param],
+    /// What its version has to contain, with tokens of parameters: those that
+    /// it cannot be told, since its daemon has them.
+    pub says: Vec<String>,
     /// What it does and does not do.
     pub does: Does,
 }
