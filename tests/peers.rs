@@ -12,7 +12,9 @@ use std::fs;
 use std::process::Stdio;
 use std::time::Duration;
 
-use common::{manifest, run, run_id, samples, stderr, stdout, values, wait_until};
+use common::{
+    cache, manifest, run, run_id, samples, skip, stderr, stdout, unprepared, values, wait_until,
+};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use peer_lab::{Lab, SYSTEMS};
@@ -196,4 +198,82 @@ fn a_user_adds_systems_and_one_that_hangs_is_killed() {
     let unknown = run(lab.unladen().args(["run", "smoke", "--backend", "rnuc"]));
     assert_eq!(unknown.status.code(), Some(2), "{}", stderr(&unknown));
     assert!(stderr(&unknown).contains("did you mean `runc`?"), "{}", stderr(&unknown));
+}
+
+/// A machine monitor on our kernel, for which QEMU stands in, and a program
+/// that has nothing but its standard streams.
+const UNUSUAL: &str = r#"
+[systems.monitor]
+driver = "vmm"
+binary = ["qemu-system-x86_64"]
+network = false
+attached = ["{bin}", "-M", "microvm,acpi=off,rtc=on", "-accel", "tcg", "-m", "128M", "-nodefaults", "-no-user-config",
+  "-display", "none", "-no-reboot", "-name", "{id}", "-kernel", "{kernel}", "-initrd", "{initrd}",
+  "-append", "reboot=t panic=-1 loglevel=0 {append}", "-chardev", "stdio,id=line,signal=off", "-serial", "chardev:line"]
+[systems.off]
+driver = "vmm"
+binary = ["qemu-system-x86_64"]
+network = false
+power_off = true
+attached = ["{bin}", "-M", "q35", "-accel", "tcg", "-m", "128M", "-nodefaults", "-no-user-config",
+  "-display", "none", "-name", "{id}", "-kernel", "{kernel}", "-initrd", "{initrd}",
+  "-append", "panic=-1 loglevel=0 {append}", "-chardev", "stdio,id=line,signal=off", "-serial", "chardev:line"]
+[systems.piped]
+driver = "sandbox"
+binary = ["bwrap"]
+channel = "streams"
+attached = ["{bin}", "--unshare-all", "--die-with-parent", "--ro-bind", "{rootfs}", "/", "--clearenv", "{env}", "{payload}"]
+env = ["--setenv", "{name}", "{value}"]
+"#;
+
+#[test]
+fn machine_monitors_and_programs_with_streams_are_systems_too() {
+    let Some(lab) = Lab::new(&[]) else { return };
+    let guest = lab.folder.path().join("unladen/guest");
+    std::os::unix::fs::symlink(cache().join("guest"), guest).expect("linked");
+    let backends = lab.file("backends.toml", UNUSUAL);
+    let mut spec = "[rounds]\nstartup = 1\n".to_owned();
+    for name in ["monitor", "off", "piped"] {
+        let cell = "startup = [\"exit\", \"pause\"]";
+        spec.push_str(&format!("[[cells]]\nbackend = \"{name}\"\n{cell}\n"));
+    }
+    let (spec, out) = (lab.file("unusual.toml", &spec), lab.folder.path().join("run"));
+    let mut command = lab.unladen();
+    command.args(["run", "--no-report", "--deadline", "30s", "--backends"]).arg(&backends);
+    let output = run(command.arg(&spec).arg("--out").arg(&out));
+    let rows = samples(&out);
+    if let Some(reason) = unprepared(&rows, "monitor") {
+        return skip(&format!("no machine: {reason}"));
+    }
+    let bad: Vec<_> = rows.iter().filter(|row| row["outcome"] == "failed").collect();
+    assert!(output.status.success(), "{bad:#?}\n{}", stderr(&output));
+    for (name, metrics) in [
+        ("monitor", ["startup.init", "startup.removed", "startup.gone", "stop.gone"]),
+        ("off", ["startup.init", "startup.removed", "startup.gone", "stop.gone"]),
+        ("piped", ["startup.init", "startup.removed", "startup.ready", "stop.gone"]),
+    ] {
+        for metric in metrics {
+            assert!(!values(&rows, name, metric).is_empty(), "{name}: no {metric}");
+        }
+    }
+    let id = run_id(&out);
+    let gone = || lab.left(&id).is_empty();
+    assert!(wait_until(Duration::from_secs(20), gone), "{:#?}", lab.left(&id));
+}
+
+#[test]
+fn what_was_never_run_is_marked_so() {
+    let listing = run(common::unladen().args(["list", "--json"]));
+    let listing: serde_json::Value = serde_json::from_str(&stdout(&listing)).expect("JSON");
+    let all = listing["backends"].as_array().expect("a list");
+    let marked = |entry: &&serde_json::Value| entry["never_run"] == true;
+    let names: Vec<&str> =
+        all.iter().filter(marked).filter_map(|entry| entry["name"].as_str()).collect();
+    assert_eq!(names, ["nerdctl", "kata", "firecracker", "cloud-hypervisor", "crosvm"]);
+    // What a profile measures, and what the tests here see work, is not.
+    let profile = include_str!("../benches/specs/peers.toml");
+    for name in names {
+        assert!(!profile.contains(&format!("\"{name}\"")), "{name}");
+        assert!(SYSTEMS.iter().all(|(system, _)| *system != name), "{name}");
+    }
 }

@@ -29,7 +29,7 @@ use super::process::environment;
 use super::{Assets, Backend, BackendError, Instance, Prepared, Real, Until};
 use crate::container::PAYLOAD_PATH;
 use crate::host::RunId;
-use crate::payload::protocol::ENV_CHANNEL;
+use crate::payload::protocol::{ENV_CHANNEL, ENV_END, STREAMS};
 use crate::record::{ArtefactFact, BackendName, CellKey, Params, PeerName, Version};
 use crate::spec::systems::{Channel, Driver, System};
 
@@ -53,6 +53,9 @@ const FOLDER: &str = "instances";
 
 /// Where the short folders of runs are, and how their names begin.
 const BRIEF: &str = "/run/unladen-";
+
+/// A guest's first serial line.
+const SERIAL: &str = "/dev/ttyS0";
 
 /// Where the payload finds the channel's socket, where it connects to one.
 const INSIDE: &str = "/unladen.sock";
@@ -228,13 +231,21 @@ impl Peer {
         let place = match self.system.channel {
             Channel::Inherited(number) => format!("fd:{number}"),
             Channel::Connected => format!("unix:{INSIDE}"),
+            Channel::Streams => String::from_utf8_lossy(STREAMS).into_owned(),
+            Channel::Serial => SERIAL.to_owned(),
         };
         let split = |text: String| {
             let (name, value) = text.split_once('=')?;
             let value = if name == ENV_CHANNEL { place.as_str() } else { value };
             Some((name.to_owned(), value.to_owned()))
         };
-        environment(cell.workload, &self.run_id).into_iter().filter_map(split).collect()
+        let mut env: Vec<_> =
+            environment(cell.workload, &self.run_id).into_iter().filter_map(split).collect();
+        if self.system.driver == Driver::Vmm {
+            let end = if self.system.power_off { "power-off" } else { "debug-exit" };
+            env.push((ENV_END.to_owned(), end.to_owned()));
+        }
+        env
     }
 
     fn recipe(&self, cell: &CellKey) -> Result<PeerRecipe, String> {
@@ -245,6 +256,9 @@ impl Peer {
         let (folder, state) = (self.folder(), self.state(cell));
         std::fs::create_dir_all(&state)
             .map_err(|error| format!("cannot make the folder `{}`: {error}", state.display()))?;
+        if system.driver == Driver::Vmm {
+            root::guest(&mut values, &self.assets, &env)?;
+        }
         let rootfs = root::folder(system, self.assets.cache(), &payload)?;
         values.set("rootfs", &rootfs.display().to_string());
         let mut files = words::files(system, &values, &env);
@@ -272,6 +286,7 @@ impl Peer {
             channel: match system.channel {
                 Channel::Inherited(number) => PeerChannel::Inherited(number),
                 Channel::Connected => PeerChannel::Connected,
+                Channel::Streams | Channel::Serial => PeerChannel::Streams,
             },
             start: self.with_paths(line(start)),
             detached,

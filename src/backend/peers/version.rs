@@ -29,8 +29,9 @@ impl Peer {
             let mut command = values.all(words);
             // A helper is called by its name alone.
             let helper = Some(command[0].clone()).filter(|name| !name.contains('/'));
-            if let Some(path) = external::find(&command[0], &self.assets) {
-                command[0] = path.display().to_string();
+            match external::find(&command[0], &self.assets) {
+                Some(path) => command[0] = path.display().to_string(),
+                None => return Err(format!("{} is not installed", command[0])),
             }
             let output = External::new(&command, &env).output()?;
             let line =

@@ -441,7 +441,10 @@ struct Wires {
 fn wires(recipe: &PeerRecipe, folder: &Path, null: BorrowedFd<'_>) -> io::Result<Wires> {
     let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     let mut ears = vec![(Source::Stderr, read)];
-    let mut child = vec![(write.try_clone()?, 1), (write, 2)];
+    let mut child = vec![(write.try_clone()?, 2)];
+    if recipe.channel != PeerChannel::Streams {
+        child.push((write, 1));
+    }
     match recipe.channel {
         PeerChannel::Inherited(number) => {
             let (near, far) = stream_pair()?;
@@ -449,8 +452,14 @@ fn wires(recipe: &PeerRecipe, folder: &Path, null: BorrowedFd<'_>) -> io::Result
             child.push((far, number));
         }
         PeerChannel::Connected => ears.push((Source::Door, listen(folder)?.into())),
+        PeerChannel::Streams => {
+            let (near, far) = stream_pair()?;
+            ears.push((Source::Channel, near));
+            child.push((far.try_clone()?, 0));
+            child.push((far, 1));
+        }
     }
-    if recipe.channel != PeerChannel::Inherited(0) {
+    if !matches!(recipe.channel, PeerChannel::Inherited(0) | PeerChannel::Streams) {
         child.push((null.try_clone_to_owned()?, 0));
     }
     if let Some((path, number)) = &recipe.filter {
