@@ -19,6 +19,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use peer_lab::{Lab, SYSTEMS};
 
+/// Systems of which several live at once: one of each driver.
+const LADDERS: [&str; 3] = ["runc", "bwrap", "podman"];
+
 /// The rows of one system that are about a metric of a workload.
 fn of<'a>(
     rows: &'a [BTreeMap<String, String>],
@@ -33,17 +36,22 @@ fn of<'a>(
 #[test]
 fn every_system_starts_holds_memory_ends_and_leaves_nothing() {
     let Some(lab) = Lab::new(&["docker", "containerd"]) else { return };
-    let mut spec = "[rounds]\nstartup = 2\nmemory = 1\n".to_owned();
+    let mut spec = "[rounds]\nstartup = 2\nmemory = 1\ndensity = 1\n".to_owned();
     for (system, _) in SYSTEMS {
         spec.push_str(&format!(
             "[[cells]]\nbackend = \"{system}\"\nstartup = [\"exit\", \"pause\"]\nmemory = [\"pause\"]\n"
         ));
+        if LADDERS.contains(&system) {
+            spec.push_str("density = [\"pause\"]\ndensity_cap = 3\n");
+        }
     }
     let (spec, out) = (lab.file("peers.toml", &spec), lab.folder.path().join("run"));
     let output = run(lab.unladen().arg("run").arg(&spec).arg("--out").arg(&out));
     let rows = samples(&out);
     let bad: Vec<_> = rows.iter().filter(|row| row["outcome"] == "failed").collect();
     assert!(output.status.success(), "{bad:#?}\n{}", stderr(&output));
+    let (ladders, rows): (Vec<_>, Vec<_>) =
+        rows.into_iter().partition(|row| row["experiment"] == "density");
     for (system, _) in SYSTEMS {
         for (workload, metric, count) in [
             ("exit", "startup.ready", 2),
@@ -54,10 +62,18 @@ fn every_system_starts_holds_memory_ends_and_leaves_nothing() {
             ("pause", "stop.gone", 2),
             ("pause", "memory.pss", 1),
             ("pause", "memory.rss", 1),
+            ("pause", "memory.hwm", 1),
         ] {
             let found = of(&rows, (system, workload, metric));
             assert_eq!(found.len(), count, "{system} {workload} {metric}");
         }
+    }
+    for system in LADDERS {
+        assert_eq!(values(&ladders, system, "density.instances"), [3.0], "{system}");
+    }
+    // Their payload connects from its network namespace, whose end is seen.
+    for engine in ["podman", "containerd", "docker"] {
+        assert_eq!(of(&rows, (engine, "exit", "startup.gone")).len(), 2, "{engine}");
     }
     memory_is_that_of_everybody(&rows);
     let manifest = manifest(&out);
