@@ -74,7 +74,7 @@ impl Waterfall {
         let axis = Log::around(ends.clone(), Unit::Nanoseconds, LEFT, LOG_END)
             .map(|axis| axis.between(axis.low(), ends.fold(0.0, f64::max)));
         let removed = match rows.iter().any(|row| row.unseen) {
-            true => " What ends with `removed` has a network whose own, later end was not seen.",
+            true => " What ends with (removed) has a network whose own, later end was not seen.",
             false => "",
         };
         let frame = Frame::new(
