@@ -33,6 +33,13 @@ fn kvm_opens() -> bool {
     opened.is_ok()
 }
 
+/// Whether this host has the small build of QEMU.
+fn lean_qemu() -> Result<(), String> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/vm/qemu-version.sh");
+    let output = run(std::process::Command::new(script).args(["--qemu", "lean"]));
+    if output.status.success() { Ok(()) } else { Err(stderr(&output)) }
+}
+
 /// The values of a metric of the cells with this backend and these parameters.
 fn values(rows: &[Row], backend: &str, params: &str, metric: &str) -> Vec<f64> {
     rows.iter()
@@ -88,6 +95,10 @@ fn the_stub_proves_its_work_on_every_machine_and_accelerator() {
         vec!["accel=tcg;kernel=stub;machine=microvm", "accel=tcg;kernel=stub;machine=q35"];
     if kvm_opens() {
         wanted.push("accel=kvm;kernel=stub;machine=microvm");
+        match lean_qemu() {
+            Ok(()) => wanted.push("accel=kvm;kernel=stub;machine=microvm;qemu=lean"),
+            Err(reason) => skip(&reason),
+        }
     }
     for params in &wanted {
         let words: Vec<String> = params
@@ -236,4 +247,22 @@ fn the_machine_scripts_start_a_kernel_without_an_initial_file_system() {
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(!printed.lines().any(|line| line == "-initrd"), "{printed}");
     assert!(printed.contains("virtio-balloon-device,free-page-reporting=on"), "{printed}");
+}
+
+#[test]
+fn the_lean_build_is_for_kvm_and_microvm_only() {
+    let folder = tempfile::tempdir().expect("folder");
+    let kernel = folder.path().join("kernel");
+    std::fs::write(&kernel, unladen::payload::stub::EXECUTABLE.unwrap_or_default())
+        .expect("kernel");
+    for (script, accel, said) in
+        [("microvm", "tcg", "needs --accel kvm"), ("q35", "kvm", "for the machine microvm")]
+    {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("scripts/vm/{script}.sh"));
+        let mut command = std::process::Command::new(path);
+        command.args(["--print", "--qemu", "lean", "--accel", accel, "--kernel"]).arg(&kernel);
+        let output = run(&mut command);
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        assert!(stderr(&output).contains(said), "{}", stderr(&output));
+    }
 }

@@ -26,6 +26,7 @@ Starts a guest on QEMU's machine type ${script%.sh}; with --print only says how.
                      the same as the socket's file
   --firmware NAME    qboot, seabios or ovmf (default: $(own_firmware))
   --devices LIST     more devices, separated by commas: net (user-mode network), rng
+  --qemu NAME        full (default): the usual QEMU; lean: the distribution's small build for microvm, KVM only
   --untuned          nothing of our advice: QEMU's default machine, devices and firmware, and a bare command line
   --memory SIZE      like 128M or 1G (default 128M)
   --cpus N           virtual processors, 1 to 255 (default 1)
@@ -55,7 +56,7 @@ Starts a guest on QEMU's machine type ${script%.sh}; with --print only says how.
   --print            print the argument vector, one element a line, and exit
   --help             this text
 
-The variable UNLADEN_QEMU names another QEMU binary, UNLADEN_OVMF another OVMF image. The guest ends QEMU by writing a byte N to port $debug_exit_port
+The variable UNLADEN_QEMU names another QEMU binary, UNLADEN_QEMU_LEAN another lean one, UNLADEN_OVMF another OVMF image. The guest ends QEMU by writing a byte N to port $debug_exit_port
 (exit code 2N+1); a panic or a reboot also ends it (exit code 0), and so does SIGTERM.
 EOT
 }
@@ -63,11 +64,17 @@ EOT
 # The variable that names another binary, the binary, and what it is installed for.
 qemu_variable=UNLADEN_QEMU qemu_name=qemu-system-x86_64 qemu_purpose=run
 
+# Makes `find_qemu` look for the small build.
+choose_lean_qemu() {
+	qemu_variable=UNLADEN_QEMU_LEAN qemu_name=qemu-system-x86_64-microvm qemu_purpose=''
+}
+
 find_qemu() {
 	local given=${!qemu_variable:-} path
 	local name=${given:-$qemu_name}
 	path=$(command -v -- "$name") || {
 		[[ -z $given ]] || host_lacks "$qemu_variable: no program '$name'"
+		[[ -n $qemu_purpose ]] || host_lacks "no $name on this host; Debian's package qemu-system-x86 brings it"
 		host_lacks "no $name on this host; install it: $(dirname -- "${BASH_SOURCE[0]}")/../setup.sh --for $qemu_purpose"
 	}
 	# `command -v` also answers with the name of a function or of a built-in.
@@ -85,7 +92,7 @@ parse_options() {
 	console_fd='' channel_fd='' qmp_fd='' verbose=no print=no
 	rootfs=initramfs root='' firmware=$(own_firmware) devices='' untuned=no
 	incoming=no memory_file='' memory_share=off generation_id=no
-	files_fd='' files_socket='' messages=no trace_fd='' trace_at=''
+	qemu=full files_fd='' files_socket='' messages=no trace_fd='' trace_at=''
 	while (($#)); do
 		case $1 in
 		--help | -h)
@@ -122,7 +129,7 @@ parse_options() {
 			shift
 			continue
 			;;
-		--kernel | --initrd | --memory | --cpus | --accel | --name | --append | --for | --tsc-khz | --balloon | --console-fd | --channel-fd | --qmp-fd | \
+		--qemu | --kernel | --initrd | --memory | --cpus | --accel | --name | --append | --for | --tsc-khz | --balloon | --console-fd | --channel-fd | --qmp-fd | \
 			--rootfs | --root | --files-fd | --files-socket | --trace-fd | --trace-at | --firmware | --devices | --memory-file | --memory-share)
 			need_value "$1" "$@"
 			;;
@@ -130,6 +137,10 @@ parse_options() {
 		esac
 		case $1 in
 		--kernel) kernel=$2 ;;
+		--qemu)
+			one_of "$1" "$2" full lean
+			qemu=$2
+			;;
 		--initrd) initrd=$2 ;;
 		--root) root=$2 ;;
 		--rootfs)
@@ -207,6 +218,11 @@ parse_options() {
 		shift 2
 	done
 	[[ -n $kernel ]] || wrong_use "--kernel is missing"
+	if [[ $qemu == lean ]]; then
+		[[ $(virtio_bus) == device && $untuned == no ]] || wrong_use "--qemu lean is for the machine microvm"
+		[[ $accel == kvm ]] || wrong_use "--qemu lean needs --accel kvm: it is built without software emulation"
+		choose_lean_qemu
+	fi
 	readable_file --kernel "$kernel"
 	[[ -z $initrd ]] || readable_file --initrd "$initrd"
 	case $rootfs in
@@ -406,7 +422,8 @@ virtio_part() {
 own_devices() {
 	# The second line of a PC, at its usual place: every kernel finds it without a driver of its own.
 	vector+=(-device "isa-serial,index=1,iobase=0x2f8,irq=3,chardev=channel")
-	vector+=(-device "isa-debug-exit,iobase=$debug_exit_port,iosize=0x2")
+	# The lean build does not know it: there a guest ends by a reset.
+	[[ $qemu == lean ]] || vector+=(-device "isa-debug-exit,iobase=$debug_exit_port,iosize=0x2")
 }
 
 argument_vector() {

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 #help
-# qemu-version.sh [--arch NAME]
+# qemu-version.sh [--arch NAME | --qemu lean]
 #
 # Prints two lines: "QEMU emulator version ..." and the path of the binary. Exits with 3 when there is no such QEMU. The
-# variable UNLADEN_QEMU names another binary than qemu-system-x86_64, UNLADEN_QEMU_AARCH64 another than
-# qemu-system-aarch64.
+# variable UNLADEN_QEMU names another binary than qemu-system-x86_64, UNLADEN_QEMU_LEAN another than
+# qemu-system-x86_64-microvm, UNLADEN_QEMU_AARCH64 another than qemu-system-aarch64.
 #
 #   --arch NAME  x86_64 (default) or aarch64
-#   --help     this text
+#   --qemu NAME  full (default), or lean: the distribution's small build for microvm
+#   --help       this text
 #end
 set -euo pipefail
 # shellcheck source=scripts/vm/common.sh
@@ -26,6 +27,12 @@ while (($#)); do
 		if [[ $2 == aarch64 ]]; then
 			qemu_variable=UNLADEN_QEMU_AARCH64 qemu_name=qemu-system-aarch64 qemu_purpose=aarch64
 		fi
+		shift 2
+		;;
+	--qemu)
+		need_value "$1" "$@"
+		one_of "$1" "$2" full lean
+		[[ $2 == full ]] || choose_lean_qemu
 		shift 2
 		;;
 	*) unknown_flag "$1" ;;

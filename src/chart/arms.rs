@@ -37,6 +37,20 @@ impl Style {
     pub(super) const PUBLISHED: Self =
         Self { colour: super::canvas::GREY, marker: Marker::Diamond };
 
+    /// Draws a curve: a marker at each point, joined by a line, which is broken
+    /// for what others published.
+    pub(super) fn path<DB: DrawingBackend>(self, canvas: &Canvas<DB>, path: &[(f64, f64)]) -> Drawn
+    where
+        DB::ErrorType: 'static,
+    {
+        match (path.len() > 1, self == Self::PUBLISHED) {
+            (true, true) => canvas.dashes(path, self.colour)?,
+            (true, false) => canvas.line(path, self.colour, 1.8)?,
+            _ => {}
+        }
+        path.iter().try_for_each(|point| self.mark(canvas, *point))
+    }
+
     /// Draws the cell's marker around a point.
     pub(super) fn mark<DB: DrawingBackend>(self, canvas: &Canvas<DB>, (x, y): (f64, f64)) -> Drawn
     where

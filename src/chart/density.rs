@@ -41,9 +41,23 @@ pub(super) struct Panel {
 /// One cell: medians at each step, and what stands behind its end.
 pub(super) struct Curve {
     pub(super) style: Style,
+    /// Number and value; what is not above zero has no place on the axis, and
+    /// the curve is interrupted there.
     pub(super) points: Vec<(f64, f64)>,
     /// One line, or two.
     pub(super) label: Vec<String>,
+}
+
+impl Curve {
+    /// The parts between interruptions.
+    fn parts(&self) -> impl Iterator<Item = &[(f64, f64)]> {
+        self.points.split(|(_, value)| *value <= 0.0).filter(|part| !part.is_empty())
+    }
+
+    /// The points that are drawn.
+    fn drawn(&self) -> impl Iterator<Item = &(f64, f64)> {
+        self.parts().flatten()
+    }
 }
 
 impl Density {
@@ -80,9 +94,9 @@ impl Density {
             &cells,
             "Medians at each number of live instances, all of which answered; both axes are \
              logarithmic. The slope of total memory over that number (Theil-Sen, with its 95 % \
-             interval) is what one more instance costs. A ladder ends at the limit named. \
-             Negative \
-             host growth (noise) is not drawn; slopes include it.",
+             interval) is what one more instance costs. A ladder ends at the limit named. Where \
+             the memory of the host seems to shrink (noise), the curve is interrupted; slopes \
+             include that.",
         )?;
         Ok(Self { frame, panels })
     }
@@ -104,7 +118,6 @@ pub(super) fn points(cell: &CellSummary, metric: Metric) -> Vec<(f64, f64)> {
         .iter()
         .filter(|found| found.metric == metric)
         .filter_map(|found| at(found.step, found.values.as_ref()?.median))
-        .filter(|(_, value)| *value > 0.0)
         .collect()
 }
 
@@ -153,7 +166,7 @@ pub(super) fn two_lines(text: &str) -> Result<Vec<String>, ChartError> {
 
 impl Panel {
     pub(super) fn has_points(&self) -> bool {
-        self.curves.iter().any(|curve| !curve.points.is_empty())
+        self.curves.iter().any(|curve| curve.drawn().next().is_some())
     }
 
     /// Distance of neighbouring labels: that of the tallest.
@@ -176,7 +189,7 @@ impl Panel {
     {
         canvas.text(&self.title, (MARGIN, top + 6.0), Type::HEAD, Anchor::Left)?;
         let (top, bottom) = (top + 24.0, top + 24.0 + self.plot());
-        let all = || self.curves.iter().flat_map(|curve| &curve.points);
+        let all = || self.curves.iter().flat_map(Curve::drawn);
         let x = Log::around(all().map(|point| point.0), Unit::Count, LEFT, PLOT_END);
         let y = Log::around(all().map(|point| point.1), self.unit, bottom, top);
         let axes = x.zip(y);
@@ -186,14 +199,11 @@ impl Panel {
             let beside = (PLOT_END + 20.0, bottom + 13.0);
             canvas.text(self.counts, beside, Type::NOTE, Anchor::Left)?;
             for curve in &self.curves {
-                let path: Vec<(f64, f64)> =
-                    curve.points.iter().map(|(n, value)| (x.at(*n), y.at(*value))).collect();
-                match (path.len() > 1, curve.style == Style::PUBLISHED) {
-                    (true, true) => canvas.dashes(&path, curve.style.colour)?,
-                    (true, false) => canvas.line(&path, curve.style.colour, 1.8)?,
-                    _ => {}
+                for part in curve.parts() {
+                    let path: Vec<(f64, f64)> =
+                        part.iter().map(|(n, value)| (x.at(*n), y.at(*value))).collect();
+                    curve.style.path(canvas, &path)?;
                 }
-                path.iter().try_for_each(|point| curve.style.mark(canvas, *point))?;
             }
         }
         self.draw_labels(canvas, axes.as_ref().map(|(_, y)| y), (top, bottom))
@@ -210,14 +220,15 @@ impl Panel {
     where
         DB::ErrorType: 'static,
     {
-        let end = |curve: &Curve| Some(y?.at(curve.points.last()?.1));
+        let end = |curve: &Curve| Some(y?.at(curve.drawn().last()?.1));
         let wanted: Vec<f64> =
             self.curves.iter().map(|curve| end(curve).unwrap_or(bottom)).collect();
         let lowest = bottom - (self.gap() - LABEL_LINE);
         let placed = spread(&wanted, self.gap(), top, lowest);
         for (curve, y) in self.curves.iter().zip(placed) {
-            let kind = if curve.points.is_empty() { Type::NOTE } else { Type::SMALL };
-            if !curve.points.is_empty() {
+            let empty = curve.drawn().next().is_none();
+            let kind = if empty { Type::NOTE } else { Type::SMALL };
+            if !empty {
                 curve.style.mark(canvas, (LABELS - 9.0, y))?;
             }
             for (line, text) in curve.label.iter().enumerate() {

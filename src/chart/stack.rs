@@ -15,7 +15,7 @@ use crate::record::{Charge, Experiment, Ledger, Manifest, Metric, Part, Workload
 use crate::stats::{CellSummary, Summary};
 use crate::units::Unit;
 
-const LEFT: f64 = 230.0;
+const LEFT: f64 = 300.0;
 const RIGHT: f64 = 840.0;
 const LABELS: f64 = LEFT - MARGIN - 10.0;
 const ROW: f64 = 22.0;
@@ -186,7 +186,10 @@ impl Panel {
             let end = (axis.at(from) + 6.0, y);
             canvas.text(&Unit::Bytes.human(from), end, Type::SMALL, Anchor::Left)?;
         }
-        for (line, found) in self.context.iter().enumerate() {
+        // The shortest lines first, so that none crosses another's words.
+        let mut context: Vec<&Overhead> = self.context.iter().collect();
+        context.sort_by(|one, other| other.bytes.total_cmp(&one.bytes));
+        for (line, found) in context.into_iter().enumerate() {
             let (x, y) = (axis.at(found.bytes), last + FOOT - 6.0 + 16.0 * line as f64);
             canvas.dashes(&[(x, first), (x, y - 7.0)], GREY)?;
             let text = format!("published: {} {}", found.name, Unit::Bytes.human(found.bytes));

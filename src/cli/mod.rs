@@ -22,6 +22,7 @@ mod selfcheck;
 mod signals;
 mod systems;
 mod tune;
+mod values;
 mod vm;
 
 use std::io::{self, Write};

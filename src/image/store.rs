@@ -277,9 +277,7 @@ impl Store {
 /// Whether this process may give files to others and set `trusted.*`
 /// attributes: root of the host, not of a user namespace.
 pub(super) fn is_privileged() -> bool {
-    nix::unistd::geteuid().is_root()
-        && fs::read_to_string("/proc/self/uid_map")
-            .is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]))
+    nix::unistd::geteuid().is_root() && crate::sys::namespace::in_first_user_namespace()
 }
 
 /// A name in its familiar form and with a tag, so that `busybox` is `busybox:latest`.

@@ -1,5 +1,5 @@
-//! What a namespace's file says about itself (ioctl_nsfs(2)), and which one a
-//! socket is in.
+//! What a namespace's file says about itself (ioctl_nsfs(2)), which one a socket
+//! is in, and whether the ids of this process are those of the host.
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -41,4 +41,12 @@ pub fn network_of(socket: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     // SAFETY: the kernel has just made this descriptor for us, closed on exec
     // (`open_related_ns` in fs/nsfs.c).
     Ok(unsafe { OwnedFd::from_raw_fd(file) })
+}
+
+/// Whether this process is in the user namespace of the host: all ids are
+/// mapped to themselves (user_namespaces(7)). When in doubt it is not.
+#[must_use]
+pub fn in_first_user_namespace() -> bool {
+    std::fs::read_to_string("/proc/self/uid_map")
+        .is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]))
 }

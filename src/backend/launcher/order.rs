@@ -65,6 +65,8 @@ pub enum Recipe {
         source: Program,
         /// What is saved where.
         snapshot: Snapshot,
+        /// As in [`Monitor`], of both.
+        tells_code: bool,
     },
 }
 

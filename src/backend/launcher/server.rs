@@ -209,7 +209,7 @@ impl Server {
 
     /// Makes the snapshot that a recipe's machines go on from, if they do.
     fn restore(&mut self, number: u32, recipe: &Recipe) -> Result<Option<Restore>, Box<Answer>> {
-        let Recipe::Restored { source, snapshot, .. } = recipe else { return Ok(None) };
+        let Recipe::Restored { source, snapshot, tells_code, .. } = recipe else { return Ok(None) };
         if self.snapshots.is_none() {
             let folder = snapshot.folder.clone();
             snapshot::empty_folder(&folder).map_err(|error| {
@@ -220,7 +220,8 @@ impl Server {
         }
         let witnessed = self.ground.witness.is_ok();
         let program = source.clone();
-        let monitor = Monitor { program, server: None, tells_code: true, probes: Vec::new() };
+        let monitor =
+            Monitor { program, server: None, tells_code: *tells_code, probes: Vec::new() };
         let recipe = Recipe::Machine(monitor);
         let mut template = Template::new(recipe, &self.ground.tree, witnessed)
             .map_err(|error| Box::new(refused(chain(&error))))?;

@@ -103,7 +103,10 @@ impl Template {
             Recipe::Bare { image, memory } => {
                 (Kind::Bare, Maker::Bare(Bare::prepare(&image, memory)?))
             }
-            Recipe::Restored { program, .. } => (Kind::Restored, maker(&program)?),
+            Recipe::Restored { program, tells_code: tells, .. } => {
+                tells_code = tells;
+                (Kind::Restored, maker(&program)?)
+            }
             Recipe::Container { spec, bundle, bridge, pooled } => {
                 let plan = Plan::from_spec(&spec, &bundle)?;
                 limits = plan.limits().clone();

@@ -124,7 +124,7 @@ impl Vm {
         let program = Program { path, argv: argv.clone(), env, huge_pages: true };
         let server = machine.server(&self.assets, &self.run_id).map_err(unavailable)?;
         let (accelerator, reason) = (probe.best, probe.reason);
-        let tells_code = !machine.is_foreign();
+        let tells_code = machine.tells_code();
         Ok(Foreground { argv, accelerator, reason, program, server, tells_code })
     }
 }

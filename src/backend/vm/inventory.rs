@@ -2,7 +2,7 @@
 
 use super::super::Assets;
 use super::accelerator::{Accelerator, Cache, kvm_opens};
-use super::machine::{Machine, Qemu};
+use super::machine::{Build, Machine, Qemu};
 use crate::errors::chain;
 use crate::host::{Finding, Inventory, Severity};
 use crate::record::{BackendName, CellKey, Experiment, Params, Workload};
@@ -10,7 +10,7 @@ use crate::record::{BackendName, CellKey, Experiment, Params, Workload};
 /// QEMU, guest kernels, and what is known of accelerators.
 #[must_use]
 pub fn inventory(assets: &Assets) -> Inventory {
-    let qemu = Qemu::find(assets);
+    let qemu = Qemu::find(assets, Build::Full);
     let kernels = [("tuned", vec![]), ("distro", vec!["--distro"])].map(|(name, more)| {
         let mut arguments = vec!["--path".to_owned()];
         arguments.extend(more.into_iter().map(str::to_owned));

@@ -25,7 +25,38 @@ const GUEST_CHANNEL: &str = "/dev/ttyS1";
 /// The same of an arm64 machine, whose console is of another kind.
 const FOREIGN_CHANNEL: &str = "/dev/ttyS0";
 
-/// The QEMU of this host.
+/// Which of a host's builds of QEMU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Build {
+    /// The usual one.
+    Full,
+    /// The distribution's small one for microvm: KVM only.
+    Lean,
+    /// The one for arm64 guests.
+    Foreign,
+}
+
+impl Build {
+    /// What the script that looks for it is told.
+    fn words(self) -> &'static [&'static str] {
+        match self {
+            Self::Full => &[],
+            Self::Lean => &["--qemu", "lean"],
+            Self::Foreign => &["--arch", "aarch64"],
+        }
+    }
+
+    /// Its name among the versions of a run.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Full => "qemu",
+            Self::Lean => "qemu-lean",
+            Self::Foreign => "qemu-aarch64",
+        }
+    }
+}
+
+/// A QEMU of this host.
 #[derive(Clone, Debug)]
 pub(super) struct Qemu {
     /// Its own version line.
@@ -36,17 +67,9 @@ pub(super) struct Qemu {
 
 impl Qemu {
     /// Asks the script that knows where to look.
-    pub(super) fn find(assets: &Assets) -> Result<Self, VmError> {
-        Self::asked(assets, &[])
-    }
-
-    /// The same for arm64.
-    pub(super) fn find_foreign(assets: &Assets) -> Result<Self, VmError> {
-        Self::asked(assets, &["--arch".to_owned(), "aarch64".to_owned()])
-    }
-
-    fn asked(assets: &Assets, words: &[String]) -> Result<Self, VmError> {
-        let text = assets.script("vm/qemu-version.sh", words)?;
+    pub(super) fn find(assets: &Assets, build: Build) -> Result<Self, VmError> {
+        let words: Vec<String> = build.words().iter().map(|&word| word.to_owned()).collect();
+        let text = assets.script("vm/qemu-version.sh", &words)?;
         let mut lines = text.lines();
         match (lines.next(), lines.next()) {
             (Some(version), Some(path)) if !version.is_empty() => {
@@ -69,6 +92,7 @@ pub(super) struct Machine {
     /// What it is started from.
     pub(super) files: Files,
     root: Root,
+    lean: bool,
     untuned: bool,
     devices: String,
     memory: String,
@@ -97,6 +121,7 @@ impl Machine {
             firmware: value("firmware"),
             files: Files::of(cell, assets)?,
             root: Root::of(cell),
+            lean: value("qemu") == "lean",
             untuned: value("untuned") == "yes",
             devices: value("devices"),
             memory: value("memory"),
@@ -131,8 +156,26 @@ impl Machine {
         Self { verbose: true, traced: false, ..self.clone() }
     }
 
-    /// Whether its processor is another kind than an x86 host's. It has no
-    /// device by which a guest could tell QEMU a code.
+    /// The same machine on the usual QEMU.
+    pub(super) fn on_full_qemu(&self) -> Self {
+        Self { lean: false, ..self.clone() }
+    }
+
+    /// The QEMU that runs it.
+    pub(super) fn build(&self) -> Build {
+        match () {
+            () if self.is_foreign() => Build::Foreign,
+            () if self.lean => Build::Lean,
+            () => Build::Full,
+        }
+    }
+
+    /// Whether it has the device by which a guest tells QEMU its code.
+    pub(super) fn tells_code(&self) -> bool {
+        self.build() == Build::Full
+    }
+
+    /// Whether its processor is another kind than an x86 host's.
     pub(super) fn is_foreign(&self) -> bool {
         self.kind == FOREIGN
     }
@@ -163,7 +206,7 @@ impl Machine {
         let more: Vec<&str> = words.iter().map(String::as_str).collect();
         let program = self.program(assets, accelerator, run_id, &more)?;
         let server = self.server(assets, run_id)?;
-        Ok(Monitor { program, server, tells_code: !self.is_foreign(), probes: plan.probes })
+        Ok(Monitor { program, server, tells_code: self.tells_code(), probes: plan.probes })
     }
 
     /// The marks that a traced machine shows; nothing for any other.
@@ -235,6 +278,9 @@ impl Machine {
             words.pair("--balloon", &self.balloon);
         }
         words.pair("--accel", accelerator.as_str());
+        if self.lean {
+            words.pair("--qemu", "lean");
+        }
         words.pair("--for", self.purpose);
         if let Some(khz) = &self.tsc_khz {
             words.pair("--tsc-khz", khz);

@@ -19,7 +19,7 @@ pub use accelerator::{Accelerator, VmError};
 pub(super) use files::guest_kernel;
 pub use foreground::{Foreground, ForegroundError, Wish};
 pub use inventory::inventory;
-use machine::Machine;
+use machine::{Build, Machine};
 pub(super) use snapshot::run_folders;
 use snapshot::{Guests, Start};
 
@@ -53,9 +53,8 @@ pub struct Vm {
     real: Real,
     assets: Rc<Assets>,
     run_id: String,
-    qemu: Option<machine::Qemu>,
-    /// The one for arm64, once a cell needs it.
-    foreign_qemu: Option<machine::Qemu>,
+    /// Each once a cell needs it.
+    qemus: Vec<(Build, machine::Qemu)>,
     accelerators: HashMap<String, accelerator::Probe>,
     /// What every cell gets that names none.
     wanted: Option<Accelerator>,
@@ -79,8 +78,7 @@ impl Vm {
             real,
             assets,
             run_id: run_id.to_owned(),
-            qemu: None,
-            foreign_qemu: None,
+            qemus: Vec::new(),
             accelerators: HashMap::new(),
             wanted,
             tsc_khz: None,
@@ -90,24 +88,14 @@ impl Vm {
         }
     }
 
-    /// QEMU's path and version, asked for once.
-    fn qemu(&mut self) -> Result<machine::Qemu, BackendError> {
-        if self.qemu.is_none() {
-            self.qemu = Some(machine::Qemu::find(&self.assets).map_err(unavailable)?);
+    /// A QEMU's path and version, asked for once.
+    fn qemu(&mut self, build: Build) -> Result<machine::Qemu, BackendError> {
+        if let Some((_, qemu)) = self.qemus.iter().find(|(known, _)| *known == build) {
+            return Ok(qemu.clone());
         }
-        self.qemu.clone().ok_or_else(|| BackendError::Unavailable("no QEMU".to_owned()))
-    }
-
-    /// The QEMU of a machine.
-    fn qemu_of(&mut self, machine: &Machine) -> Result<machine::Qemu, BackendError> {
-        if !machine.is_foreign() {
-            return self.qemu();
-        }
-        let found = match self.foreign_qemu.take() {
-            Some(found) => found,
-            None => machine::Qemu::find_foreign(&self.assets).map_err(unavailable)?,
-        };
-        Ok(self.foreign_qemu.insert(found).clone())
+        let qemu = machine::Qemu::find(&self.assets, build).map_err(unavailable)?;
+        self.qemus.push((build, qemu.clone()));
+        Ok(qemu)
     }
 
     /// The machine of a cell.
@@ -123,7 +111,7 @@ impl Vm {
         if let Some(known) = self.accelerators.get(&key) {
             return Ok(known.clone());
         }
-        let qemu = self.qemu()?;
+        let qemu = self.qemu(Build::Full)?;
         let cached =
             accelerator::Cache::new(self.assets.cache(), &qemu, machine).map_err(unavailable)?;
         let probe = match cached.read() {
@@ -151,6 +139,9 @@ impl Vm {
                 _ => Ok(accelerator::Probe::tcg(FOREIGN_KVM.to_owned())),
             };
         }
+        if machine.build() == Build::Lean {
+            return self.for_lean(machine);
+        }
         match (param_value(cell, "accel"), self.wanted) {
             // A floor that cannot be had is no failure of the run.
             (Some("kvm"), _) if is_stub => match self.accelerator(machine)? {
@@ -164,6 +155,20 @@ impl Vm {
                 Ok(accelerator::Probe::tcg("it was asked for".to_owned()))
             }
             _ => self.accelerator(&machine.probing()),
+        }
+    }
+
+    /// KVM, if the usual QEMU boots this machine's kernel with it.
+    fn for_lean(&mut self, machine: &Machine) -> Result<accelerator::Probe, BackendError> {
+        let probe = match self.wanted {
+            Some(Accelerator::Tcg) => accelerator::Probe::tcg("tcg was asked for".to_owned()),
+            _ => self.accelerator(&machine.on_full_qemu().probing())?,
+        };
+        match probe.reason {
+            None => Ok(probe),
+            Some(reason) => Err(BackendError::Unavailable(format!(
+                "the lean build of QEMU knows KVM only: {reason}"
+            ))),
         }
     }
 
@@ -237,12 +242,12 @@ impl Backend for Vm {
     }
 
     fn versions(&mut self) -> Result<Vec<Version>, BackendError> {
-        let qemu = self.qemu()?;
-        let version = |name: &str, version| Version { name: name.to_owned(), version };
-        let mut versions = vec![own_version("unladen"), version("qemu", qemu.version)];
-        let foreign = self.foreign_qemu.clone();
-        versions.extend(foreign.map(|qemu| version("qemu-aarch64", qemu.version)));
-        Ok(versions)
+        self.qemu(Build::Full)?;
+        let of_qemu = self.qemus.iter().map(|(build, qemu)| Version {
+            name: build.name().to_owned(),
+            version: qemu.version.clone(),
+        });
+        Ok(std::iter::once(own_version("unladen")).chain(of_qemu).collect())
     }
 
     fn artefacts(&self) -> Vec<ArtefactFact> {
@@ -251,7 +256,7 @@ impl Backend for Vm {
 
     fn prepare(&mut self, cell: &CellKey) -> Result<Prepared, BackendError> {
         let machine = self.machine(cell)?;
-        let qemu = self.qemu_of(&machine)?;
+        let qemu = self.qemu(machine.build())?;
         let is_stub = machine.kernel_kind == machine::STUB;
         if is_stub && (cell.workload != stub::WORKLOAD || Start::of(cell) != Start::Cold) {
             return Err(only_exit());

@@ -118,7 +118,8 @@ impl Guests<'_> {
         let mut command = program.argv.clone();
         command.push("from a snapshot of:".to_owned());
         command.extend(source.argv.iter().cloned());
-        Ok((Recipe::Restored { program, source, snapshot }, command))
+        let tells_code = self.machine.tells_code();
+        Ok((Recipe::Restored { program, source, snapshot, tells_code }, command))
     }
 
     /// The folder of the run's snapshots.

@@ -10,11 +10,12 @@ use oci_spec::runtime::{
     LinuxThrottleDevice,
 };
 
-use super::{PlanError, in_first_user_namespace};
+use super::PlanError;
 use crate::container::cgroup::{
     BlockDevice, BlockIo, Controller, CpuQuota, DeviceAccess, DeviceKind, DeviceRule, Limits,
     Realtime, Throttle, ThrottleKind, UNLIMITED,
 };
+use crate::sys::namespace::in_first_user_namespace;
 
 /// The period of a CPU quota that names none: the kernel's default.
 const DEFAULT_PERIOD_US: u64 = 100_000;

@@ -39,6 +39,7 @@ use self::scratch::Scratch;
 pub(super) use self::supported::{Refusal, check as check_fields};
 use super::cgroup::{Controller, Limits};
 use super::seccomp::{self, SeccompError};
+use crate::sys::namespace::in_first_user_namespace;
 use crate::sys::spawn::Step;
 
 /// Why a spec cannot be carried out.
@@ -307,13 +308,6 @@ impl Plan {
     pub(super) fn ranges(&self) -> Option<&IdMaps> {
         self.id_maps.as_ref().filter(|maps| matches!(maps, IdMaps::Ranges { .. }))
     }
-}
-
-/// Whether this process is in the user namespace of the host: all ids are
-/// mapped to themselves. When in doubt it is not.
-fn in_first_user_namespace() -> bool {
-    std::fs::read_to_string("/proc/self/uid_map")
-        .is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]))
 }
 
 /// Names, loopback, masks and read-only paths.

@@ -4,8 +4,9 @@ use std::path::{Component, Path};
 
 use nix::libc;
 
-use super::{Plan, PlanError, c_path, c_string, in_first_user_namespace};
+use super::{Plan, PlanError, c_path, c_string};
 use crate::image::Overlay;
+use crate::sys::namespace::in_first_user_namespace;
 use crate::sys::spawn::{Node, Place, Step};
 
 /// The layers as steps.

@@ -9,7 +9,8 @@ use std::ffi::CString;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use super::{Plan, PlanError, in_first_user_namespace};
+use super::{Plan, PlanError};
+use crate::sys::namespace::in_first_user_namespace;
 use crate::sys::spawn::{MountAttributes, Node, Place, Slot, Step};
 
 /// The root of a container as an overlay over a folder.

@@ -5,7 +5,8 @@ use nix::sched::CloneFlags;
 
 use super::namespaces::IdMaps;
 use super::options::NO_DEVICES;
-use super::{Plan, in_first_user_namespace, overlay};
+use super::{Plan, overlay};
+use crate::sys::namespace::in_first_user_namespace;
 use crate::sys::spawn::{MountAttributes, Slot, Step, handle};
 
 /// The slot of the root filesystem; other mounts follow.

@@ -33,6 +33,9 @@ static MESSAGE: [u8; LEN] = {
     bytes
 };
 
+/// A table of interrupts with no entries: a limit and an address.
+static NOTHING: [u8; 6] = [0; 6];
+
 core::arch::global_asm!(
     // Where a PVH loader finds the entry: note 18, XEN_ELFNOTE_PHYS32_ENTRY
     // (xen.git, xen/include/public/elfnote.h).
@@ -58,14 +61,16 @@ core::arch::global_asm!(
     "mov edx, {end}",
     "xor eax, eax",
     "out dx, al",
-    "2:",
-    "hlt",
-    "jmp 2b",
+    // No such device: without a table of interrupts the first one is a
+    // triple fault, which resets the machine.
+    "lidt [{nothing}]",
+    "ud2",
     ".code64",
     console = const protocol::CONSOLE_PORT,
     channel = const protocol::CHANNEL_PORT,
     end = const protocol::DEBUG_EXIT_PORT,
     message = sym MESSAGE,
+    nothing = sym NOTHING,
     len = const LEN,
 );
 

@@ -28,6 +28,7 @@ mod descriptors;
 mod error;
 mod filesystem;
 mod guard;
+mod launch;
 mod paths;
 mod perform;
 mod prepare;
@@ -56,6 +57,7 @@ use super::pidfd::PidFd;
 pub use self::apart::StartFailure;
 pub(super) use self::child::ignored_signals;
 pub use self::error::{CommandError, SpawnError};
+pub use self::launch::{Child, Hold, Launch, Program, Terminal};
 pub use self::prepare::mount_namespace;
 pub use self::step::{
     CapabilitySets, Filter, Handle, Instruction, Links, MountAttributes, Node, Place, Scheduling,
@@ -74,76 +76,6 @@ pub(crate) const TIME_OFFSETS: &str = "/proc/self/timens_offsets";
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 const CLONE_PIDFD: u64 = 0x1000;
-
-/// What a child executes.
-#[derive(Debug)]
-pub enum Program {
-    /// The first of these paths that can be executed; the others are tried
-    /// only after `ENOENT`, `ENOTDIR` and `EACCES`, like the shell does with
-    /// `PATH`. Resolved after all steps, so inside the child's own root.
-    Paths(Vec<CString>),
-    /// An open file (`execveat` with `AT_EMPTY_PATH`): the same bytes
-    /// whatever happens to the path. Not for scripts.
-    File(OwnedFd),
-}
-
-/// What is handed over anew at each launch.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Launch<'a> {
-    /// Descriptors for the child: an open one, and the number it gets there.
-    /// Nothing else stays open. Sources and targets may overlap.
-    pub fds: &'a [(BorrowedFd<'a>, RawFd)],
-    /// `tasks` files of version 1 cgroups, opened for writing, for
-    /// [`Step::JoinCgroups`].
-    pub join: &'a [BorrowedFd<'a>],
-    /// A version 2 cgroup in which the child is born (`CLONE_INTO_CGROUP`).
-    pub into_cgroup: Option<BorrowedFd<'a>>,
-    /// For [`Step::Terminal`].
-    pub terminal: Option<Terminal<'a>>,
-    /// For [`Step::AwaitStart`].
-    pub hold: Option<Hold<'a>>,
-}
-
-/// What a child needs to make a terminal.
-#[derive(Clone, Copy, Debug)]
-pub struct Terminal<'a> {
-    /// A connected Unix socket over which the master is sent as one message
-    /// with one descriptor (`SCM_RIGHTS`), so that the other end may be
-    /// another process's.
-    pub socket: BorrowedFd<'a>,
-    /// Height in characters, or 0 when it is not known.
-    pub rows: u16,
-    /// Width in characters, or 0 when it is not known.
-    pub columns: u16,
-}
-
-/// What a child needs to wait for its start by any process: both must be open
-/// for reading and writing (as a FIFO can be), so that neither reports its
-/// end while the child waits.
-#[derive(Clone, Copy, Debug)]
-pub struct Hold<'a> {
-    /// One byte written here starts the program.
-    pub start: BorrowedFd<'a>,
-    /// Closed when the program was executed, or [`StartFailure`] is written.
-    pub started: BorrowedFd<'a>,
-}
-
-/// A launched child that executes its program.
-///
-/// Dropping it neither stops nor reaps the child.
-#[derive(Debug)]
-pub struct Child {
-    /// Its pid as the caller sees it.
-    pub pid: Pid,
-    /// Its descriptor.
-    pub pidfd: PidFd,
-    /// When its first instruction ran, on `CLOCK_MONOTONIC` in nanoseconds.
-    pub begun: u64,
-    /// When its last step was done and its program about to be executed.
-    pub set_up: u64,
-    /// When traced, the end of each step; else empty.
-    pub trace: Vec<u64>,
-}
 
 /// A prepared child, to be launched as often as wanted.
 #[derive(Debug)]
