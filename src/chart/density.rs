@@ -9,7 +9,7 @@ use super::arms::{self, Style};
 use super::axis::{Log, spread};
 use super::canvas::{Anchor, Canvas, Drawn, Type, WIDTH, shortened, wrap};
 use super::frame::{Frame, MARGIN};
-use super::render::Draw;
+use super::render::{DrawPanel, Panels};
 use crate::record::{Experiment, Ledger, Manifest, Metric, Workload};
 use crate::stats::{CellSummary, Summary};
 use crate::units::Unit;
@@ -22,12 +22,6 @@ const LABEL_LINE: f64 = 14.0;
 /// Ledgers whose slopes check each other: none of them can be smaller than
 /// the one after it, if all see what they should.
 const LEDGERS: [Ledger; 3] = [Ledger::Host, Ledger::Cgroup, Ledger::Pss];
-
-/// The figure of one workload.
-pub(super) struct Density {
-    frame: Frame,
-    panels: Vec<Panel>,
-}
 
 /// Curves over the number of live instances, on logarithmic axes.
 pub(super) struct Panel {
@@ -60,46 +54,45 @@ impl Curve {
     }
 }
 
-impl Density {
-    pub(super) fn new(
-        manifest: &Manifest,
-        summary: &Summary,
-        workload: Workload,
-    ) -> Result<Self, ChartError> {
-        let cells = arms::cells(summary, Experiment::Density, workload);
-        let panel = |title: String, metric: Metric, label: &dyn Fn(&CellSummary) -> String| {
-            let curve = |cell: &&CellSummary| {
-                Ok(Curve {
-                    style: arms::style(summary, &cell.cell),
-                    points: points(cell, metric),
-                    label: two_lines(&label(cell))?,
-                })
-            };
-            let curves = cells.iter().map(curve).collect::<Result<Vec<_>, ChartError>>()?;
-            Ok(Panel { title, unit: metric.unit(), counts: "live instances", curves })
-        };
-        let mut panels: Vec<Panel> = LEDGERS
-            .into_iter()
-            .map(|ledger| {
-                let title = format!("memory of all live instances: {}", kind(ledger));
-                panel(title, Metric::Memory(ledger), &|cell| slope(cell, ledger))
+/// The figure of one workload.
+pub(super) fn density(
+    manifest: &Manifest,
+    summary: &Summary,
+    workload: Workload,
+) -> Result<Panels<Panel>, ChartError> {
+    let cells = arms::cells(summary, Experiment::Density, workload);
+    let panel = |title: String, metric: Metric, label: &dyn Fn(&CellSummary) -> String| {
+        let curve = |cell: &&CellSummary| {
+            Ok(Curve {
+                style: arms::style(summary, &cell.cell),
+                points: points(cell, metric),
+                label: two_lines(&label(cell))?,
             })
-            .filter(|panel| panel.as_ref().map_or(true, Panel::has_points))
-            .collect::<Result<_, ChartError>>()?;
-        let title = "time from request to ready of the newest instance".to_owned();
-        panels.push(panel(title, Metric::DensityStart, &limit)?);
-        let frame = Frame::new(
-            format!("Many instances at once: workload {workload}"),
-            manifest,
-            &cells,
-            "Medians at each number of live instances, all of which answered; both axes are \
+        };
+        let curves = cells.iter().map(curve).collect::<Result<Vec<_>, ChartError>>()?;
+        Ok(Panel { title, unit: metric.unit(), counts: "live instances", curves })
+    };
+    let mut panels: Vec<Panel> = LEDGERS
+        .into_iter()
+        .map(|ledger| {
+            let title = format!("memory of all live instances: {}", kind(ledger));
+            panel(title, Metric::Memory(ledger), &|cell| slope(cell, ledger))
+        })
+        .filter(|panel| panel.as_ref().map_or(true, Panel::has_points))
+        .collect::<Result<_, ChartError>>()?;
+    let title = "time from request to ready of the newest instance".to_owned();
+    panels.push(panel(title, Metric::DensityStart, &limit)?);
+    let frame = Frame::new(
+        format!("Many instances at once: workload {workload}"),
+        manifest,
+        &cells,
+        "Medians at each number of live instances, all of which answered; both axes are \
              logarithmic. The slope of total memory over that number (Theil-Sen, with its 95 % \
              interval) is what one more instance costs. A ladder ends at the limit named. Where \
              the memory of the host seems to shrink (noise), the curve is interrupted; slopes \
              include that.",
-        )?;
-        Ok(Self { frame, panels })
-    }
+    )?;
+    Ok(Panels { frame, panels, beneath: 12.0 })
 }
 
 fn kind(ledger: Ledger) -> &'static str {
@@ -179,36 +172,6 @@ impl Panel {
         PLOT.max(self.curves.len() as f64 * self.gap())
     }
 
-    pub(super) fn height(&self) -> f64 {
-        24.0 + self.plot() + 44.0
-    }
-
-    pub(super) fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<DB>, top: f64) -> Drawn
-    where
-        DB::ErrorType: 'static,
-    {
-        canvas.text(&self.title, (MARGIN, top + 6.0), Type::HEAD, Anchor::Left)?;
-        let (top, bottom) = (top + 24.0, top + 24.0 + self.plot());
-        let all = || self.curves.iter().flat_map(Curve::drawn);
-        let x = Log::around(all().map(|point| point.0), Unit::Count, LEFT, PLOT_END);
-        let y = Log::around(all().map(|point| point.1), self.unit, bottom, top);
-        let axes = x.zip(y);
-        if let Some((x, y)) = &axes {
-            y.draw_left(canvas, self.unit, (LEFT, PLOT_END))?;
-            x.draw_below(canvas, Unit::Count, (top, bottom))?;
-            let beside = (PLOT_END + 20.0, bottom + 13.0);
-            canvas.text(self.counts, beside, Type::NOTE, Anchor::Left)?;
-            for curve in &self.curves {
-                for part in curve.parts() {
-                    let path: Vec<(f64, f64)> =
-                        part.iter().map(|(n, value)| (x.at(*n), y.at(*value))).collect();
-                    curve.style.path(canvas, &path)?;
-                }
-            }
-        }
-        self.draw_labels(canvas, axes.as_ref().map(|(_, y)| y), (top, bottom))
-    }
-
     /// Labels at the height of the curves' ends, moved apart, each with its
     /// marker; cells without a curve stand at the bottom.
     fn draw_labels<DB: DrawingBackend>(
@@ -240,24 +203,34 @@ impl Panel {
     }
 }
 
-impl Draw for Density {
-    fn frame(&self) -> &Frame {
-        &self.frame
+impl DrawPanel for Panel {
+    fn height(&self) -> f64 {
+        24.0 + self.plot() + 44.0
     }
 
-    fn bottom(&self) -> f64 {
-        self.frame.top() + self.panels.iter().map(Panel::height).sum::<f64>() - 12.0
-    }
-
-    fn draw_inside<DB: DrawingBackend>(&self, canvas: &Canvas<DB>) -> Drawn
+    fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<DB>, top: f64) -> Drawn
     where
         DB::ErrorType: 'static,
     {
-        let mut top = self.frame.top();
-        for panel in &self.panels {
-            panel.draw(canvas, top)?;
-            top += panel.height();
+        canvas.text(&self.title, (MARGIN, top + 6.0), Type::HEAD, Anchor::Left)?;
+        let (top, bottom) = (top + 24.0, top + 24.0 + self.plot());
+        let all = || self.curves.iter().flat_map(Curve::drawn);
+        let x = Log::around(all().map(|point| point.0), Unit::Count, LEFT, PLOT_END);
+        let y = Log::around(all().map(|point| point.1), self.unit, bottom, top);
+        let axes = x.zip(y);
+        if let Some((x, y)) = &axes {
+            y.draw_left(canvas, self.unit, (LEFT, PLOT_END))?;
+            x.draw_below(canvas, Unit::Count, (top, bottom))?;
+            let beside = (PLOT_END + 20.0, bottom + 13.0);
+            canvas.text(self.counts, beside, Type::NOTE, Anchor::Left)?;
+            for curve in &self.curves {
+                for part in curve.parts() {
+                    let path: Vec<(f64, f64)> =
+                        part.iter().map(|(n, value)| (x.at(*n), y.at(*value))).collect();
+                    curve.style.path(canvas, &path)?;
+                }
+            }
         }
-        Ok(())
+        self.draw_labels(canvas, axes.as_ref().map(|(_, y)| y), (top, bottom))
     }
 }

@@ -87,16 +87,16 @@ pub fn figures(
     for workload in arms::workloads(summary, Experiment::Memory) {
         let drawing = memory::Memory::new(manifest, summary, workload)?;
         figures.push(render::render(name("memory", workload), &drawing)?);
-        if let Some(drawing) = stack::Stack::new(manifest, summary, workload)? {
+        if let Some(drawing) = stack::stack(manifest, summary, workload)? {
             figures.push(render::render(name("stack", workload), &drawing)?);
         }
     }
     for workload in arms::workloads(summary, Experiment::Density) {
-        let drawing = density::Density::new(manifest, summary, workload)?;
+        let drawing = density::density(manifest, summary, workload)?;
         figures.push(render::render(name("density", workload), &drawing)?);
     }
     for workload in arms::workloads(summary, Experiment::Scale) {
-        let drawing = scale::Scale::new(manifest, summary, workload)?;
+        let drawing = scale::scale(manifest, summary, workload)?;
         figures.push(render::render(name("scale", workload), &drawing)?);
     }
     Ok(figures)

@@ -27,6 +27,47 @@ pub(super) trait Draw {
     }
 }
 
+/// A part of a figure, as wide as the sheet.
+pub(super) trait DrawPanel {
+    /// Its height.
+    fn height(&self) -> f64;
+    /// Draws it from this height on.
+    fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<DB>, top: f64) -> Drawn
+    where
+        DB::ErrorType: 'static;
+}
+
+/// A figure of panels, one below the other.
+pub(super) struct Panels<P> {
+    pub(super) frame: Frame,
+    pub(super) panels: Vec<P>,
+    /// What the last panel leaves below itself.
+    pub(super) beneath: f64,
+}
+
+impl<P: DrawPanel> Draw for Panels<P> {
+    fn frame(&self) -> &Frame {
+        &self.frame
+    }
+
+    fn bottom(&self) -> f64 {
+        let heights: f64 = self.panels.iter().map(DrawPanel::height).sum();
+        self.frame.top() + heights - self.beneath
+    }
+
+    fn draw_inside<DB: DrawingBackend>(&self, canvas: &Canvas<DB>) -> Drawn
+    where
+        DB::ErrorType: 'static,
+    {
+        let mut top = self.frame.top();
+        for panel in &self.panels {
+            panel.draw(canvas, top)?;
+            top += panel.height();
+        }
+        Ok(())
+    }
+}
+
 /// Draws a figure as SVG and as PNG.
 pub(super) fn render(id: String, drawing: &impl Draw) -> Result<Figure, ChartError> {
     let size = (pixels(WIDTH), pixels(drawing.frame().height(drawing.bottom())));

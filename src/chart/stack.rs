@@ -10,7 +10,7 @@ use super::axis::Linear;
 use super::canvas::{Anchor, Canvas, Colour, Drawn, GREY, Type, shortened};
 use super::frame::{Frame, MARGIN};
 use super::published::{Overhead, published};
-use super::render::Draw;
+use super::render::{DrawPanel, Panels};
 use crate::record::{Charge, Experiment, Ledger, Manifest, Metric, Part, Workload};
 use crate::stats::{CellSummary, Summary};
 use crate::units::Unit;
@@ -31,13 +31,8 @@ const HUES: [Colour; 5] = [
     RGBColor(0x00, 0x9e, 0x73),
 ];
 
-/// The figure of one workload.
-pub(super) struct Stack {
-    frame: Frame,
-    panels: Vec<Panel>,
-}
-
-struct Panel {
+/// One ledger.
+pub(super) struct Panel {
     title: String,
     kinds: Vec<&'static str>,
     bars: Vec<Bar>,
@@ -51,64 +46,61 @@ struct Bar {
     values: Vec<f64>,
 }
 
-impl Stack {
-    /// The figure; absent when the run has nothing to stack.
-    pub(super) fn new(
-        manifest: &Manifest,
-        summary: &Summary,
-        workload: Workload,
-    ) -> Result<Option<Self>, ChartError> {
-        let cells = arms::cells(summary, Experiment::Memory, workload);
-        let cells: Vec<&CellSummary> =
-            cells.into_iter().filter(|cell| !cell.is_control()).collect();
-        let context = published()?.overhead;
-        let charges = bars(&cells, charges)?;
-        let parts = bars(&cells, machine_parts)?;
-        let beside = bars(&cells, beside_guest)?;
-        let panels: Vec<Panel> = [
-            Panel {
-                title: "cgroup: what one more instance adds to the charges".to_owned(),
-                kinds: vec!["anonymous", "page cache", "kernel", "charged in advance"],
-                bars: charges,
-                context: Vec::new(),
-            },
-            Panel {
-                title: "PSS: what a machine consists of".to_owned(),
-                kinds: vec!["guest memory", "translated code", "monitor", "text", "image"],
-                bars: parts,
-                context: Vec::new(),
-            },
-            Panel {
-                title: "RSS: the same without the guest's memory and image".to_owned(),
-                kinds: vec!["translated code", "monitor", "text"],
-                bars: beside,
-                context: context.clone(),
-            },
-        ]
-        .into_iter()
-        .filter(|panel| !panel.bars.is_empty())
+/// The figure of one workload; absent when the run has nothing to stack.
+pub(super) fn stack(
+    manifest: &Manifest,
+    summary: &Summary,
+    workload: Workload,
+) -> Result<Option<Panels<Panel>>, ChartError> {
+    let cells = arms::cells(summary, Experiment::Memory, workload);
+    let cells: Vec<&CellSummary> = cells.into_iter().filter(|cell| !cell.is_control()).collect();
+    let context = published()?.overhead;
+    let charges = bars(&cells, charges)?;
+    let parts = bars(&cells, machine_parts)?;
+    let beside = bars(&cells, beside_guest)?;
+    let panels: Vec<Panel> = [
+        Panel {
+            title: "cgroup: what one more instance adds to the charges".to_owned(),
+            kinds: vec!["anonymous", "page cache", "kernel", "charged in advance"],
+            bars: charges,
+            context: Vec::new(),
+        },
+        Panel {
+            title: "PSS: what a machine consists of".to_owned(),
+            kinds: vec!["guest memory", "translated code", "monitor", "text", "image"],
+            bars: parts,
+            context: Vec::new(),
+        },
+        Panel {
+            title: "RSS: the same without the guest's memory and image".to_owned(),
+            kinds: vec!["translated code", "monitor", "text"],
+            bars: beside,
+            context: context.clone(),
+        },
+    ]
+    .into_iter()
+    .filter(|panel| !panel.bars.is_empty())
+    .collect();
+    if panels.is_empty() {
+        return Ok(None);
+    }
+    let sources: Vec<String> = context
+        .iter()
+        .map(|found| format!("{}: {} ({})", found.name, found.source, found.hardware))
         .collect();
-        if panels.is_empty() {
-            return Ok(None);
-        }
-        let sources: Vec<String> = context
-            .iter()
-            .map(|found| format!("{}: {} ({})", found.name, found.source, found.hardware))
-            .collect();
-        let frame = Frame::new(
-            format!("What memory consists of: workload {workload}"),
-            manifest,
-            &cells,
-            &format!(
-                "Each panel is one ledger on a linear axis of its own: never add panels. Charges are \
+    let frame = Frame::new(
+        format!("What memory consists of: workload {workload}"),
+        manifest,
+        &cells,
+        &format!(
+            "Each panel is one ledger on a linear axis of its own: never add panels. Charges are \
                  slopes over the number of instances where the run has them, else medians of one; \
                  parts are medians of one. Upright lines are figures that others published, on \
                  other hardware and without translated code, for context only. {}.",
-                sources.join("; ")
-            ),
-        )?;
-        Ok(Some(Self { frame, panels }))
-    }
+            sources.join("; ")
+        ),
+    )?;
+    Ok(Some(Panels { frame, panels, beneath: 8.0 }))
 }
 
 /// The bars of all cells that have every value.
@@ -151,15 +143,30 @@ fn beside_guest(cell: &CellSummary) -> Option<Vec<f64>> {
 }
 
 impl Panel {
-    fn height(&self) -> f64 {
-        let context = if self.context.is_empty() { 0.0 } else { 16.0 * self.context.len() as f64 };
-        HEAD + self.bars.len() as f64 * ROW + FOOT + context
-    }
-
     fn axis(&self) -> Linear {
         let totals = self.bars.iter().map(|bar| bar.values.iter().map(|v| v.max(0.0)).sum());
         let most = totals.chain(self.context.iter().map(|found| found.bytes)).fold(0.0, f64::max);
         Linear::to(most, LEFT, RIGHT)
+    }
+
+    fn legend<DB: DrawingBackend>(&self, canvas: &Canvas<DB>, y: f64) -> Drawn
+    where
+        DB::ErrorType: 'static,
+    {
+        let mut x = LEFT;
+        for (kind, hue) in self.kinds.iter().zip(HUES) {
+            canvas.bar((x, y - 5.0), (x + 10.0, y + 5.0), hue)?;
+            canvas.text(kind, (x + 15.0, y), Type::NOTE, Anchor::Left)?;
+            x += 30.0 + super::canvas::width(kind, Type::NOTE)?;
+        }
+        Ok(())
+    }
+}
+
+impl DrawPanel for Panel {
+    fn height(&self) -> f64 {
+        let context = if self.context.is_empty() { 0.0 } else { 16.0 * self.context.len() as f64 };
+        HEAD + self.bars.len() as f64 * ROW + FOOT + context
     }
 
     fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<DB>, top: f64) -> Drawn
@@ -194,41 +201,6 @@ impl Panel {
             canvas.dashes(&[(x, first), (x, y - 7.0)], GREY)?;
             let text = format!("published: {} {}", found.name, Unit::Bytes.human(found.bytes));
             canvas.text(&text, (x + 4.0, y), Type::NOTE, Anchor::Left)?;
-        }
-        Ok(())
-    }
-
-    fn legend<DB: DrawingBackend>(&self, canvas: &Canvas<DB>, y: f64) -> Drawn
-    where
-        DB::ErrorType: 'static,
-    {
-        let mut x = LEFT;
-        for (kind, hue) in self.kinds.iter().zip(HUES) {
-            canvas.bar((x, y - 5.0), (x + 10.0, y + 5.0), hue)?;
-            canvas.text(kind, (x + 15.0, y), Type::NOTE, Anchor::Left)?;
-            x += 30.0 + super::canvas::width(kind, Type::NOTE)?;
-        }
-        Ok(())
-    }
-}
-
-impl Draw for Stack {
-    fn frame(&self) -> &Frame {
-        &self.frame
-    }
-
-    fn bottom(&self) -> f64 {
-        self.frame.top() + self.panels.iter().map(Panel::height).sum::<f64>() - 8.0
-    }
-
-    fn draw_inside<DB: DrawingBackend>(&self, canvas: &Canvas<DB>) -> Drawn
-    where
-        DB::ErrorType: 'static,
-    {
-        let mut top = self.frame.top();
-        for panel in &self.panels {
-            panel.draw(canvas, top)?;
-            top += panel.height();
         }
         Ok(())
     }

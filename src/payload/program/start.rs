@@ -1,33 +1,12 @@
 //! Entry point: from the kernel's initial stack to [`crate::run`].
-//!
-//! Layout of the stack at entry: `argc`, `argv[argc]`, null, `envp[..]`,
-//! null (System V ABI, AMD64 supplement, section 3.4.1; AArch64 likewise).
 
 use core::ffi::c_char;
 
-#[cfg(target_arch = "x86_64")]
-core::arch::global_asm!(
-    ".globl _start",
-    "_start:",
-    "xor ebp, ebp",
-    "mov rdi, rsp",
-    "and rsp, -16",
-    "call {entry}",
-    "ud2",
-    entry = sym entry,
-);
+#[path = "../entry.rs"]
+#[macro_use]
+mod entry;
 
-#[cfg(target_arch = "aarch64")]
-core::arch::global_asm!(
-    ".globl _start",
-    "_start:",
-    "mov x29, xzr",
-    "mov x30, xzr",
-    "mov x0, sp",
-    "bl {entry}",
-    "brk #1",
-    entry = sym entry,
-);
+start_at!(entry);
 
 /// The environment that the kernel handed over.
 #[derive(Clone, Copy)]

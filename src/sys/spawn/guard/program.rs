@@ -11,6 +11,10 @@
 
 use core::arch::asm;
 
+#[path = "../../../payload/entry.rs"]
+#[macro_use]
+mod entry;
+
 #[cfg(target_arch = "x86_64")]
 mod number {
     pub const WRITE: usize = 1;
@@ -34,29 +38,7 @@ const EINVAL: isize = -22;
 const F_SETFD: usize = 2;
 const FD_CLOEXEC: usize = 1;
 
-#[cfg(target_arch = "x86_64")]
-core::arch::global_asm!(
-    ".globl _start",
-    "_start:",
-    "xor ebp, ebp",
-    "mov rdi, rsp",
-    "and rsp, -16",
-    "call {entry}",
-    "ud2",
-    entry = sym entry,
-);
-
-#[cfg(target_arch = "aarch64")]
-core::arch::global_asm!(
-    ".globl _start",
-    "_start:",
-    "mov x29, xzr",
-    "mov x30, xzr",
-    "mov x0, sp",
-    "bl {entry}",
-    "brk #1",
-    entry = sym entry,
-);
+start_at!(entry);
 
 /// A system call with three arguments; a result below zero is `-errno`.
 ///
