@@ -10,6 +10,7 @@ mod call;
 mod instance;
 mod trees;
 pub(in crate::backend) mod undo;
+mod wires;
 
 use std::collections::HashMap;
 use std::fs;
