@@ -10,7 +10,7 @@
 #
 #   --dynamic       measure the command as `cargo build --release` makes it. Otherwise it is the static build for
 #                   musl, which starts sooner, where Rust's target for it is installed (rustup target add)
-#   --setup         install the others first: peers/setup.sh, which peers/teardown.sh undoes
+#   --setup         install the others first: peers/setup.sh, which peers/teardown.sh --packages undoes
 #   --rounds N      trials of each (default 50)
 #   --only NAME     only this one beside ours (repeatable)
 #   --job JOB       what the containers run: true (default), three instructions without a C library; or busybox

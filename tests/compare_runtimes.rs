@@ -126,32 +126,3 @@ fn scripts_say_how_they_are_used() {
         assert_eq!(wrong.status.code(), Some(2), "{arguments:?}");
     }
 }
-
-#[test]
-fn what_setup_wrote_down_is_all_that_teardown_removes() {
-    let folder = tempfile::tempdir().expect("folder");
-    let peers = folder.path().join("unladen/peers");
-    let (built, other) = (peers.join("youki-0"), peers.join("other"));
-    std::fs::create_dir_all(&built).expect("made");
-    std::fs::create_dir_all(&other).expect("made");
-    let outside = folder.path().join("outside");
-    std::fs::create_dir_all(&outside).expect("made");
-    let record = format!(
-        "folder {}\nfolder {}\nfolder {}/../../outside\npackage unladen-no-such-package\n",
-        built.display(),
-        outside.display(),
-        peers.display()
-    );
-    std::fs::write(peers.join("record"), record).expect("written");
-    let teardown = |arguments: &[&str]| {
-        let mut command = script("peers/teardown.sh");
-        command.env("XDG_CACHE_HOME", folder.path()).args(arguments).output().expect("it starts")
-    };
-    let dry = teardown(&["--dry-run"]);
-    assert_eq!(stdout(&dry).trim(), built.display().to_string(), "{}", stderr(&dry));
-    assert!(built.exists());
-    let real = teardown(&[]);
-    assert!(real.status.success(), "{}", stderr(&real));
-    assert!(!built.exists() && other.exists() && outside.exists());
-    assert!(!peers.join("record").exists());
-}

@@ -5,171 +5,22 @@
 #![allow(clippy::expect_used, clippy::print_stderr, reason = "a test fails by panicking")]
 
 mod common;
+mod peer_lab;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use common::{
-    cache, is_root, manifest, run, run_id, samples, skip, stderr, stdout, traces_of, unladen,
-    values, wait_until,
+    cache, manifest, run, run_id, samples, skip, stderr, stdout, unprepared, values, wait_until,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use peer_lab::{Lab, SYSTEMS};
 
-/// Every system that is measured here, and what setup.sh calls it.
-const SYSTEMS: [(&str, &str); 12] = [
-    ("unladen-oci", "unshare"),
-    ("runc", "runc"),
-    ("crun", "crun"),
-    ("youki", "youki"),
-    ("bwrap", "bwrap"),
-    ("unshare", "unshare"),
-    ("lxc", "lxc"),
-    ("nspawn", "nspawn"),
-    ("runsc", "runsc"),
-    ("podman", "podman"),
-    ("containerd", "containerd"),
-    ("docker", "docker"),
-];
-
-/// A cache folder of the test's own, with daemons in it that nobody else
-/// uses.
-struct Lab {
-    folder: tempfile::TempDir,
-}
-
-impl Lab {
-    /// Nothing when a system is missing.
-    fn new(daemons: &[&str]) -> Option<Self> {
-        if !is_root() {
-            skip("other systems are started as root");
-            return None;
-        }
-        let lab = Self { folder: tempfile::tempdir().expect("folder") };
-        let peers = lab.folder.path().join("unladen/peers");
-        fs::create_dir_all(&peers).expect("made");
-        // What was built once is used again.
-        for entry in fs::read_dir(cache().join("peers")).into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().starts_with("youki-") {
-                symlink(entry.path(), peers.join(entry.file_name())).expect("linked");
-            }
-        }
-        let mut names: Vec<&str> = SYSTEMS.iter().map(|(_, name)| *name).collect();
-        names.dedup();
-        let check = lab.script("setup.sh", &[&["--check"][..], &names].concat());
-        if !check.status.success() {
-            let missing = stdout(&check).replace('\n', " ");
-            skip(&format!("not installed: {missing}; scripts/peers/setup.sh installs them"));
-            return None;
-        }
-        if !daemons.is_empty() {
-            let started = lab.script("setup.sh", &[&["--start"][..], daemons].concat());
-            assert!(started.status.success(), "{}", stderr(&started));
-        }
-        Some(lab)
-    }
-
-    fn script(&self, name: &str, words: &[&str]) -> Output {
-        // Its output goes to a file: a daemon would keep a pipe open.
-        let file = || tempfile::tempfile().expect("a file");
-        let (out, err) = (file(), file());
-        let status =
-            Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/peers").join(name))
-                .args(words)
-                .env("XDG_CACHE_HOME", self.folder.path())
-                .stdin(Stdio::null())
-                .stdout(out.try_clone().expect("copied"))
-                .stderr(err.try_clone().expect("copied"))
-                .status()
-                .expect("the script starts");
-        let text = |mut file: fs::File| {
-            use std::io::{Read, Seek};
-            let mut text = Vec::new();
-            file.rewind().and_then(|()| file.read_to_end(&mut text)).expect("read");
-            text
-        };
-        Output { status, stdout: text(out), stderr: text(err) }
-    }
-
-    fn unladen(&self) -> Command {
-        let mut command = unladen();
-        command.env("XDG_CACHE_HOME", self.folder.path());
-        command.env("XDG_CONFIG_HOME", self.folder.path().join("config"));
-        command
-    }
-
-    fn file(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.folder.path().join(name);
-        fs::write(&path, text).expect("written");
-        path
-    }
-
-    /// What a daemon still has, one a line.
-    fn objects(&self) -> String {
-        let socket = |name: &str| {
-            let path = self.folder.path().join("unladen/peers/daemons").join(name);
-            path.join("daemon.sock").display().to_string()
-        };
-        let docker = format!("unix://{}", socket("docker-overlay2"));
-        let ask = |words: &[&str]| {
-            let output = Command::new(words[0]).args(&words[1..]).output().expect("starts");
-            assert!(output.status.success(), "{words:?}: {}", stderr(&output));
-            stdout(&output)
-        };
-        [
-            ask(&["docker", "--host", &docker, "ps", "--all", "--quiet"]),
-            ask(&["docker", "--host", &docker, "images", "--all", "--quiet"]),
-            ask(&["docker", "--host", &docker, "volume", "ls", "--quiet"]),
-            ask(&["ctr", "--address", &socket("containerd"), "namespaces", "list", "--quiet"]),
-        ]
-        .concat()
-    }
-
-    /// Everything of a run that is left on the host: what carries its id, and
-    /// what systems keep elsewhere by names of their own.
-    fn left(&self, run_id: &str) -> Vec<String> {
-        let mut left = traces_of(run_id);
-        let inside = self.folder.path().join("unladen/instances").join(run_id);
-        let brief = PathBuf::from(format!("/run/unladen-{run_id}"));
-        left.extend(
-            [inside, brief]
-                .iter()
-                .filter(|path| path.exists())
-                .map(|path| format!("folder {}", path.display())),
-        );
-        let locks =
-            format!("/run/lxc/lock{}", self.folder.path().join("unladen/instances").display());
-        let locks = Path::new(&locks).join(run_id);
-        left.extend(locks.exists().then(|| format!("locks {}", locks.display())));
-        // Shims and monitors have no variable of ours, but name the instance.
-        for entry in fs::read_dir("/proc").expect("/proc").flatten() {
-            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            let line = String::from_utf8_lossy(&line).replace('\0', " ");
-            if line.contains(&format!("unladen-{run_id}")) {
-                left.push(format!("process {line}"));
-            }
-        }
-        left
-    }
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        let stopped = self.script("teardown.sh", &["--daemons"]);
-        let folder = self.folder.path().display().to_string();
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let left: Vec<&str> = mounts.lines().filter(|line| line.contains(&folder)).collect();
-        if !std::thread::panicking() {
-            assert!(stopped.status.success(), "{}", stderr(&stopped));
-            assert_eq!(left, Vec::<&str>::new(), "mounts of daemons");
-            assert!(!self.folder.path().join("unladen/peers/daemons/containerd").exists());
-        }
-    }
-}
+/// Systems of which several live at once: one of each driver.
+const LADDERS: [&str; 3] = ["runc", "bwrap", "podman"];
 
 /// The rows of one system that are about a metric of a workload.
 fn of<'a>(
@@ -185,17 +36,22 @@ fn of<'a>(
 #[test]
 fn every_system_starts_holds_memory_ends_and_leaves_nothing() {
     let Some(lab) = Lab::new(&["docker", "containerd"]) else { return };
-    let mut spec = "[rounds]\nstartup = 2\nmemory = 1\n".to_owned();
+    let mut spec = "[rounds]\nstartup = 2\nmemory = 1\ndensity = 1\n".to_owned();
     for (system, _) in SYSTEMS {
         spec.push_str(&format!(
             "[[cells]]\nbackend = \"{system}\"\nstartup = [\"exit\", \"pause\"]\nmemory = [\"pause\"]\n"
         ));
+        if LADDERS.contains(&system) {
+            spec.push_str("density = [\"pause\"]\ndensity_cap = 3\n");
+        }
     }
     let (spec, out) = (lab.file("peers.toml", &spec), lab.folder.path().join("run"));
     let output = run(lab.unladen().arg("run").arg(&spec).arg("--out").arg(&out));
     let rows = samples(&out);
     let bad: Vec<_> = rows.iter().filter(|row| row["outcome"] == "failed").collect();
     assert!(output.status.success(), "{bad:#?}\n{}", stderr(&output));
+    let (ladders, rows): (Vec<_>, Vec<_>) =
+        rows.into_iter().partition(|row| row["experiment"] == "density");
     for (system, _) in SYSTEMS {
         for (workload, metric, count) in [
             ("exit", "startup.ready", 2),
@@ -206,10 +62,18 @@ fn every_system_starts_holds_memory_ends_and_leaves_nothing() {
             ("pause", "stop.gone", 2),
             ("pause", "memory.pss", 1),
             ("pause", "memory.rss", 1),
+            ("pause", "memory.hwm", 1),
         ] {
             let found = of(&rows, (system, workload, metric));
             assert_eq!(found.len(), count, "{system} {workload} {metric}");
         }
+    }
+    for system in LADDERS {
+        assert_eq!(values(&ladders, system, "density.instances"), [3.0], "{system}");
+    }
+    // Their payload connects from its network namespace, whose end is seen.
+    for engine in ["podman", "containerd", "docker"] {
+        assert_eq!(of(&rows, (engine, "exit", "startup.gone")).len(), 2, "{engine}");
     }
     memory_is_that_of_everybody(&rows);
     let manifest = manifest(&out);
@@ -350,4 +214,82 @@ fn a_user_adds_systems_and_one_that_hangs_is_killed() {
     let unknown = run(lab.unladen().args(["run", "smoke", "--backend", "rnuc"]));
     assert_eq!(unknown.status.code(), Some(2), "{}", stderr(&unknown));
     assert!(stderr(&unknown).contains("did you mean `runc`?"), "{}", stderr(&unknown));
+}
+
+/// A machine monitor on our kernel, for which QEMU stands in, and a program
+/// that has nothing but its standard streams.
+const UNUSUAL: &str = r#"
+[systems.monitor]
+driver = "vmm"
+binary = ["qemu-system-x86_64"]
+network = false
+attached = ["{bin}", "-M", "microvm,acpi=off,rtc=on", "-accel", "tcg", "-m", "128M", "-nodefaults", "-no-user-config",
+  "-display", "none", "-no-reboot", "-name", "{id}", "-kernel", "{kernel}", "-initrd", "{initrd}",
+  "-append", "reboot=t panic=-1 loglevel=0 {append}", "-chardev", "stdio,id=line,signal=off", "-serial", "chardev:line"]
+[systems.off]
+driver = "vmm"
+binary = ["qemu-system-x86_64"]
+network = false
+power_off = true
+attached = ["{bin}", "-M", "q35", "-accel", "tcg", "-m", "128M", "-nodefaults", "-no-user-config",
+  "-display", "none", "-name", "{id}", "-kernel", "{kernel}", "-initrd", "{initrd}",
+  "-append", "panic=-1 loglevel=0 {append}", "-chardev", "stdio,id=line,signal=off", "-serial", "chardev:line"]
+[systems.piped]
+driver = "sandbox"
+binary = ["bwrap"]
+channel = "streams"
+attached = ["{bin}", "--unshare-all", "--die-with-parent", "--ro-bind", "{rootfs}", "/", "--clearenv", "{env}", "{payload}"]
+env = ["--setenv", "{name}", "{value}"]
+"#;
+
+#[test]
+fn machine_monitors_and_programs_with_streams_are_systems_too() {
+    let Some(lab) = Lab::new(&[]) else { return };
+    let guest = lab.folder.path().join("unladen/guest");
+    std::os::unix::fs::symlink(cache().join("guest"), guest).expect("linked");
+    let backends = lab.file("backends.toml", UNUSUAL);
+    let mut spec = "[rounds]\nstartup = 1\n".to_owned();
+    for name in ["monitor", "off", "piped"] {
+        let cell = "startup = [\"exit\", \"pause\"]";
+        spec.push_str(&format!("[[cells]]\nbackend = \"{name}\"\n{cell}\n"));
+    }
+    let (spec, out) = (lab.file("unusual.toml", &spec), lab.folder.path().join("run"));
+    let mut command = lab.unladen();
+    command.args(["run", "--no-report", "--deadline", "30s", "--backends"]).arg(&backends);
+    let output = run(command.arg(&spec).arg("--out").arg(&out));
+    let rows = samples(&out);
+    if let Some(reason) = unprepared(&rows, "monitor") {
+        return skip(&format!("no machine: {reason}"));
+    }
+    let bad: Vec<_> = rows.iter().filter(|row| row["outcome"] == "failed").collect();
+    assert!(output.status.success(), "{bad:#?}\n{}", stderr(&output));
+    for (name, metrics) in [
+        ("monitor", ["startup.init", "startup.removed", "startup.gone", "stop.gone"]),
+        ("off", ["startup.init", "startup.removed", "startup.gone", "stop.gone"]),
+        ("piped", ["startup.init", "startup.removed", "startup.ready", "stop.gone"]),
+    ] {
+        for metric in metrics {
+            assert!(!values(&rows, name, metric).is_empty(), "{name}: no {metric}");
+        }
+    }
+    let id = run_id(&out);
+    let gone = || lab.left(&id).is_empty();
+    assert!(wait_until(Duration::from_secs(20), gone), "{:#?}", lab.left(&id));
+}
+
+#[test]
+fn what_was_never_run_is_marked_so() {
+    let listing = run(common::unladen().args(["list", "--json"]));
+    let listing: serde_json::Value = serde_json::from_str(&stdout(&listing)).expect("JSON");
+    let all = listing["backends"].as_array().expect("a list");
+    let marked = |entry: &&serde_json::Value| entry["never_run"] == true;
+    let names: Vec<&str> =
+        all.iter().filter(marked).filter_map(|entry| entry["name"].as_str()).collect();
+    assert_eq!(names, ["nerdctl", "kata", "firecracker", "cloud-hypervisor", "crosvm"]);
+    // What a profile measures, and what the tests here see work, is not.
+    let profile = include_str!("../benches/specs/peers.toml");
+    for name in names {
+        assert!(!profile.contains(&format!("\"{name}\"")), "{name}");
+        assert!(SYSTEMS.iter().all(|(system, _)| *system != name), "{name}");
+    }
 }

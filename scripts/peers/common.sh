@@ -63,14 +63,15 @@ crate_folder() { # NAME
 
 # The program of a system: of a crate what setup.sh built, else what PATH has. Fails when there is none.
 peer_program() { # NAME
-	local folder
+	local program
 	if [[ -n $(peer_crate "$1") ]]; then
-		folder=$(crate_folder "$1")
-		[[ -x $folder/bin/$1 ]] && printf '%s\n' "$folder/bin/$1"
+		program=$(crate_folder "$1")/bin/$1
 	else
 		# An unprivileged user's PATH often lacks the folders of root's programs.
-		PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin command -v -- "$(peer_binary "$1")"
+		program=$(PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin command -v -- "$(peer_binary "$1")") || return
 	fi
+	# The shell also names a file that nobody can execute.
+	[[ -x $program ]] && printf '%s\n' "$program"
 }
 
 # Daemons that setup.sh can start beside the user's own, each with a socket and a folder of its own.
@@ -80,6 +81,43 @@ daemon_names() {
 
 daemon_folder() { # NAME
 	printf '%s/daemons/%s\n' "$(peers_folder)" "$1"
+}
+
+# Folders that daemons make outside of their own, and leave: inner ones first. Control groups, too.
+stray_folders() {
+	local hierarchy
+	printf '%s\n' /opt/containerd/{bin,lib,} /run/docker/{plugins,} /run/containerd/{runc,s,} /etc/docker
+	for hierarchy in /sys/fs/cgroup /sys/fs/cgroup/*; do
+		[[ ! -e $hierarchy/cgroup.procs ]] || printf '%s\n' "$hierarchy/docker"
+	done
+}
+
+# Where those are written down that were not there before the first daemon was started.
+strays_record() {
+	printf '%s/daemons/strays\n' "$(peers_folder)"
+}
+
+record_strays() {
+	local path record
+	record=$(strays_record)
+	[[ ! -e $record ]] || return 0
+	stray_folders | while read -r path; do
+		[[ -e $path ]] || printf '%s\n' "${path%/}"
+	done >"$record"
+}
+
+# Once the last daemon has ended: removes what they made, unless somebody else has put something there.
+remove_strays() {
+	local name path record
+	record=$(strays_record)
+	[[ -e $record ]] || return 0
+	for name in $(daemon_names); do
+		[[ ! -d $(daemon_folder "$name") ]] || return 0
+	done
+	while read -r path; do
+		! stray_folders | grep -qxF -e "$path" -e "$path/" || rmdir -- "$path" 2>/dev/null || true
+	done <"$record"
+	rm -f -- "$record"
 }
 
 # The processes of a daemon that runs, the last one started first. A number may have been given to another process

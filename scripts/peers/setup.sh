@@ -66,11 +66,12 @@ start_daemon() { # NAME
 	stop_daemon "$1" || host_lacks "an older daemon $1 is in the way"
 	mkdir -p -- "$folder"
 	chmod 700 -- "$folder"
+	record_strays
 	case $1 in
 	docker-*)
 		# A containerd of its own, too: it would use the host's where there is one. An empty file in place of the host's.
 		start_containerd "$folder" "$folder/containerd.sock"
-		echo '{}' >"$folder/daemon.json"
+		docker_settings "$folder" >"$folder/daemon.json"
 		setsid "$(peer_program docker)" --host "unix://$folder/daemon.sock" --containerd "$folder/containerd.sock" \
 			--data-root "$folder/data" --exec-root "$folder/exec" --pidfile "$folder/docker.pid" --config-file "$folder/daemon.json" \
 			--iptables=false --ip6tables=false --ip-forward=false --ip-masq=false --bridge=none \
@@ -92,6 +93,17 @@ start_daemon() { # NAME
 	done
 }
 
+# Older ones make a key that they do not need, and have no flag that says where.
+docker_settings() { # FOLDER
+	local version
+	version=$("$(peer_program docker)" --version)
+	if [[ $version =~ \ version\ ([0-9]+)\. ]] && ((BASH_REMATCH[1] < 24)); then
+		printf '{"deprecated-key-path": "%s/key.json"}\n' "$1"
+	else
+		echo '{}'
+	fi
+}
+
 # Adds a containerd to `pids`, and waits until it answers.
 start_containerd() { # FOLDER SOCKET
 	local tries=0
@@ -100,6 +112,8 @@ start_containerd() { # FOLDER SOCKET
 		root = "$1/root"
 		state = "$1/state"
 		disabled_plugins = ["io.containerd.grpc.v1.cri"]
+		[plugins."io.containerd.internal.v1.opt"]
+		  path = "$1/opt"
 		[grpc]
 		  address = "$2"
 	EOF

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 #help
-# peers/teardown.sh [--daemons] [--dry-run]
+# peers/teardown.sh [--packages] [--daemons] [--dry-run]
 #
-# Removes exactly what peers/setup.sh made on this host: daemons that it started, with all that is in them; and, as it wrote
-# down, packages that were not there before, and what it built. A package that something else needs by now stays, and is named. Prints what it removes, one a line.
+# Removes what peers/setup.sh made on this host: daemons that it started, with all that is in them, their sockets and
+# folders, and the programs that it built. Prints what it removes, one a line.
 #
+#   --packages  also the packages that setup.sh installed, as it wrote them down; those that were there before are not among
+#               them. One that something else needs by now stays, and is named. Needs root or sudo.
 #   --daemons   only the daemons
 #   --dry-run   only print it
 #   --help      this text
@@ -19,7 +21,7 @@ source "$here/../packages.sh"
 source "$here/common.sh"
 exec </dev/null
 
-dry_run=no only_daemons=no
+dry_run=no only_daemons=no with_packages=no
 while (($#)); do
 	case $1 in
 	--help | -h)
@@ -27,26 +29,33 @@ while (($#)); do
 		exit 0
 		;;
 	--dry-run) dry_run=yes ;;
+	--packages) with_packages=yes ;;
 	--daemons) only_daemons=yes ;;
 	*) unknown_flag "$1" ;;
 	esac
 	shift
 done
 
+[[ $only_daemons == no || $with_packages == no ]] || wrong_use "--daemons leaves packages alone; --packages removes them"
+
 folder=$(peers_folder)
 record=$(peers_record)
+[[ -d $folder ]] || {
+	say "setup.sh made nothing here"
+	exit 0
+}
+exec 9>"$folder/lock"
+flock 9
 for name in $(daemon_names); do
 	[[ -d $(daemon_folder "$name") ]] || continue
 	printf 'daemon %s\n' "$name"
 	[[ $dry_run == yes ]] || stop_daemon "$name"
 done
-[[ $only_daemons == no ]] || exit 0
-if [[ ! -s $record ]]; then
-	say "setup.sh installed nothing here"
-	exit 0
+if [[ $dry_run == no ]]; then
+	remove_strays
+	rmdir -- "$folder/daemons" 2>/dev/null || true
 fi
-exec 9>"$folder/lock"
-flock 9
+[[ $only_daemons == no ]] || exit 0
 
 family=$(distro_family)
 packages=() folders=()
@@ -56,34 +65,50 @@ while read -r kind what; do
 	# The record is a file that anybody may have edited: only below the folder, and nothing with `..`.
 	folder) [[ $what != "$folder"/* || $what == *..* || ! -e $what ]] || folders+=("$what") ;;
 	esac
-done < <(sort -u -- "$record")
+done < <([[ ! -s $record ]] || sort -u -- "$record")
 
-printf '%s\n' ${packages[@]+"${packages[@]}"} ${folders[@]+"${folders[@]}"}
+((${#folders[@]} == 0)) || printf 'folder %s\n' "${folders[@]}"
+[[ $with_packages == no || ${#packages[@]} -eq 0 ]] || printf 'package %s\n' "${packages[@]}"
 [[ $dry_run == no ]] || exit 0
 
-if ((${#folders[@]})); then
-	rm -rf -- "${folders[@]}"
-fi
-kept=()
-if ((${#packages[@]})); then
-	# These commands remove the named packages and no other, and refuse when another one needs them.
+((${#folders[@]} == 0)) || rm -rf -- "${folders[@]}"
+# What a build that was killed left.
+rm -rf -- "$folder"/.draft.*
+
+# Removes the named packages and no other, and leaves in `kept` those that another one needs.
+remove_packages() { # PACKAGE...
+	local remove package
 	case $family in
 	debian | ubuntu) remove=(dpkg --purge) ;;
 	fedora) remove=(rpm --erase) ;;
 	arch) remove=(pacman --remove --noconfirm) ;;
 	esac
-	find_root "removing needs root; run as root: ${remove[*]} ${packages[*]}"
+	find_root "removing needs root; run as root: ${remove[*]} $*"
 	# All at once, since they may need each other; one by one where one of them has to stay.
-	if ! ${as_root[@]+"${as_root[@]}"} "${remove[@]}" "${packages[@]}" >&2; then
-		for package in "${packages[@]}"; do
-			! is_installed "$family" "$package" ||
-				${as_root[@]+"${as_root[@]}"} "${remove[@]}" "$package" >/dev/null 2>&1 || kept+=("$package")
-		done
+	! ${as_root[@]+"${as_root[@]}"} "${remove[@]}" "$@" >&2 || return 0
+	for package in "$@"; do
+		! is_installed "$family" "$package" ||
+			${as_root[@]+"${as_root[@]}"} "${remove[@]}" "$package" >/dev/null 2>&1 || kept+=("$package")
+	done
+}
+
+kept=() status=0
+if ((${#packages[@]})) && [[ $with_packages == no ]]; then
+	kept=("${packages[@]}")
+	say "packages that setup.sh installed stay; this removes them: $0 --packages"
+elif ((${#packages[@]})); then
+	remove_packages "${packages[@]}"
+	if ((${#kept[@]})); then
+		say "kept, since other packages need them by now: ${kept[*]}"
+		status=3
 	fi
 fi
 rm -f -- "$record"
 if ((${#kept[@]})); then
-	say "kept, since other packages need them by now: ${kept[*]}"
 	printf 'package %s\n' "${kept[@]}" >"$record"
-	exit 3
+else
+	# Only when nothing else is in it; somebody who waits for the lock makes another.
+	rm -f -- "$folder/lock"
+	rmdir -- "$folder" 2>/dev/null || true
 fi
+exit "$status"

@@ -54,14 +54,15 @@ impl Memory {
         let known = |ledger: &Ledger| {
             cells.iter().any(|cell| cell.metric(Metric::Memory(*ledger)).is_some())
         };
-        let panels: Vec<Panel> = Ledger::ALL
+        let mut panels: Vec<Panel> = Ledger::ALL
             .into_iter()
             .filter(known)
             .map(|ledger| Panel {
                 title: title(ledger),
-                bars: cells.iter().map(|cell| bar(cell, ledger)).collect(),
+                bars: cells.iter().map(|cell| bar(cell, Metric::Memory(ledger))).collect(),
             })
             .collect();
+        panels.extend(daemons(&cells));
         let labels = cells
             .iter()
             .map(|cell| {
@@ -99,8 +100,21 @@ impl Memory {
     }
 }
 
-fn bar(cell: &CellSummary, ledger: Ledger) -> Bar {
-    let Some(found) = cell.metric(Metric::Memory(ledger)) else {
+/// What all instances of a system share, where one has daemons.
+fn daemons(cells: &[&CellSummary]) -> Option<Panel> {
+    let metric = Metric::Daemon(Ledger::Pss);
+    let bar = |cell: &&CellSummary| match cell.metric(metric) {
+        Some(_) => bar(cell, metric),
+        None => Bar::Missing("none, or the user's".to_owned()),
+    };
+    cells.iter().any(|cell| cell.metric(metric).is_some()).then(|| Panel {
+        title: "PSS of daemons: once on a host, for all instances",
+        bars: cells.iter().map(bar).collect(),
+    })
+}
+
+fn bar(cell: &CellSummary, metric: Metric) -> Bar {
+    let Some(found) = cell.metric(metric) else {
         return Bar::Missing(cell.why_missing());
     };
     match (&found.values, found.reasons.first()) {

@@ -18,7 +18,7 @@ use super::canvas::{
 };
 use super::frame::{Frame, MARGIN};
 use super::render::Draw;
-use crate::record::{Experiment, Manifest, Mark, Workload};
+use crate::record::{Experiment, Manifest, Mark, Metric, Workload};
 use crate::stats::{CellSummary, Phase, Summary};
 use crate::units::Unit;
 
@@ -29,6 +29,12 @@ const RIGHT: f64 = WIDTH - MARGIN;
 const BAR: f64 = 18.0;
 const KEY_LINE: f64 = 15.0;
 const LABEL_LINE: f64 = 14.0;
+
+/// How it is to be read.
+const CAPTION: &str = "Left: medians of the marks on a logarithmic axis; it shows when a phase \
+                       happens, not how much it weighs. Right: each median phase as a share of \
+                       their sum, linear. The diamond is the moment the workload is ready. Time \
+                       that an instance was left idle before its stop is not shown.";
 
 /// The figure of one workload.
 pub(super) struct Waterfall {
@@ -43,6 +49,8 @@ struct Row {
     phases: Vec<Phase>,
     ready: Option<f64>,
     missing: String,
+    /// Whether the end of its network was not seen.
+    unseen: bool,
     /// Phases with their lengths in words, broken into lines.
     key: Vec<Vec<KeyItem>>,
     height: f64,
@@ -65,14 +73,15 @@ impl Waterfall {
         let ends = rows.iter().flat_map(|row| row.phases.iter().map(|phase| phase.end));
         let axis = Log::around(ends.clone(), Unit::Nanoseconds, LEFT, LOG_END)
             .map(|axis| axis.between(axis.low(), ends.fold(0.0, f64::max)));
+        let removed = match rows.iter().any(|row| row.unseen) {
+            true => " What ends with (removed) has a network whose own, later end was not seen.",
+            false => "",
+        };
         let frame = Frame::new(
             format!("From request to gone, phase by phase: workload {workload}"),
             manifest,
             &cells,
-            "Left: medians of the marks on a logarithmic axis; it shows when a phase happens, not \
-             how much it weighs. Right: each median phase as a share of their sum, linear. The \
-             diamond is the moment the workload is ready. Time that an instance was left idle \
-             before its stop is not shown.",
+            &(CAPTION.to_owned() + removed),
         )?;
         Ok(Self { frame, axis, rows })
     }
@@ -88,8 +97,9 @@ impl Waterfall {
 
 impl Row {
     fn new(cell: &CellSummary) -> Result<Self, ChartError> {
-        let label = wrap(&cell.label, Type::HEAD, LEFT - MARGIN - 10.0)?;
+        let label = label(&cell.label)?;
         let key = key(&cell.phases)?;
+        let gone = [Metric::Startup(Mark::Gone), Metric::Stop(Mark::Gone)];
         let below = BAR + 4.0 + key.len().max(1) as f64 * KEY_LINE;
         let beside = BAR + (label.len() as f64 - 1.0) * LABEL_LINE;
         Ok(Self {
@@ -97,6 +107,8 @@ impl Row {
             phases: cell.phases.clone(),
             ready: cell.phases.iter().find(|phase| phase.to == Mark::Ready).map(|phase| phase.end),
             missing: cell.why_missing(),
+            unseen: cell.phases.last().is_some_and(|last| last.to == Mark::Removed)
+                && gone.iter().all(|gone| cell.values(*gone).is_none()),
             key,
             height: below.max(beside) + 12.0,
         })
@@ -131,7 +143,10 @@ impl Row {
         if let Some(ready) = self.ready {
             diamond(canvas, (axis.at(ready), top + BAR / 2.0))?;
         }
-        let end = Unit::Nanoseconds.human(last.end);
+        let mut end = Unit::Nanoseconds.human(last.end);
+        if self.unseen {
+            end.push_str(" (removed)");
+        }
         canvas.text(&end, (axis.at(last.end) + 11.0, top + BAR / 2.0), Type::HEAD, Anchor::Left)?;
         for (line, items) in self.key.iter().enumerate() {
             let y = top + BAR + 4.0 + (line as f64 + 0.5) * KEY_LINE;
@@ -142,6 +157,21 @@ impl Row {
         }
         Ok(())
     }
+}
+
+/// A cell's name in lines; a parameter that is too wide for one takes two.
+fn label(name: &str) -> Result<Vec<String>, ChartError> {
+    let room = LEFT - MARGIN - 10.0;
+    let mut lines = Vec::new();
+    for line in wrap(name, Type::HEAD, room)? {
+        match line.split_once('=') {
+            Some((name, value)) if width(&line, Type::HEAD)? > room => {
+                lines.extend([format!("{name}="), value.to_owned()]);
+            }
+            _ => lines.push(line),
+        }
+    }
+    Ok(lines)
 }
 
 /// Positions and labels of the axis of shares.

@@ -11,7 +11,7 @@ use super::{CliError, Exit, print_line, systems};
 use crate::backend::{Accelerator, Assets, Launcher, RealBackends};
 use crate::errors::chain;
 use crate::host::RunId;
-use crate::record::{BackendName, CellKey, Experiment, Params, Workload};
+use crate::record::{BackendName, CellKey, Experiment, Params, Version, Workload};
 use crate::spec::systems::known;
 use crate::spec::{PROFILES, known_params};
 
@@ -115,7 +115,7 @@ fn backends(accelerator: Option<Accelerator>) -> Result<Vec<BackendEntry>, CliEr
             name: name.as_str(),
             about: system.map(|system| system.about.clone()).unwrap_or_default(),
             never_run: system.is_some_and(|system| system.never_run),
-            versions: versions.into_iter().map(|v| format!("{} {}", v.name, v.version)).collect(),
+            versions: versions.into_iter().map(|version| said(name, version)).collect(),
             unavailable,
             params: known_params(name)
                 .iter()
@@ -124,6 +124,12 @@ fn backends(accelerator: Option<Accelerator>) -> Result<Vec<BackendEntry>, CliEr
         });
     }
     Ok(entries)
+}
+
+/// A version for people. The entry's own name need not be said twice.
+fn said(backend: BackendName, Version { name, version }: Version) -> String {
+    let version = version.strip_prefix("QEMU emulator version ").unwrap_or(&version);
+    if name == backend.as_str() { version.to_owned() } else { format!("{name} {version}") }
 }
 
 /// A cell with every parameter at its default.
@@ -140,7 +146,6 @@ fn print(listing: &Listing) -> Result<(), CliError> {
             let never = if entry.never_run { "never run by us; " } else { "" };
             let state = match &entry.unavailable {
                 Some(reason) => format!("{never}cannot run here: {reason}"),
-                // A system names itself.
                 None => entry.versions.join(", "),
             };
             Entry::new(entry.name, &state)

@@ -51,6 +51,8 @@ enum CliError {
     #[error(transparent)]
     UnknownBackend(#[from] systems::UnknownBackend),
     #[error(transparent)]
+    Socket(#[from] systems::BadSocket),
+    #[error(transparent)]
     Plan(#[from] PlanError),
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -97,7 +99,7 @@ impl CliError {
     fn exit(&self) -> Exit {
         match self {
             Self::Spec(_) | Self::Plan(_) | Self::Compare(_) | Self::NoHost { .. } => Exit::Usage,
-            Self::Systems(_) | Self::UnknownBackend(_) => Exit::Usage,
+            Self::Systems(_) | Self::UnknownBackend(_) | Self::Socket(_) => Exit::Usage,
             Self::Image(error) if error.is_input() => Exit::Usage,
             Self::Store(error) if error.is_input() => Exit::Usage,
             Self::Assets(_) | Self::Serve(_) => Exit::HostLacks,

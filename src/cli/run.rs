@@ -32,6 +32,7 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, CliError> {
     super::scope::enter_if_needed(&Controller::STANDARD);
     systems::know(args.backends.as_deref())?;
     systems::check(args.backend.iter().copied())?;
+    systems::check_sockets(&args.engine_socket)?;
     let signals = Signals::catch().map_err(CliError::Signals)?;
     // For ladders, before the launcher inherits it. Without, they end earlier.
     let _ = crate::sys::limits::all_descriptors();
@@ -295,6 +296,7 @@ fn more_launchers(args: &RunArgs, signals: &Signals) -> Result<Arc<Workers>, Cli
     let executable = std::env::current_exe().map_err(CliError::Executable)?;
     let interrupt = Arc::new(signals.descriptor().map_err(CliError::Signals)?);
     let (deadline, wanted): (_, Option<Accelerator>) = (args.deadline, args.accel.into());
+    let sockets = args.engine_socket.iter().cloned().collect();
     Ok(Arc::new(move |_, known| {
         let run_id = RunId::new(SystemTime::now()).map_err(|error| chain(&error))?;
         let assets = Rc::new(Assets::unpack().map_err(|error| chain(&error))?);
@@ -302,7 +304,10 @@ fn more_launchers(args: &RunArgs, signals: &Signals) -> Result<Arc<Workers>, Cli
         let launcher = Launcher::start(&executable, run_id.as_str(), Some(interrupt));
         let launcher = launcher.map_err(|error| chain(&error))?;
         let accelerator = known.or(wanted);
-        Ok(RealBackends::new(launcher, &assets, run_id.as_str(), deadline, accelerator).boxed())
+        let id = run_id.as_str();
+        let all =
+            RealBackends::with_sockets(launcher, &assets, id, deadline, accelerator, &sockets);
+        Ok(all.boxed())
     }))
 }
 

@@ -1,13 +1,14 @@
 //! Which systems beside ours this process knows.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy;
 
 use super::CliError;
 use crate::record::{BackendName, Does};
-use crate::spec::systems::{Systems, install, known};
+use crate::spec::systems::{System, Systems, install, known};
 use crate::spec::{known_backend, nearest};
 
 /// A name on the command line that no backend has.
@@ -16,6 +17,27 @@ use crate::spec::{known_backend, nearest};
 pub(super) struct UnknownBackend {
     name: String,
     nearest: Option<String>,
+}
+
+/// A daemon of the user's that cannot be one.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BadSocket {
+    /// The system has no daemon, or there is no such system.
+    #[error("--engine-socket {name}=...: no system with a daemon has this name; those are {known}")]
+    NoDaemon {
+        /// What was asked for.
+        name: String,
+        /// Those that have one.
+        known: String,
+    },
+    /// Nobody can listen there.
+    #[error("--engine-socket {name}={path}: that is no socket")]
+    NoSocket {
+        /// What was asked for.
+        name: String,
+        /// Where.
+        path: String,
+    },
 }
 
 fn hint(nearest: Option<&str>) -> String {
@@ -45,6 +67,23 @@ pub(super) fn check(names: impl IntoIterator<Item = BackendName>) -> Result<(), 
             let all = own.chain(known().all().map(|system| system.name.as_str()));
             let nearest = nearest(name.as_str(), all);
             return Err(UnknownBackend { name: name.to_string(), nearest }.into());
+        }
+    }
+    Ok(())
+}
+
+/// Whether these are sockets of systems that have daemons.
+pub(super) fn check_sockets(sockets: &[(String, PathBuf)]) -> Result<(), BadSocket> {
+    let has_daemon = |system: &&System| system.daemon.is_some();
+    for (name, path) in sockets {
+        let name = name.clone();
+        if known().get(&name).filter(has_daemon).is_none() {
+            let all = known().all().filter(has_daemon).map(|system| system.name.as_str());
+            let known = all.collect::<Vec<_>>().join(", ");
+            return Err(BadSocket::NoDaemon { name, known });
+        }
+        if !path.metadata().is_ok_and(|file| file.file_type().is_socket()) {
+            return Err(BadSocket::NoSocket { name, path: path.display().to_string() });
         }
     }
     Ok(())

@@ -37,14 +37,17 @@ pub const HEADER: usize = 6;
 pub const MAX_BODY: usize = 8192;
 
 /// Environment variable: where the channel is, `fd:N`, `unix:PATH` of a socket
-/// to connect to, or a device's path.
+/// to connect to, [`STREAMS`], or a device's path.
 pub const ENV_CHANNEL: &str = "UNLADEN_CHANNEL";
+/// A channel that is read on standard input and written on standard output.
+pub const STREAMS: &[u8] = b"streams";
 /// Environment variable: what to do, in the spelling of a workload.
 pub const ENV_WORKLOAD: &str = "UNLADEN_WORKLOAD";
 /// Environment variable: the file that the workload `read` reads.
 pub const ENV_FILE: &str = "UNLADEN_FILE";
-/// Environment variable: how to end, `exit` or `debug-exit` (a guest that
-/// leaves through QEMU's isa-debug-exit device, or else reboots).
+/// Environment variable: how to end, `exit`, `debug-exit` (a guest that
+/// leaves through QEMU's isa-debug-exit device, or else reboots) or
+/// `power-off`.
 pub const ENV_END: &str = "UNLADEN_END";
 /// Environment variable: the id of the run that a process belongs to.
 pub const ENV_RUN: &str = "UNLADEN_RUN";

@@ -193,12 +193,11 @@ fn memory_at(proc: &Path, source: &MemorySource) -> Reading {
                 }
                 Err(error) => Err(error.clone()),
             };
-            let reason = "not read for processes outside of one control group".to_owned();
             reading::Sources {
                 sizes: smaps::read_all(proc, pids),
                 usage: sum(cgroup::usage),
                 peak,
-                highest: Err(ProbeError::Apart { reason }),
+                highest: smaps::highest_all(proc, pids.iter().copied()),
                 charges,
             }
         }),

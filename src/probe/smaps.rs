@@ -88,8 +88,16 @@ fn collect(dir: &Path, pids: &mut Vec<i32>) -> Result<(), ProbeError> {
 /// The highest resident set of every process since it executed its program,
 /// added up, in bytes (`VmHWM` in proc_pid_status(5)).
 pub(super) fn highest(proc: &Path, pid: i32, cgroups: &[PathBuf]) -> Result<u64, ProbeError> {
+    highest_all(proc, pids(pid, cgroups)?)
+}
+
+/// The same for these processes.
+pub(super) fn highest_all(
+    proc: &Path,
+    pids: impl IntoIterator<Item = i32>,
+) -> Result<u64, ProbeError> {
     let mut sum = 0;
-    for pid in pids(pid, cgroups)? {
+    for pid in pids {
         let failed = |reason: String| ProbeError::Process { pid, reason };
         let path = proc.join(pid.to_string()).join("status");
         let text = fs::read(path).map_err(|error| failed(error.to_string()))?;

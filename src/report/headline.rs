@@ -24,6 +24,7 @@ pub fn headline(manifest: &Manifest, summary: &Summary) -> Vec<String> {
     sentences.extend(startup(summary));
     sentences.extend(tracing(summary));
     sentences.extend(memory(summary));
+    sentences.extend(daemons(summary));
     sentences.extend(marginal(summary));
     sentences.extend(sharing(summary));
     sentences.extend(density(summary));
@@ -200,6 +201,20 @@ fn memory(summary: &Summary) -> Option<String> {
         .map(|(cell, median)| format!("{} for {}", Unit::Bytes.human(median), cell.label))
         .collect();
     Some(format!("One idle instance holds {}, by {}.", parts.join(", "), ledger_name(ledger)))
+}
+
+/// What stays on the host however many instances there are.
+fn daemons(summary: &Summary) -> Option<String> {
+    let cells = cells(summary, Experiment::Memory);
+    let metric = Metric::Daemon(Ledger::Pss);
+    let parts: Vec<String> = cells
+        .iter()
+        .filter_map(|cell| Some((cell, cell.values(metric)?.median)))
+        .map(|(cell, median)| format!("{} for {}", Unit::Bytes.human(median), cell.label))
+        .collect();
+    let name = ledger_name(Ledger::Pss);
+    let text = format!("On each host, daemons hold beside all instances {}", parts.join(", "));
+    (!parts.is_empty()).then(|| format!("{text}, by {name}."))
 }
 
 fn marginal(summary: &Summary) -> Option<String> {

@@ -32,7 +32,7 @@ const ENDING: [Mark; 3] = [Mark::Exited, Mark::Removed, Mark::Gone];
 
 /// Why an instance that ended in order has no `gone`.
 const UNSEEN: &str = "the destruction of its network namespace could not be witnessed: that needs \
-                      root, and an instance that does not end at once";
+                      root, and an instance that can be looked at before it ends";
 
 /// Why a traced mark is missing that should be there.
 const UNTRACED: &str = "the trace did not show it";

@@ -75,7 +75,8 @@ const MISTAKES: &[(&str, &str)] = &[
     (
         "[[cells]]\nbackend = \"hyper-v\"",
         "specs/my.toml:2: unknown backend \"hyper-v\", expected process, container, kvm-bare, vm, runc, crun, \
-         youki, unladen-oci, runsc, bwrap, unshare, lxc, nspawn, podman, docker, containerd, nerdctl",
+         youki, unladen-oci, runsc, bwrap, unshare, lxc, nspawn, podman, docker, containerd, nerdctl, kata, \
+         firecracker, cloud-hypervisor, crosvm",
     ),
     (
         "{cell}startup = [\n\"exit\",\n\"pasue\"]",

@@ -1,7 +1,7 @@
-//! What a namespace's file says about itself (ioctl_nsfs(2)), and whether the
-//! ids of this process are those of the host.
+//! What a namespace's file says about itself (ioctl_nsfs(2)), which one a socket
+//! is in, and whether the ids of this process are those of the host.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -11,6 +11,9 @@ use super::raw::{call, signed, small};
 
 /// `NS_GET_NSTYPE`, Linux 4.11.
 const GET_TYPE: usize = 0xb703;
+
+/// `SIOCGSKNS` of include/uapi/linux/sockios.h, Linux 4.10.
+const OF_SOCKET: usize = 0x894c;
 
 /// The kind of a namespace.
 ///
@@ -22,6 +25,22 @@ pub fn kind(file: BorrowedFd<'_>) -> Result<CloneFlags, Errno> {
     // SAFETY: this request has no argument.
     let flag = unsafe { call(libc::SYS_ioctl, arguments).and_then(small)? };
     Ok(CloneFlags::from_bits_retain(flag))
+}
+
+/// The network namespace of a socket. One that was accepted is in that of
+/// whoever connected (`unix_stream_connect` in net/unix/af_unix.c), also when
+/// nothing else of it lives any more.
+///
+/// # Errors
+///
+/// `EPERM` without `CAP_NET_ADMIN` there.
+pub fn network_of(socket: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    let arguments = [signed(socket.as_raw_fd()), OF_SOCKET, 0, 0, 0, 0];
+    // SAFETY: this request has no argument.
+    let file = unsafe { call(libc::SYS_ioctl, arguments).and_then(small)? };
+    // SAFETY: the kernel has just made this descriptor for us, closed on exec
+    // (`open_related_ns` in fs/nsfs.c).
+    Ok(unsafe { OwnedFd::from_raw_fd(file) })
 }
 
 /// Whether this process is in the user namespace of the host: all ids are

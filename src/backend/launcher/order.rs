@@ -77,6 +77,8 @@ pub enum PeerChannel {
     Inherited(i32),
     /// A socket that it connects to.
     Connected,
+    /// A socket that is its command's standard input and output.
+    Streams,
 }
 
 /// How to start, stop and remove the instances of somebody else's system. In

@@ -9,6 +9,7 @@ mod external;
 mod image;
 mod memory;
 mod root;
+mod version;
 mod words;
 
 use std::collections::BTreeMap;
@@ -28,9 +29,8 @@ use super::process::environment;
 use super::{Assets, Backend, BackendError, Instance, Prepared, Real, Until};
 use crate::container::PAYLOAD_PATH;
 use crate::host::RunId;
-use crate::payload::protocol::ENV_CHANNEL;
-use crate::record::{ArtefactFact, BackendName, CellKey, Experiment, Params, PeerName};
-use crate::record::{Version, Workload};
+use crate::payload::protocol::{ENV_CHANNEL, ENV_END, STREAMS};
+use crate::record::{ArtefactFact, BackendName, CellKey, Params, PeerName, Version};
 use crate::spec::systems::{Channel, Driver, System};
 
 /// Time that an instance may take until its workload is ready.
@@ -53,6 +53,9 @@ const FOLDER: &str = "instances";
 
 /// Where the short folders of runs are, and how their names begin.
 const BRIEF: &str = "/run/unladen-";
+
+/// A guest's first serial line.
+const SERIAL: &str = "/dev/ttyS0";
 
 /// Where the payload finds the channel's socket, where it connects to one.
 const INSIDE: &str = "/unladen.sock";
@@ -144,13 +147,17 @@ impl Peer {
         let found = self.system.binary.iter().find_map(|name| external::find(name, &self.assets));
         found.ok_or_else(|| {
             let name = &self.system.name;
-            let script = self.assets.script_path("peers/setup.sh");
-            format!(
-                "{} is not installed; scripts/peers/setup.sh {name} installs it, where it can be had \
-                 ({})",
-                self.system.binary.join(" or "),
-                script.display()
-            )
+            let how = match self.system.never_run {
+                true => "its own site says how to install it".to_owned(),
+                false => {
+                    let script = self.assets.script_path("peers/setup.sh");
+                    format!(
+                        "scripts/peers/setup.sh {name} installs it, where it can be had ({})",
+                        script.display()
+                    )
+                }
+            };
+            format!("{} is not installed; {how}", self.system.binary.join(" or "))
         })
     }
 
@@ -224,46 +231,21 @@ impl Peer {
         let place = match self.system.channel {
             Channel::Inherited(number) => format!("fd:{number}"),
             Channel::Connected => format!("unix:{INSIDE}"),
+            Channel::Streams => String::from_utf8_lossy(STREAMS).into_owned(),
+            Channel::Serial => SERIAL.to_owned(),
         };
         let split = |text: String| {
             let (name, value) = text.split_once('=')?;
             let value = if name == ENV_CHANNEL { place.as_str() } else { value };
             Some((name.to_owned(), value.to_owned()))
         };
-        environment(cell.workload, &self.run_id, None).into_iter().filter_map(split).collect()
-    }
-
-    /// What the version commands say for a cell with these parameters.
-    fn ask_versions(&mut self, cell: &CellKey) -> Result<Vec<Version>, String> {
-        if let Some(known) = self.versions.get(&cell.params) {
-            return known.clone();
+        let mut env: Vec<_> =
+            environment(cell.workload, &self.run_id, None).into_iter().filter_map(split).collect();
+        if self.system.driver == Driver::Vmm {
+            let end = if self.system.power_off { "power-off" } else { "debug-exit" };
+            env.push((ENV_END.to_owned(), end.to_owned()));
         }
-        let found = self.find_versions(cell);
-        self.versions.insert(cell.params.clone(), found.clone());
-        found
-    }
-
-    fn find_versions(&self, cell: &CellKey) -> Result<Vec<Version>, String> {
-        let values = self.values(cell)?;
-        // The files that its own variables name are not there yet.
-        let env = external::base_environment();
-        let mut lines = Vec::new();
-        for words in &self.system.version {
-            let mut command = values.all(words);
-            // A helper is called by its name alone.
-            if let Some(path) = external::find(&command[0], &self.assets) {
-                command[0] = path.display().to_string();
-            }
-            let output = External::new(&command, &env).output()?;
-            let line = output.lines().map(str::trim).find(|line| !line.is_empty());
-            let line = line.ok_or_else(|| format!("`{}` says nothing", command.join(" ")))?;
-            lines.push(line.trim_end_matches(':').to_owned());
-        }
-        if self.system.never_run {
-            lines.push("never run by us".to_owned());
-        }
-        let version = lines.join("; ");
-        Ok(vec![Version { name: self.system.name.clone(), version }])
+        env
     }
 
     fn recipe(&self, cell: &CellKey) -> Result<PeerRecipe, String> {
@@ -274,6 +256,9 @@ impl Peer {
         let (folder, state) = (self.folder(), self.state(cell));
         std::fs::create_dir_all(&state)
             .map_err(|error| format!("cannot make the folder `{}`: {error}", state.display()))?;
+        if system.driver == Driver::Vmm {
+            root::guest(&mut values, &self.assets, &env)?;
+        }
         let rootfs = root::folder(system, self.assets.cache(), &payload)?;
         values.set("rootfs", &rootfs.display().to_string());
         let mut files = words::files(system, &values, &env);
@@ -301,6 +286,7 @@ impl Peer {
             channel: match system.channel {
                 Channel::Inherited(number) => PeerChannel::Inherited(number),
                 Channel::Connected => PeerChannel::Connected,
+                Channel::Streams | Channel::Serial => PeerChannel::Streams,
             },
             start: self.with_paths(line(start)),
             detached,
@@ -347,10 +333,7 @@ impl Backend for Peer {
     }
 
     fn versions(&mut self) -> Result<Vec<Version>, BackendError> {
-        let (experiment, workload) = (Experiment::Startup, Workload::Exit);
-        let params = Params::default();
-        let cell = CellKey { experiment, backend: self.name(), workload, params };
-        self.ask_versions(&cell).map_err(BackendError::Unavailable)
+        self.any_version().map_err(BackendError::Unavailable)
     }
 
     fn artefacts(&self) -> Vec<ArtefactFact> {
@@ -359,7 +342,7 @@ impl Backend for Peer {
     }
 
     fn prepare(&mut self, cell: &CellKey) -> Result<Prepared, BackendError> {
-        let versions = self.ask_versions(cell).map_err(BackendError::Unavailable)?;
+        let versions = self.fitting_versions(cell).map_err(BackendError::Unavailable)?;
         let mut recipe = self.recipe(cell).map_err(BackendError::Unavailable)?;
         let lists = [&mut recipe.delete, &mut recipe.load, &mut recipe.unload];
         for command in lists.into_iter().flatten() {

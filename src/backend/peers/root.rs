@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
 
+use super::super::Assets;
+use super::super::vm::guest_kernel;
+use super::words::Values;
 use crate::container::minimal_rootfs;
 use crate::container::seccomp::compile;
 use crate::errors::chain;
@@ -32,6 +35,22 @@ pub(super) fn folder(system: &System, cache: &Path, payload: &Path) -> Result<Pa
         made.map_err(|error| format!("cannot make `{}`: {error}", path.display()))?;
     }
     Ok(root)
+}
+
+/// What a guest is started from: the kernel and the initramfs of our own
+/// machines, and the payload's variables for a kernel's command line.
+pub(super) fn guest(
+    values: &mut Values,
+    assets: &Assets,
+    env: &[(String, String)],
+) -> Result<(), String> {
+    let kernel = guest_kernel(assets).map_err(|error| chain(&error))?;
+    let initrd = assets.initramfs(None).map_err(|error| chain(&error))?;
+    let words: Vec<String> = env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    values.set("kernel", &kernel.display().to_string());
+    values.set("initrd", &initrd.display().to_string());
+    values.set("append", &words.join(" "));
+    Ok(())
 }
 
 /// The spec of our own container cell as a bundle's `config.json`; the control

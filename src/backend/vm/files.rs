@@ -108,6 +108,11 @@ impl Files {
     }
 }
 
+/// Our small guest kernel, when it was made before.
+pub(in crate::backend) fn guest_kernel(assets: &Assets) -> Result<PathBuf, VmError> {
+    kernel(assets, false, false)
+}
+
 /// The guest kernel's file, when it was made or fetched before.
 fn kernel(assets: &Assets, distro: bool, compressed: bool) -> Result<PathBuf, VmError> {
     let mut arguments = vec!["--path".to_owned()];

@@ -16,6 +16,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 pub use accelerator::{Accelerator, VmError};
+pub(super) use files::guest_kernel;
 pub use foreground::{Foreground, ForegroundError, Wish};
 pub use inventory::inventory;
 use machine::{Build, Machine};

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkFlags, LinkMessage};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::stat::fstat;
 
 use super::NetworkError;
 use super::netlink::Connection;
+use crate::sys::namespace::network_of;
 
 /// `lo` is interface 1 in every network namespace (`LOOPBACK_IFINDEX`,
 /// include/net/net_namespace.h).
@@ -68,6 +70,26 @@ impl Netns {
             NetworkError::Namespace { operation: "open this thread's network namespace", source }
         })?;
         Ok(Self(file.into()))
+    }
+
+    /// The namespace that a socket is in; an accepted one is in that of
+    /// whoever connected.
+    ///
+    /// # Errors
+    ///
+    /// Without `CAP_NET_ADMIN` in it.
+    pub fn of_socket(socket: BorrowedFd<'_>) -> Result<Self, NetworkError> {
+        network_of(socket).map(Self).map_err(|errno| NetworkError::Namespace {
+            operation: "open the network namespace of a socket",
+            source: errno.into(),
+        })
+    }
+
+    /// Whether both are one namespace.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        let number = |file: &OwnedFd| fstat(file).map(|stat| (stat.st_dev, stat.st_ino));
+        matches!((number(&self.0), number(&other.0)), (Ok(one), Ok(two)) if one == two)
     }
 
     /// Moves the calling thread into the namespace until the returned value

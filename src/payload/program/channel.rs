@@ -1,15 +1,17 @@
 //! The payload's end of the channel to the harness.
 
-use crate::protocol::{ERROR, FRAME, HEADER, MAX_BODY, header};
+use crate::protocol::{ERROR, FRAME, HEADER, MAX_BODY, STREAMS, header};
 use crate::syscall;
 
 /// The longest body that the payload sends, in bytes.
 const LONGEST: usize = 256;
 
 /// A byte stream to the harness: an inherited socket, one that it connects to,
-/// or a serial port.
+/// the standard streams, or a serial port.
 pub struct Channel {
     fd: i32,
+    /// Where it writes: of the standard streams, another one.
+    out: i32,
     /// Whether what is written waits in a buffer of the kernel.
     serial: bool,
 }
@@ -24,21 +26,28 @@ impl Channel {
     /// Opens what [`crate::protocol::ENV_CHANNEL`] names.
     pub fn open(place: &[u8]) -> Option<Self> {
         if let Some(number) = place.strip_prefix(b"fd:") {
-            return Some(Self { fd: i32::try_from(parse(number)?).ok()?, serial: false });
+            return Some(Self::socket(i32::try_from(parse(number)?).ok()?));
         }
         if let Some(path) = place.strip_prefix(b"unix:") {
-            return Some(Self { fd: syscall::connect(path)?, serial: false });
+            return Some(Self::socket(syscall::connect(path)?));
+        }
+        if place == STREAMS {
+            return Some(Self { fd: 0, out: 1, serial: false });
         }
         let mut path = [0_u8; 64];
         path.get_mut(..place.len())?.copy_from_slice(place);
         let fd = syscall::open(path.get(..=place.len())?)?;
         syscall::set_raw(fd);
-        Some(Self { fd, serial: true })
+        Some(Self { fd, out: fd, serial: true })
+    }
+
+    fn socket(fd: i32) -> Self {
+        Self { fd, out: fd, serial: false }
     }
 
     /// Sends a mark.
     pub fn mark(&mut self, mark: u8) {
-        syscall::write_all(self.fd, &[mark]);
+        syscall::write_all(self.out, &[mark]);
     }
 
     /// Sends a frame of at most [`LONGEST`] bytes; the rest is left out.
@@ -48,7 +57,7 @@ impl Channel {
         frame[..HEADER].copy_from_slice(&header(kind, len as u32));
         frame[HEADER..HEADER + len].copy_from_slice(&body[..len]);
         // One write, so that the other side wakes up once.
-        syscall::write_all(self.fd, &frame[..HEADER + len]);
+        syscall::write_all(self.out, &frame[..HEADER + len]);
     }
 
     /// Says what went wrong.
@@ -60,7 +69,7 @@ impl Channel {
     /// would otherwise lose what another of its processors still has to send.
     pub fn drain(&self) {
         if self.serial {
-            syscall::drain(self.fd);
+            syscall::drain(self.out);
         }
     }
 

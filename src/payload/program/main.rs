@@ -22,6 +22,7 @@ mod workload;
 
 use channel::Channel;
 use start::Environment;
+use syscall::Down;
 
 /// How the payload ends.
 #[derive(Clone, Copy)]
@@ -30,17 +31,23 @@ pub enum End {
     Exit,
     /// Through QEMU's isa-debug-exit device, or else by a reboot: a guest.
     DebugExit,
+    /// By switching itself off: a guest of a monitor that would start it
+    /// again after a reset.
+    PowerOff,
 }
 
 impl End {
     /// Ends, with the lowest seven bits of `code` for a guest (the device
     /// has no more) and all eight for a process.
     pub fn now(self, code: u8) -> ! {
+        if matches!(self, Self::PowerOff) {
+            syscall::reboot(Down::PowerOff);
+        }
         if matches!(self, Self::DebugExit) {
             syscall::debug_exit(protocol::DEBUG_EXIT_PORT, code);
             // The device is missing. Process 1 must not return, so the
             // machine is reset, which QEMU's -no-reboot turns into its end.
-            syscall::reboot();
+            syscall::reboot(Down::Restart);
         }
         syscall::exit(code)
     }
@@ -50,6 +57,7 @@ impl End {
 pub fn run(environment: Environment) -> ! {
     let end = match environment.get(protocol::ENV_END) {
         Some(b"debug-exit") => End::DebugExit,
+        Some(b"power-off") => End::PowerOff,
         _ => End::Exit,
     };
     let Some(mut channel) = environment.get(protocol::ENV_CHANNEL).and_then(Channel::open) else {

@@ -241,13 +241,21 @@ pub fn exit(code: u8) -> ! {
     }
 }
 
-/// Resets the machine; returns only when that is not permitted.
-pub fn reboot() {
+/// What becomes of a machine that ends, for reboot(2).
+#[derive(Clone, Copy)]
+pub enum Down {
+    /// It is reset.
+    Restart = 0x0123_4567,
+    /// It is switched off.
+    PowerOff = 0x4321_fedc,
+}
+
+/// Ends the machine; returns only when that is not permitted.
+pub fn reboot(down: Down) {
     const MAGIC_1: usize = 0xfee1_dead;
     const MAGIC_2: usize = 0x2812_1969;
-    const RESTART: usize = 0x0123_4567;
     // SAFETY: reboot takes four numbers.
-    unsafe { call(number::REBOOT, [MAGIC_1, MAGIC_2, RESTART, 0, 0, 0]) };
+    unsafe { call(number::REBOOT, [MAGIC_1, MAGIC_2, down as usize, 0, 0, 0]) };
 }
 
 /// Writes `code` to QEMU's isa-debug-exit device, which ends the machine.

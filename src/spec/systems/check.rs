@@ -64,6 +64,8 @@ struct SystemWire {
     /// Whether it sets the limits `memory`, `pids` and `cpus`.
     limits: Option<bool>,
     #[serde(default)]
+    power_off: bool,
+    #[serde(default)]
     never_run: bool,
     #[serde(default)]
     params: BTreeMap<String, ParamWire>,
@@ -78,6 +80,9 @@ struct ParamWire {
     default: String,
     #[serde(default)]
     about: String,
+    /// What the system's version says when it has this value: for one that
+    /// cannot be chosen by a command.
+    says: Option<String>,
 }
 
 fn yes() -> bool {
@@ -114,8 +119,9 @@ fn system(name: String, wire: SystemWire) -> Result<System, String> {
     if detached.is_some() && delete.is_empty() {
         return Err(format!("{name} needs `delete`: what removes a detached instance"));
     }
-    let limits = wire.limits.unwrap_or(wire.driver != Driver::Sandbox);
+    let limits = wire.limits.unwrap_or(matches!(wire.driver, Driver::Oci | Driver::Engine));
     let params = params(&wire.params, limits, oci)?;
+    let says = wire.params.values().filter_map(|param| param.says.clone()).collect();
     let optioned = |command: Words| -> Words {
         let expand = |word: String| match word.as_str() {
             "{options}" => wire.options.clone(),
@@ -145,10 +151,12 @@ fn system(name: String, wire: SystemWire) -> Result<System, String> {
         daemon: wire.daemon,
         leaves: wire.leaves,
         hide_unified: wire.hide_unified,
+        power_off: wire.power_off,
         network: wire.network,
         root: wire.root,
         never_run: wire.never_run,
         params,
+        says,
         does: wire.does,
     };
     sensible(&system)?;
@@ -163,10 +171,15 @@ fn channel(wire: &SystemWire, oci: bool) -> Result<Channel, String> {
     match wire.channel.as_ref().map(|text| text.get_ref().as_str()) {
         None if oci => Ok(Channel::Inherited(3)),
         None if wire.driver == Driver::Engine => Ok(Channel::Connected),
+        None if wire.driver == Driver::Vmm => Ok(Channel::Serial),
         None | Some("fd:3") => Ok(Channel::Inherited(3)),
         Some("fd:0") => Ok(Channel::Inherited(0)),
         Some("socket") => Ok(Channel::Connected),
-        Some(other) => Err(format!("unknown channel `{other}`: expected fd:0, fd:3 or socket")),
+        Some("streams") => Ok(Channel::Streams),
+        Some("serial") => Ok(Channel::Serial),
+        Some(other) => Err(format!(
+            "unknown channel `{other}`: expected fd:0, fd:3, socket, streams or serial"
+        )),
     }
 }
 
@@ -261,6 +274,7 @@ fn sensible(system: &System) -> Result<(), String> {
         .chain(system.environment.values())
         .chain(&system.daemon)
         .chain(&system.leaves)
+        .chain(&system.says)
         .chain(system.files.iter().map(|file| &file.text));
     for text in texts {
         let unknown = tokens(text).find(|token| {

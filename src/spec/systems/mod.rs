@@ -39,6 +39,8 @@ pub enum Driver {
     Engine,
     /// A program that isolates another, on the root file system itself.
     Sandbox,
+    /// A virtual machine monitor, on our guest kernel and initramfs.
+    Vmm,
 }
 
 impl Driver {
@@ -49,6 +51,7 @@ impl Driver {
             Self::Oci => "oci",
             Self::Engine => "engine",
             Self::Sandbox => "sandbox",
+            Self::Vmm => "vmm",
         }
     }
 }
@@ -60,6 +63,10 @@ pub enum Channel {
     Inherited(i32),
     /// A socket in the file system that it connects to at this path.
     Connected,
+    /// The command's standard input and output, which lead to the payload's.
+    Streams,
+    /// The same, which lead to a guest's first serial line.
+    Serial,
 }
 
 /// A command: words in which tokens such as `{id}` stand for what differs.
@@ -113,6 +120,9 @@ pub struct System {
     /// Empty files and folders (with a slash at their end) that it needs in
     /// the root file system.
     pub needs: Vec<String>,
+    /// Whether a guest of it switches itself off, since its monitor would
+    /// start it again after a reset.
+    pub power_off: bool,
     /// The descriptor on which its program reads the system-call filter.
     pub filter: Option<i32>,
     /// Its daemon: the name of a folder with `daemon.sock` and `daemon.pid`.
@@ -129,6 +139,9 @@ pub struct System {
     pub never_run: bool,
     /// Its parameters, in the order in which they are documented.
     pub params: &'static [Param],
+    /// What its version has to contain, with tokens of parameters: those that
+    /// it cannot be told, since its daemon has them.
+    pub says: Vec<String>,
     /// What it does and does not do.
     pub does: Does,
 }

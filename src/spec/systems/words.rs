@@ -4,7 +4,7 @@
 pub type Token = (&'static str, &'static str);
 
 /// All tokens with what they stand for.
-pub const TOKENS: [Token; 22] = [
+pub const TOKENS: [Token; 25] = [
     ("bin", "the system's program"),
     ("id", "name of the instance, with the run's id in it"),
     ("run", "the run's id"),
@@ -14,6 +14,9 @@ pub const TOKENS: [Token; 22] = [
     ("brief", "folder of the run with a short name, for sockets"),
     ("rootfs", "the unpacked root file system"),
     ("payload", "path of the payload inside"),
+    ("kernel", "our guest kernel, uncompressed, for a machine monitor"),
+    ("initrd", "the initramfs with the payload, for a machine monitor"),
+    ("append", "the payload's variables as words of a kernel's command line"),
     ("image", "name of the imported image"),
     ("archive", "the image as an archive, for `load`"),
     ("socket", "the channel's socket on the host"),

@@ -3,8 +3,6 @@
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,27 +10,23 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::super::live::REMOVAL;
-use super::super::order::{Failure, Launched, PeerChannel, PeerRecipe, fd};
+use super::super::order::{Failure, Launched, PeerChannel, PeerRecipe};
 use super::super::place::Ground;
-use super::super::watch::{Goal, Source, Trouble, Watch};
+use super::super::watch::{Goal, Trouble, Watch};
 use super::call::{self, Caller};
 use super::trees::{self, Trees};
 use super::undo::{self, Undo};
+use super::wires::{Filled, Wires, wires};
 use crate::backend::Timeline;
 use crate::backend::peers::{PAUSE, TRIES, census, cgroups_of};
 use crate::container::cgroup::{Group, Limits};
-use crate::container::network::Marked;
+use crate::container::network::{Marked, Netns};
 use crate::errors::chain;
 use crate::payload::protocol::STOP;
 use crate::payload::request;
 use crate::record::Mark;
-use crate::spec::systems::fill;
 use crate::sys::clock::{Deadline, monotonic_ns};
-use crate::sys::fdpass::stream_pair;
 use crate::sys::pidfd::{Ended, Exit, PidFd};
-
-/// The channel's socket in the folder of an instance.
-const SOCKET: &str = "channel";
 
 /// Time that the kernel may take to destroy a network namespace; others hold
 /// theirs for some seconds after the last process.
@@ -46,6 +40,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) caller: Caller<'a>,
     pub(super) control: BorrowedFd<'a>,
     pub(super) deadline: Duration,
+    /// Never readable: in place of the end of a command that has ended.
+    pub(super) idle: BorrowedFd<'a>,
 }
 
 /// A live instance.
@@ -67,8 +63,6 @@ pub(super) struct Instance {
     /// Processes that lived when it was asked to end.
     processes: Vec<PidFd>,
     marked: Option<Marked>,
-    /// Never readable: in place of the end of a command that has ended.
-    idle: (OwnedFd, OwnedFd),
 }
 
 impl Instance {
@@ -104,7 +98,6 @@ impl Instance {
             .map_err(|error| format!("cannot connect it: {error}"))?;
         let fds: Vec<(BorrowedFd<'_>, i32)> =
             ends.iter().map(|(fd, number)| (fd.as_fd(), *number)).collect();
-        let idle = nix::unistd::pipe().map_err(|error| error.to_string())?;
         let mut watch = Watch::new(ears);
         let mut group =
             ground.tree.create(name, &Limits::default()).map_err(|error| chain(&error))?;
@@ -131,7 +124,6 @@ impl Instance {
             payload: None,
             processes: Vec::new(),
             marked: None,
-            idle,
         })
     }
 
@@ -140,7 +132,7 @@ impl Instance {
     pub(super) fn ready(&mut self, around: &Surroundings<'_>) -> Result<(), Failure> {
         let until = Deadline::after(around.deadline);
         loop {
-            let exit = self.client.as_ref().map_or(self.idle.0.as_fd(), AsFd::as_fd);
+            let exit = self.client.as_ref().map_or(around.idle, AsFd::as_fd);
             match self.watch.until(Goal::Proved, exit, around.control, until) {
                 Ok(()) => break,
                 Err(Trouble::Died) if around.recipe.detached => self.left_behind()?,
@@ -188,6 +180,38 @@ impl Instance {
         }
     }
 
+    /// Sees to it that the end of its network namespace will be witnessed,
+    /// for one that ends by itself: nobody has the time to look at its
+    /// processes, but a connection of its payload tells. Without one it will
+    /// have no `gone`.
+    pub(super) fn mark(&mut self, around: &Surroundings<'_>, ground: &mut Ground) {
+        let connected = around.recipe.channel == PeerChannel::Connected;
+        let (Ok(witness), true, true) = (&mut ground.witness, around.recipe.network, connected)
+        else {
+            return;
+        };
+        let theirs = self.watch.channel().and_then(|file| Netns::of_socket(file.as_fd()).ok());
+        if let (Some(theirs), Ok(own)) = (theirs, Netns::own())
+            && !theirs.is(&own)
+        {
+            self.marked = witness.mark_namespace(&theirs).ok();
+        }
+        // It has said everything, and our end would hold the namespace.
+        if self.client.is_some() {
+            self.watch.hang_up();
+        }
+    }
+
+    /// Gets out of the way of those who are started from now on, and keeps no
+    /// more open than it needs: many may live on.
+    pub(super) fn step_aside(&mut self) {
+        self.group.close_entrances();
+        self.trees.close_entrances();
+        self.watch.step_aside();
+        self.client = self.client.take().map(PidFd::aside);
+        self.payload = self.payload.take().map(PidFd::aside);
+    }
+
     /// Finds out, while nothing is timed, which processes and which network
     /// namespace there are, whose end is to be seen.
     pub(super) fn look_around(&mut self, around: &Surroundings<'_>, ground: &mut Ground) {
@@ -222,7 +246,7 @@ impl Instance {
             (None, Some(payload)) => payload.as_fd(),
             // It has ended, or nobody could tell its number: its channel
             // says the same.
-            (None, None) => self.idle.0.as_fd(),
+            (None, None) => around.idle,
         };
         let goal = if self.client.is_none() && self.payload.is_none() {
             Goal::Closed
@@ -399,71 +423,5 @@ impl Instance {
     fn due(&self) -> Mark {
         let missing = |mark: &&Mark| self.watch.timeline.at(**mark).is_none();
         *[Mark::Spawned, Mark::Init].iter().find(missing).unwrap_or(&Mark::Ready)
-    }
-}
-
-/// Both ends of everything an instance is connected with.
-struct Wires {
-    ears: Vec<(Source, OwnedFd)>,
-    child: Vec<(OwnedFd, i32)>,
-}
-
-fn wires(recipe: &PeerRecipe, folder: &Path, null: BorrowedFd<'_>) -> io::Result<Wires> {
-    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-    let mut ears = vec![(Source::Stderr, read)];
-    let mut child = vec![(write.try_clone()?, 1), (write, 2)];
-    match recipe.channel {
-        PeerChannel::Inherited(number) => {
-            let (near, far) = stream_pair()?;
-            ears.push((Source::Channel, near));
-            child.push((far, number));
-        }
-        PeerChannel::Connected => ears.push((Source::Door, listen(folder)?.into())),
-    }
-    if recipe.channel != PeerChannel::Inherited(0) {
-        child.push((null.try_clone_to_owned()?, 0));
-    }
-    if let Some((path, number)) = &recipe.filter {
-        debug_assert_ne!(*number, fd::CHANNEL, "the filter is not the channel");
-        child.push((fs::File::open(path)?.into(), *number));
-    }
-    Ok(Wires { ears, child })
-}
-
-/// A socket in the folder, however long its path is: the kernel takes no more
-/// than 108 bytes for a name (unix(7)).
-fn listen(folder: &Path) -> io::Result<UnixListener> {
-    use std::os::fd::AsRawFd;
-    let place = fs::File::open(folder)?;
-    let listener = UnixListener::bind(format!("/proc/self/fd/{}/{SOCKET}", place.as_raw_fd()))?;
-    // Whoever the payload is inside; the folder is the user's own.
-    fs::set_permissions(folder.join(SOCKET), fs::Permissions::from_mode(0o777))?;
-    Ok(listener)
-}
-
-/// What differs between instances.
-struct Filled {
-    values: [(&'static str, String); 4],
-}
-
-impl Filled {
-    fn new(id: &str, folder: &Path, run_id: &str) -> Self {
-        let values = [
-            ("id", id.to_owned()),
-            ("files", folder.display().to_string()),
-            ("socket", folder.join(SOCKET).display().to_string()),
-            ("cgroup", format!("/unladen-{run_id}/{id}")),
-        ];
-        Self { values }
-    }
-
-    fn fill(&self, text: &str) -> String {
-        let values: Vec<(&str, &str)> =
-            self.values.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        fill(text, &values)
-    }
-
-    fn all(&self, words: &[String]) -> Vec<String> {
-        words.iter().map(|word| self.fill(word)).collect()
     }
 }

@@ -10,12 +10,15 @@ mod call;
 mod instance;
 mod trees;
 pub(in crate::backend) mod undo;
+mod wires;
 
 use std::collections::HashMap;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
+
+use nix::fcntl::OFlag;
 
 use self::call::Caller;
 use self::instance::{Instance, Surroundings};
@@ -31,6 +34,8 @@ struct Template {
     recipe: PeerRecipe,
     /// A mount namespace for its commands.
     mounts: Option<OwnedFd>,
+    /// Never readable, with the end that keeps it so.
+    idle: (OwnedFd, OwnedFd),
 }
 
 /// What one recipe of a system has loaded for all that share its folder.
@@ -106,6 +111,7 @@ impl Peers {
         fs::create_dir_all(&recipe.state).map_err(failed)?;
         fs::create_dir_all(&recipe.brief).map_err(failed)?;
         self.folders = Some([recipe.brief.clone(), recipe.folder.clone()]);
+        let idle = || nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|error| error.to_string());
         let mounts = if recipe.hide_unified { call::without_unified()? } else { None };
         for (name, text) in &recipe.files {
             fs::write(recipe.state.join(name), text).map_err(failed)?;
@@ -116,7 +122,7 @@ impl Peers {
             undo.write(&state).map_err(failed)?;
             let copy = |fd: &OwnedFd| fd.try_clone().map_err(|error| error.to_string());
             let mounts = mounts.as_ref().map(copy).transpose()?;
-            let template = Template { recipe: recipe.clone(), mounts };
+            let template = Template { recipe: recipe.clone(), mounts, idle: idle()? };
             let caller = template.caller(null);
             let load = |command: &Vec<String>| caller.run(command, ground, "load");
             let result = recipe.load.iter().try_for_each(load);
@@ -125,7 +131,7 @@ impl Peers {
         if let Some(Loaded { result: Err(reason), .. }) = self.loaded.get(&state) {
             return Err(reason.clone());
         }
-        let template = Template { recipe, mounts };
+        let template = Template { recipe, mounts, idle: idle()? };
         let recipe = &template.recipe;
         let mut remarks = Vec::new();
         if let (true, Err(reason)) = (recipe.network, &ground.witness) {
@@ -155,6 +161,7 @@ impl Peers {
         let run = instance.ready(&around).and_then(|()| match until {
             Until::Ready => Ok(None),
             Until::Gone => {
+                instance.mark(&around, ground);
                 let code = instance.ended(&around)?;
                 instance.check_code(code)?;
                 instance.removed(&around, ground)?;
@@ -170,6 +177,7 @@ impl Peers {
             return Ok((launched, None));
         }
         let channel = instance.channel();
+        instance.step_aside();
         self.live.insert(name, (number, instance));
         Ok((launched, channel))
     }
@@ -251,6 +259,7 @@ impl Template {
         deadline: Duration,
     ) -> Surroundings<'a> {
         let caller = self.caller(null);
-        Surroundings { run_id, tops, recipe: &self.recipe, caller, control, deadline }
+        let idle = self.idle.0.as_fd();
+        Surroundings { run_id, tops, recipe: &self.recipe, caller, control, deadline, idle }
     }
 }

@@ -53,6 +53,12 @@ impl Trees {
         self.join.iter().map(AsFd::as_fd)
     }
 
+    /// Nobody joins them any more.
+    pub(super) fn close_entrances(&mut self) {
+        self.join.clear();
+        self.unified = None;
+    }
+
     /// The version 2 folder.
     pub(super) fn unified(&self) -> Option<BorrowedFd<'_>> {
         self.unified.as_ref().map(AsFd::as_fd)
