@@ -108,27 +108,52 @@ fn each_script_explains_itself_and_refuses_what_it_does_not_know() {
     assert!(checked >= 8, "only {checked} scripts were seen");
 }
 
+/// The runs that are recorded in the repository.
+fn recorded_runs() -> Vec<String> {
+    let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("results");
+    let runs = fs::read_dir(results).expect("results").flatten();
+    let named = runs.map(|entry| entry.file_name().into_string().expect("a name"));
+    named.filter(|name| ["reference", "crowd", "peers"].contains(&name.as_str())).collect()
+}
+
 #[test]
-fn the_reference_page_is_made_from_the_reference_run() {
+fn the_recorded_pages_are_made_from_the_recorded_runs() {
+    const SUMMARIES: [&str; 2] = ["summary.json", "summary.csv"];
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let out = tempfile::tempdir().expect("folder");
-    let output =
-        run(unladen().arg("report").arg(root.join("results/reference")).arg("-o").arg(out.path()));
-    assert_eq!(output.status.code(), Some(0), "{}", common::stderr(&output));
-    let same = |a: &Path, b: &Path| {
-        assert!(
-            fs::read(a).expect("made") == fs::read(b).expect("recorded"),
-            "{} is not what `unladen report results/reference -o report/reference` makes",
-            b.display()
-        );
-    };
-    let recorded = root.join("report/reference");
-    same(&out.path().join("index.html"), &recorded.join("index.html"));
-    for figure in fs::read_dir(out.path().join("figures")).expect("figures").flatten() {
-        same(&figure.path(), &recorded.join("figures").join(figure.file_name()));
-    }
-    for summary in ["summary.json", "summary.csv"] {
-        same(&out.path().join(summary), &root.join("results/reference").join(summary));
+    let runs = recorded_runs();
+    assert!(runs.contains(&"reference".to_owned()), "{runs:?}");
+    for name in runs {
+        let (run_folder, page) =
+            (root.join("results").join(&name), root.join("report").join(&name));
+        let made = tempfile::tempdir().expect("folder");
+        let bless = std::env::var_os("UNLADEN_BLESS").is_some();
+        let out = if bless { page.as_path() } else { made.path() };
+        if bless {
+            drop(fs::remove_dir_all(&page));
+        }
+        let output = run(unladen().arg("report").arg(&run_folder).arg("-o").arg(out));
+        assert_eq!(output.status.code(), Some(0), "{}", common::stderr(&output));
+        if bless {
+            for summary in SUMMARIES {
+                fs::rename(out.join(summary), run_folder.join(summary)).expect("moved");
+            }
+            continue;
+        }
+        let same = |a: &Path, b: &Path| {
+            assert!(
+                fs::read(a).expect("made") == fs::read(b).expect("recorded"),
+                "{} is not what `unladen report results/{name} -o report/{name}` makes: look at \
+                 it, then record it with UNLADEN_BLESS=1",
+                b.display()
+            );
+        };
+        same(&out.join("index.html"), &page.join("index.html"));
+        for figure in fs::read_dir(out.join("figures")).expect("figures").flatten() {
+            same(&figure.path(), &page.join("figures").join(figure.file_name()));
+        }
+        for summary in SUMMARIES {
+            same(&out.join(summary), &run_folder.join(summary));
+        }
     }
 }
 

@@ -88,7 +88,7 @@ pub const PROFILES: &[Profile] = &[
     },
     Profile {
         name: "quick",
-        about: "a first comparison, about three minutes",
+        about: "a first comparison, about six minutes",
         text: include_str!("../../benches/specs/quick.toml"),
     },
     Profile {
@@ -100,6 +100,11 @@ pub const PROFILES: &[Profile] = &[
         name: "many",
         about: "what one more costs, how many fit, starts among many; about a quarter of an hour",
         text: include_str!("../../benches/specs/many.toml"),
+    },
+    Profile {
+        name: "crowd",
+        about: "thousands of containers, hundreds of machines: needs 10 GiB; about ten minutes",
+        text: include_str!("../../benches/specs/crowd.toml"),
     },
     Profile {
         name: "full",

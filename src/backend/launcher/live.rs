@@ -12,7 +12,7 @@ use super::place::Network;
 use super::qmp::Conversation;
 use super::watch::{Goal, Source, Trouble, Watch};
 use crate::container::cgroup::Group;
-use crate::container::network::{Lease, Marked, Witness};
+use crate::container::network::{Lease, Marked, Netns, Witness};
 use crate::errors::chain;
 use crate::payload::protocol::STOP;
 use crate::payload::request;
@@ -140,6 +140,10 @@ pub(super) struct Live {
     pub(super) network: Network,
     /// Its network namespace, once its end can be witnessed.
     pub(super) marked: Option<Marked>,
+    /// The same held open until then, where it is not to live on: telling the
+    /// witness takes a tenth of a millisecond, in which nothing of what it
+    /// says would be heard.
+    pub(super) netns: Option<Netns>,
     pub(super) lease: Option<Lease>,
     pub(super) refill: Option<u64>,
     /// What its own process stamps.
@@ -253,6 +257,9 @@ impl Live {
     /// waits for what the kernel removes by itself.
     pub(super) fn gone(&mut self, witness: &mut Result<Witness, String>) -> Result<(), Failure> {
         self.remove()?;
+        if let (Ok(witness), Some(netns)) = (&mut *witness, self.netns.take()) {
+            self.marked = witness.mark_namespace(&netns).ok();
+        }
         let removed = self.watch.timeline.at(Mark::Removed).unwrap_or_default();
         match (self.network, witness, self.marked) {
             (Network::Host, ..) => self.watch.timeline.stamp(Mark::Gone, removed),

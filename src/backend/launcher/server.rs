@@ -413,7 +413,7 @@ pub(super) fn start(
     if let Some(delay) = delay {
         delay.spend();
     }
-    let (server, child, netns) = match make(template, &place, wires) {
+    let (server, child, born) = match make(template, &place, wires) {
         Ok(made) => made,
         Err(reason) => {
             let _ = place.group.kill_all();
@@ -429,13 +429,9 @@ pub(super) fn start(
         watch.timeline.stamp(Mark::SetUp, child.set_up);
         watch.timeline.stamp(Mark::Spawned, spawned);
     }
+    let (made, lease) = place.net.map(|net| (net.netns, net.lease)).unzip();
     // Whatever lives on is marked when it is to end.
-    let netns = netns.as_ref().or(place.net.as_ref().map(|net| &net.netns));
-    if let (Ok(witness), Some(netns), Until::Gone, None) =
-        (&mut ground.witness, netns, until, place.marked)
-    {
-        place.marked = witness.mark_namespace(netns).ok();
-    }
+    let held = until == Until::Gone && place.marked.is_none();
     Ok(Live {
         kind: template.kind,
         pidfd: child.pidfd,
@@ -445,8 +441,9 @@ pub(super) fn start(
         watch,
         network: template.network,
         marked: place.marked,
-        // The namespace itself is the instance's alone from here on.
-        lease: place.net.and_then(|net| net.lease),
+        // Else the namespace itself is the instance's alone from here on.
+        netns: born.or(made).filter(|_| held),
+        lease: lease.flatten(),
         refill: place.refill,
         stamps: template.stamps(),
         tells_code: template.tells_code,
