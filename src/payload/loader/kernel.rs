@@ -35,9 +35,8 @@ fn result(value: isize) -> Result<i32, u16> {
 /// Loads a module without parameters.
 pub fn load_module(fd: i32) -> Result<(), u16> {
     // SAFETY: the parameters are an empty NUL-terminated text.
-    let loaded = unsafe {
-        call(number::FINIT_MODULE, [fd as usize, c"".as_ptr() as usize, 0, 0, 0, 0])
-    };
+    let loaded =
+        unsafe { call(number::FINIT_MODULE, [fd as usize, c"".as_ptr() as usize, 0, 0, 0, 0]) };
     match result(loaded) {
         Ok(_) | Err(EEXIST) => Ok(()),
         Err(error) => Err(error),

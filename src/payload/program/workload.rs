@@ -44,11 +44,7 @@ impl Held {
 }
 
 /// Does the work that stands before `ready`.
-fn work(
-    name: &[u8],
-    file: Option<&[u8]>,
-    held: &mut Held,
-) -> Result<WorkResult, &'static str> {
+fn work(name: &[u8], file: Option<&[u8]>, held: &mut Held) -> Result<WorkResult, &'static str> {
     match name {
         b"pause" | b"exit" | b"http" => Ok(one_unit(1, 0)),
         _ if name.starts_with(b"read=") => read(file.ok_or("no file was named")?),
@@ -112,7 +108,10 @@ fn touch(mib: usize, held: &mut Held) -> Result<WorkResult, &'static str> {
 fn read(path: &[u8]) -> Result<WorkResult, &'static str> {
     let mut page = [0_u8; PAGE];
     // One byte stays zero.
-    page[..PAGE - 1].get_mut(..path.len()).ok_or("the file's path is too long")?.copy_from_slice(path);
+    page[..PAGE - 1]
+        .get_mut(..path.len())
+        .ok_or("the file's path is too long")?
+        .copy_from_slice(path);
     let fd = syscall::open_to_read(&page[..=path.len()]).ok_or("the file cannot be opened")?;
     let (mut count, mut checksum) = (0, 0);
     while let Some(len) = fill(fd, &mut page) {
