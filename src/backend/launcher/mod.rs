@@ -16,6 +16,7 @@ mod place;
 mod qmp;
 mod server;
 mod snapshot;
+mod start;
 mod template;
 mod trace;
 mod watch;

@@ -12,7 +12,7 @@ use super::live::Live;
 use super::order::{Failure, Snapshot, Until, fd};
 use super::place::Ground;
 use super::qmp::Conversation;
-use super::server::start;
+use super::start::start;
 use super::template::Template;
 use super::watch::Goal;
 use crate::payload::protocol::WorkResult;
