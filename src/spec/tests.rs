@@ -224,7 +224,7 @@ fn names_that_lead_nowhere_and_files_that_are_no_text() {
     let unknown = Spec::load("quik").expect_err("no such profile").to_string();
     assert_eq!(
         unknown,
-        "cannot find spec `quik`: it is neither a profile (smoke, quick, peers, many, full) nor a file, did you mean \"quick\"?"
+        "cannot find spec `quik`: it is neither a profile (smoke, quick, peers, many, crowd, full) nor a file, did you mean \"quick\"?"
     );
     let folder = tempfile::tempdir().expect("folder");
     let path = |name: &str| folder.path().join(name);
