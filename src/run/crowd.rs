@@ -87,6 +87,12 @@ impl Before {
     }
 }
 
+/// Adds to what ended a ladder that an instance then did not end in order.
+pub(super) fn then(ended: &mut String, late: &Failure) {
+    ended.push_str("; then ");
+    ended.push_str(&late.reason);
+}
+
 impl Trial<'_> {
     /// Starts one more, unless something is full.
     ///

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::crowd::{Before, Crowd, Full, SLOW_IN_A_ROW};
+use super::crowd::{Before, Crowd, Full, SLOW_IN_A_ROW, then};
 use super::trial::Trial;
 use crate::backend::{Backend, BackendError, Failure};
 use crate::record::{Mark, Metric, Sample};
@@ -43,7 +43,7 @@ impl Trial<'_> {
         result.detail = limit.map_or_else(|| format!("cap of {cap}"), |limit| limit.to_string());
         // They lived and answered; how they ended is another matter.
         if let Some(failure) = ladder.late.or(late) {
-            result.detail.push_str(&format!("; then {}", failure.reason));
+            then(&mut result.detail, &failure);
         }
         ladder.samples.push(result);
         Ok(ladder.samples)

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::crowd::{Before, Crowd};
+use super::crowd::{Before, Crowd, then};
 use super::trial::Trial;
 use crate::backend::{Backend, BackendError};
 use crate::errors::chain;
@@ -42,8 +42,9 @@ impl Trial<'_> {
         };
         match (result, self.stop_all(crowd)?) {
             (Ok(_), Some(failure)) => Err(failure.into()),
-            (Err(BackendError::Unmeasured(reason)), Some(failure)) => {
-                Err(BackendError::Unmeasured(format!("{reason}; then {}", failure.reason)))
+            (Err(BackendError::Unmeasured(mut reason)), Some(failure)) => {
+                then(&mut reason, &failure);
+                Err(BackendError::Unmeasured(reason))
             }
             (result, _) => result,
         }

@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use super::crowd::Before;
+use super::crowd::{Before, then};
 use super::trial::Trial;
 use crate::backend::{Backend, BackendError, Instance, Until};
 use crate::probe::{self, CpuTime, Reading, Shape};
@@ -108,7 +108,7 @@ impl Trial<'_> {
         match (self.stop_all(instances)?, limit, samples.last_mut()) {
             (Some(failure), None, _) => Err(failure.into()),
             (Some(failure), Some(_), Some(ended)) => {
-                ended.detail.push_str(&format!("; then {}", failure.reason));
+                then(&mut ended.detail, &failure);
                 Ok(())
             }
             _ => Ok(()),
