@@ -22,11 +22,7 @@ type Row = BTreeMap<String, String>;
 
 /// Values of a metric of one backend by step.
 fn by_step(rows: &[Row], backend: &str, metric: &str) -> Vec<(u32, f64)> {
-    rows.iter()
-        .filter(|row| row["backend"] == backend && row["metric"] == metric)
-        .filter(|row| row["outcome"] == "ok" && !row["step"].is_empty())
-        .map(|row| (row["step"].parse().expect("a step"), row["value"].parse().expect("a number")))
-        .collect()
+    common::by_step(rows, |row| row["backend"] == backend, metric)
 }
 
 fn end(rows: &[Row], backend: &str) -> (f64, String) {

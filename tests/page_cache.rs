@@ -60,14 +60,12 @@ memory = ["read=8"]
 "#;
 
 /// Values of a cell's metric by the number of instances.
-fn by_step(rows: &[Row], cell: (&str, &str, &str), metric: &str) -> Vec<(f64, f64)> {
+fn by_step(rows: &[Row], cell: (&str, &str, &str), metric: &str) -> Vec<(u32, f64)> {
     let (backend, params, workload) = cell;
-    rows.iter()
-        .filter(|row| row["backend"] == backend && row["params"] == params)
-        .filter(|row| row["workload"] == workload && row["metric"] == metric)
-        .filter(|row| row["outcome"] == "ok" && !row["step"].is_empty())
-        .map(|row| (row["step"].parse().expect("a step"), row["value"].parse().expect("a number")))
-        .collect()
+    let of_cell = |row: &Row| {
+        row["backend"] == backend && row["params"] == params && row["workload"] == workload
+    };
+    common::by_step(rows, of_cell, metric)
 }
 
 /// MiB that one more instance adds, from the first to the last step.
@@ -75,7 +73,7 @@ fn slope(rows: &[Row], cell: (&str, &str, &str), metric: &str) -> f64 {
     let points = by_step(rows, cell, metric);
     let (first, last) = (points.first().expect("steps"), points.last().expect("steps"));
     assert!(last.0 > first.0, "{cell:?} {metric}: {points:?}");
-    (last.1 - first.1) / (last.0 - first.0) / MIB
+    (last.1 - first.1) / f64::from(last.0 - first.0) / MIB
 }
 
 #[test]
@@ -94,7 +92,7 @@ fn containers_share_what_they_read_and_machines_do_not() {
         assert!((32.0..36.0).contains(&(bytes / MIB)), "{step}: charged {bytes}");
     }
     let cached = by_step(&rows, container("read=32"), "memory.file.cached");
-    let expected = [1.0, 2.0, 4.0].map(|step| (step, 32.0 * MIB));
+    let expected = [1, 2, 4].map(|step| (step, 32.0 * MIB));
     assert_eq!(cached, expected, "the host's page cache");
     let pss = slope(&rows, container("read=32"), "memory.pss");
     assert!(pss < 1.0, "PSS does not see what is read and not mapped: {pss}");

@@ -59,6 +59,19 @@ pub fn samples(dir: &Path) -> Vec<BTreeMap<String, String>> {
     reader.deserialize().map(|row| row.expect("a row")).collect()
 }
 
+/// Values of a metric by step, of the rows that `wanted` picks.
+pub fn by_step(
+    rows: &[BTreeMap<String, String>],
+    wanted: impl Fn(&BTreeMap<String, String>) -> bool,
+    metric: &str,
+) -> Vec<(u32, f64)> {
+    rows.iter()
+        .filter(|row| wanted(row) && row["metric"] == metric)
+        .filter(|row| row["outcome"] == "ok" && !row["step"].is_empty())
+        .map(|row| (row["step"].parse().expect("a step"), row["value"].parse().expect("a number")))
+        .collect()
+}
+
 /// Values of one metric of one backend, in the order of the file.
 pub fn values(rows: &[BTreeMap<String, String>], backend: &str, metric: &str) -> Vec<f64> {
     rows.iter()
