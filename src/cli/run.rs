@@ -25,7 +25,7 @@ use crate::record::{
 use crate::run::{Campaign, Ending, Recorder, Workers};
 use crate::spec::Spec;
 use crate::stats::widest_ratio;
-use crate::store::RunWriter;
+use crate::store::{RunWriter, homely};
 
 /// Runs, and says how it went.
 pub(super) fn run(args: &RunArgs) -> Result<Exit, CliError> {
@@ -333,19 +333,12 @@ fn argv() -> Vec<String> {
 /// The campaign's cells as they are published.
 fn published(campaign: &Campaign) -> Vec<CellFact> {
     let mut cells = campaign.cells();
-    for line in cells.iter_mut().flat_map(|cell| &mut cell.command) {
-        *line = homely(line);
+    for cell in &mut cells {
+        for text in cell.command.iter_mut().chain([&mut cell.detail]) {
+            *text = homely(text);
+        }
     }
     cells
-}
-
-/// Writes `~` for the user's home folder: results are sent to others, whom a
-/// user name does not concern.
-fn homely(text: &str) -> String {
-    match std::env::var("HOME") {
-        Ok(home) if home.len() > 1 => text.replace(&format!("{home}/"), "~/"),
-        _ => text.to_owned(),
-    }
 }
 
 /// What is not as it was when the run began.

@@ -27,5 +27,18 @@ pub const SAMPLES_FILE: &str = "samples.csv";
 /// Name of the steps of a ladder that is not at its end; gone when it is.
 pub const PARTIAL_FILE: &str = "partial.csv";
 
+/// Writes `~` for the user's home folder: results are sent to others, whom a
+/// user name does not concern.
+pub(crate) fn homely(text: &str) -> String {
+    // Most texts name no path.
+    if !text.contains('/') {
+        return text.to_owned();
+    }
+    match std::env::var("HOME") {
+        Ok(home) if home.len() > 1 => text.replace(&format!("{home}/"), "~/"),
+        _ => text.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests;

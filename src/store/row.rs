@@ -5,6 +5,7 @@ use std::str::FromStr;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::homely;
 use crate::record::{CellKey, Clock, Metric, Outcome, Params, Sample};
 use crate::units::Unit;
 
@@ -68,7 +69,7 @@ pub(super) fn write(
     rows: usize,
     sample: &Sample,
 ) -> Result<(), Fault> {
-    let detail = one_line(&sample.detail);
+    let detail = one_line(&homely(&sample.detail));
     check(sample, &detail)?;
     let CellKey { experiment, backend, workload, params } = &sample.cell;
     let row = Row {

@@ -468,3 +468,13 @@ proptest! {
         prop_assert_eq!(parsed.samples, [sample]);
     }
 }
+
+#[test]
+fn nobodys_home_is_stored() {
+    let home = std::env::var("HOME").expect("a home");
+    let mut line = Vec::new();
+    let missing = failed(1, 1, &format!("no file `{home}/a/b`"));
+    write_row(&mut line, "20261123-043512-a1b2c3", 1, &missing).expect("written");
+    let line = String::from_utf8(line).expect("text");
+    assert_eq!(home.len() > 1, line.contains("no file `~/a/b`"), "{line}");
+}
