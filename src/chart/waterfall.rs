@@ -74,7 +74,7 @@ impl Waterfall {
         let axis = Log::around(ends.clone(), Unit::Nanoseconds, LEFT, LOG_END)
             .map(|axis| axis.between(axis.low(), ends.fold(0.0, f64::max)));
         let removed = match rows.iter().any(|row| row.unseen) {
-            true => " What ends with (removed) has a network whose own, later end was not seen.",
+            true => " An asterisk: until it is removed; the end of its network was not seen.",
             false => "",
         };
         let frame = Frame::new(
@@ -145,7 +145,7 @@ impl Row {
         }
         let mut end = Unit::Nanoseconds.human(last.end);
         if self.unseen {
-            end.push_str(" (removed)");
+            end.push('*');
         }
         canvas.text(&end, (axis.at(last.end) + 11.0, top + BAR / 2.0), Type::HEAD, Anchor::Left)?;
         for (line, items) in self.key.iter().enumerate() {
