@@ -32,9 +32,8 @@ struct Run {
 }
 
 impl Run {
-    /// Runs to the end, with this QEMU if one is given. `None` when the host
-    /// has no guest to start.
-    fn of(spec: &str, qemu: Option<&str>) -> Option<Self> {
+    /// Runs to the end, with this QEMU if one is given.
+    fn made(spec: &str, qemu: Option<&str>) -> Self {
         let folder = tempfile::tempdir().expect("folder");
         let file = folder.path().join("spec.toml");
         fs::write(&file, spec).expect("written");
@@ -49,16 +48,28 @@ impl Run {
         }
         let output = run(&mut command);
         let rows = samples(&out);
-        let machines: Vec<&Row> = rows.iter().filter(|row| row["backend"] == "vm").collect();
-        assert!(!machines.is_empty(), "{}", stderr(&output));
-        if let Some(row) = machines.iter().find(|row| row["outcome"] == "skipped") {
-            assert!(qemu.is_none(), "cannot be prepared: {}", row["detail"]);
-            skip(&row["detail"]);
-            return None;
-        }
         let id = run_id(&out);
         assert!(traces_of(&id).is_empty(), "left behind: {:?}", traces_of(&id));
-        Some(Self { _folder: folder, out, output, rows })
+        Self { _folder: folder, out, output, rows }
+    }
+
+    /// The same; `None` when the host has no guest to start.
+    fn of(spec: &str, qemu: Option<&str>) -> Option<Self> {
+        let made = Self::made(spec, qemu);
+        if let Some(reason) = made.skipped() {
+            assert!(qemu.is_none(), "cannot be prepared: {reason}");
+            skip(reason);
+            return None;
+        }
+        Some(made)
+    }
+
+    /// Why its machines were not started, if they were not.
+    fn skipped(&self) -> Option<&str> {
+        let machines: Vec<&Row> = self.rows.iter().filter(|row| row["backend"] == "vm").collect();
+        assert!(!machines.is_empty(), "{}", stderr(&self.output));
+        let skipped = machines.into_iter().find(|row| row["outcome"] == "skipped");
+        skipped.map(|row| row["detail"].as_str())
     }
 
     /// Values of a metric of the machines that start like this.
@@ -216,6 +227,32 @@ fn a_corrupt_snapshot_is_a_failed_row_with_qemus_words() {
     let Some(run) = Run::of(&one("restore", "microvm"), Some(&garbage)) else { return };
     let detail = run.failure();
     assert!(detail.contains("waiting for resumed") && detail.contains("stderr:"), "{detail}");
+}
+
+/// A QEMU that saves through a `cat` of this body.
+fn saving_by(cat: &str) -> String {
+    format!(
+        "#!/bin/sh\nbin=$(dirname \"$0\")/bin\nmkdir -p \"$bin\"\n\
+         printf '%s\\n' '#!/bin/sh' '{cat}' >\"$bin/cat\"\nchmod +x \"$bin/cat\"\n\
+         export PATH=\"$bin:$PATH\"\nexec qemu-system-x86_64 \"$@\"\n"
+    )
+}
+
+#[test]
+fn a_snapshot_is_whole_before_anything_goes_on_from_it() {
+    if !has_qemu() {
+        return;
+    }
+    // QEMU has long said that it has saved when this writes the first byte.
+    let slow = saving_by("sleep 2; exec /bin/cat");
+    let Some(run) = Run::of(&one("clone", "microvm"), Some(&slow)) else { return };
+    assert_eq!(run.output.status.code(), Some(0), "{}", stderr(&run.output));
+    assert_eq!(run.values("clone", "pause", "startup.ready", "").len(), 1);
+    let full = saving_by("/bin/cat >/dev/null; echo no space left >&2; exit 1");
+    let run = Run::made(&one("clone", "microvm"), Some(&full));
+    let reason = run.skipped().expect("nothing to go on from");
+    assert!(reason.contains("has not ended well"), "{reason}");
+    assert!(reason.contains("no space left"), "{reason}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::Duration;
@@ -14,19 +14,27 @@ use super::place::Ground;
 use super::qmp::Conversation;
 use super::start::start;
 use super::template::Template;
-use super::watch::Goal;
+use super::watch::{Goal, Trouble};
 use crate::payload::protocol::WorkResult;
+use crate::record::Mark;
+use crate::sys::clock::Deadline;
+
+/// How often it is looked whether a state is written.
+const WRITTEN_POLL: Duration = Duration::from_millis(2);
 
 impl Snapshot {
     /// Where QEMU is to save the state. Before 8.2 it knows no files, only
-    /// commands (docs/devel/migration/main.rst in its source).
+    /// commands (docs/devel/migration/main.rst in its source). It has saved
+    /// when the command's pipe has taken everything, which the command may
+    /// not have read yet; so the file gets its name when it is whole.
     pub(super) fn save_uri(&self) -> String {
-        let path = self.state_file().display().to_string();
+        let state = self.state_file();
         if self.files {
-            format!("file:{path}")
-        } else {
-            format!("exec:cat > '{}'", path.replace('\'', r"'\''"))
+            return format!("file:{}", state.display());
         }
+        let quoted = |path: &Path| path.display().to_string().replace('\'', r"'\''");
+        let (part, whole) = (quoted(&state.with_extension("part")), quoted(&state));
+        format!("exec:cat > '{part}' && mv '{part}' '{whole}'")
     }
 
     /// Where QEMU is to load the state from. A file's descriptor, which 8.2
@@ -92,12 +100,7 @@ pub(super) fn take(
     let mut live = start(source, ground, name, null, Until::Ready, None)?;
     let saved = save(&mut live, snapshot, control, deadline);
     live.destroy();
-    let result = saved?;
-    if let Err(error) = snapshot.settle() {
-        let reason = format!("snapshot: cannot write it to the disk: {error}");
-        return Err(Failure { reason, ..live.failure(crate::record::Mark::Ready, String::new()) });
-    }
-    Ok(result)
+    saved
 }
 
 fn save(
@@ -108,11 +111,43 @@ fn save(
 ) -> Result<WorkResult, Failure> {
     live.wait(Goal::Proved, control, deadline)?;
     live.save(Conversation::save(&snapshot.save_uri(), snapshot.mapped), control, deadline)?;
+    let kept = written(live, snapshot, control, deadline).and_then(|()| snapshot.settle());
+    kept.map_err(|error| {
+        live.failure(Mark::Ready, format!("snapshot: cannot write it to the disk: {error}"))
+    })?;
     let proved = live.watch.result;
-    let mut result =
-        proved.ok_or_else(|| live.failure(crate::record::Mark::Ready, "no proof".to_owned()))?;
+    let mut result = proved.ok_or_else(|| live.failure(Mark::Ready, "no proof".to_owned()))?;
     if let Some(code) = snapshot.ends {
         result.code = code;
     }
     Ok(result)
+}
+
+/// Waits until the file with the state is there, and in it everything that
+/// QEMU has written. What else there is to hear is heard meanwhile.
+fn written(
+    live: &mut Live,
+    snapshot: &Snapshot,
+    control: BorrowedFd<'_>,
+    deadline: Duration,
+) -> io::Result<()> {
+    let state = snapshot.state_file();
+    let until = Deadline::after(deadline);
+    while !state.try_exists()? {
+        let heard = live.watch.until(
+            Goal::Exited,
+            live.pidfd.as_fd(),
+            control,
+            Deadline::after(WRITTEN_POLL),
+        );
+        let why = match heard {
+            Err(Trouble::Deadline) if !until.passed() => continue,
+            Err(Trouble::Deadline) => {
+                "QEMU has saved, but what writes its state has not ended well"
+            }
+            _ => "QEMU has ended before",
+        };
+        return Err(io::Error::other(why));
+    }
+    Ok(())
 }
