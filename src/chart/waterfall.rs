@@ -197,7 +197,7 @@ fn key(phases: &[Phase]) -> Result<Vec<Vec<KeyItem>>, ChartError> {
     let mut lines: Vec<Vec<KeyItem>> = Vec::new();
     let mut x = RIGHT;
     for phase in phases {
-        let text = format!("{} {}", phase.name, Unit::Nanoseconds.human(phase.median));
+        let text = told(phase);
         let wide = 12.0 + width(&text, Type::SMALL)? + 14.0;
         if x + wide > RIGHT + 14.0 {
             lines.push(Vec::new());
@@ -209,6 +209,16 @@ fn key(phases: &[Phase]) -> Result<Vec<Vec<KeyItem>>, ChartError> {
         x += wide;
     }
     Ok(lines)
+}
+
+/// A phase and how long it takes. Two marks that the harness heard at once
+/// have the same time, which is no time of zero.
+fn told(phase: &Phase) -> String {
+    if phase.median > 0.0 {
+        format!("{} {}", phase.name, Unit::Nanoseconds.human(phase.median))
+    } else {
+        format!("{} heard at once", phase.name)
+    }
 }
 
 /// One colour for each kind of phase, whatever marks enclose it.
@@ -285,5 +295,26 @@ impl Draw for Waterfall {
             y += row.height;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_of_the_same_time_are_not_a_time_of_zero() {
+        let phase = |median| Phase {
+            from: Mark::Init,
+            to: Mark::Ready,
+            name: "init to ready".to_owned(),
+            start: 5e6,
+            end: 5e6 + median,
+            median,
+            interval: None,
+            n: 15,
+        };
+        assert_eq!(told(&phase(12_000.0)), "init to ready 12 µs");
+        assert_eq!(told(&phase(0.0)), "init to ready heard at once");
     }
 }

@@ -73,10 +73,7 @@ fn memory_groups(pids: &[i32], tops: &[PathBuf], run_id: &str) -> Result<Vec<Pat
             .ok_or_else(|| format!("process {pid} is in no group of the memory controller"))?;
         if !folder.to_string_lossy().contains(&format!("unladen-{run_id}")) {
             let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            return Err(format!(
-                "{} (process {pid}) belongs to the instance and is in no control group of its own",
-                name.trim()
-            ));
+            return Err(format!("{} is in no control group of the instance", name.trim()));
         }
         found.insert(folder);
     }
