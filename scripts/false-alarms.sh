@@ -10,11 +10,12 @@
 #   --out DIR        folder for the runs (default: results/false-alarms); runs that it holds already are compared
 #                    as they are and not measured again
 #   --allow PERCENT  share of the pairs of runs that may have a false alarm (default: 5)
-#   FLAG...          further arguments of `unladen run`, such as `--rounds 12 --backend container`
+#   FLAG...          further arguments of `unladen run` (default for smoke, whose own rounds are too few for any verdict:
+#                    --rounds 12 --backend process --backend container)
 #   --help           this text
 #
 # Prints each false alarm with its two runs, then how many verdicts of each kind there were. Exit: 0 no more false
-# alarms than allowed, 4 more, 2 wrong use, 3 the host lacks something, else the exit code of what failed.
+# alarms than allowed, 4 more, or no verdict at all, 2 wrong use, 3 the host lacks something, else the exit code of what failed.
 #end
 set -euo pipefail
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
@@ -65,6 +66,9 @@ while (($#)); do
 done
 [[ -n $program ]] || wrong_use "no program is named"
 runnable "$program"
+if [[ $spec == smoke ]] && ! (($#)); then
+	set -- --rounds 12 --backend process --backend container
+fi
 mkdir -p -- "$out"
 
 for ((number = 1; number <= runs; number++)); do
@@ -98,5 +102,6 @@ printf '%d pairs of %d runs: a difference was named in %d pairs (%d of %d verdic
 	"$pairs" "$runs" "$alarmed" "$named" $((named + unnamed + withheld)) "$unnamed" "$withheld"
 if ((named + unnamed == 0)); then
 	say "no verdict was given at all: more rounds are needed (-- --rounds N)"
+	exit 4
 fi
 ((alarmed * 100 <= allow * pairs)) || exit 4

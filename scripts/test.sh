@@ -31,7 +31,12 @@ done
 cd -- "$here/.."
 SECONDS=0
 scratch=$(mktemp -d)
-trap 'rm -rf -- "$scratch"' EXIT
+release=''
+finish() {
+	[[ -z $release ]] || kill -- "-$release" 2>/dev/null || true
+	rm -rf -- "$scratch"
+}
+trap finish EXIT
 step() {
 	printf '\n== %s (at %d min %02d s)\n' "$*" $((SECONDS / 60)) $((SECONDS % 60)) >&2
 }
@@ -54,6 +59,9 @@ if [[ $setup == yes ]]; then
 	"$here/guest/kernel.sh" --distro --arch aarch64 || say "no arm64 kernel: tests of such guests are skipped"
 fi
 
+# What is built here is built once.
+export CARGO_INCREMENTAL=0
+
 step "scripts"
 find scripts .ci -type f \( -name '*.sh' -o -name run \) -exec shellcheck -x {} +
 
@@ -70,12 +78,25 @@ clippy-driver --edition=2024 --crate-type=bin --crate-name=unladen_payload --emi
 step "documentation"
 RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked --document-private-items
 
+step "building the tests"
+cargo test --locked --no-run
+
 step "tests"
+# Tests mostly wait. What they leave of the processors, and nothing else, builds what the whole run below needs.
+setsid chrt --idle 0 cargo build --release --locked >"$scratch/release" 2>&1 &
+release=$!
 # On continuous integration the list of tests that may be skipped is empty.
 if [[ -n ${CI:-} ]]; then
 	export UNLADEN_NO_SKIPS=1
 fi
 cargo test --locked --no-fail-fast -- --test-threads=4
+
+step "release build"
+wait "$release" || {
+	cat -- "$scratch/release" >&2
+	exit 1
+}
+release=''
 
 step "benches"
 # Each bench once; with the tests' profile, which is built already.
