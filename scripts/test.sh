@@ -31,12 +31,7 @@ done
 cd -- "$here/.."
 SECONDS=0
 scratch=$(mktemp -d)
-release=''
-finish() {
-	[[ -z $release ]] || kill -- "-$release" 2>/dev/null || true
-	rm -rf -- "$scratch"
-}
-trap finish EXIT
+trap 'rm -rf -- "$scratch"' EXIT
 step() {
 	printf '\n== %s (at %d min %02d s)\n' "$*" $((SECONDS / 60)) $((SECONDS % 60)) >&2
 }
@@ -82,21 +77,11 @@ step "building the tests"
 cargo test --locked --no-run
 
 step "tests"
-# Tests mostly wait. What they leave of the processors, and nothing else, builds what the whole run below needs.
-setsid chrt --idle 0 cargo build --release --locked >"$scratch/release" 2>&1 &
-release=$!
 # On continuous integration the list of tests that may be skipped is empty.
 if [[ -n ${CI:-} ]]; then
 	export UNLADEN_NO_SKIPS=1
 fi
 cargo test --locked --no-fail-fast -- --test-threads=4
-
-step "release build"
-wait "$release" || {
-	cat -- "$scratch/release" >&2
-	exit 1
-}
-release=''
 
 step "benches"
 # Each bench once; with the tests' profile, which is built already.

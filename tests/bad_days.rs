@@ -12,7 +12,6 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::Duration;
@@ -34,8 +33,7 @@ fn fake_qemu(dir: &Path, body: &str) -> PathBuf {
     let text = format!(
         "#!/bin/sh\n[ \"$1\" = --version ] && {{ echo 'QEMU emulator version 0.0.1'; exit 0; }}\n{body}\n"
     );
-    fs::write(&path, text).expect("written");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("mode");
+    common::write_program(&path, text.as_bytes());
     path
 }
 

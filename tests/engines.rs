@@ -77,7 +77,7 @@ impl Engine {
             fs::create_dir_all(rootfs.join(name)).expect("made");
         }
         let busybox = program("busybox").expect("looked for before");
-        fs::copy(busybox, rootfs.join("bin/busybox")).expect("copied");
+        common::copy_program(&busybox, &rootfs.join("bin/busybox"));
         for name in ["sh", "cat", "sleep", "tail", "tty", "true"] {
             symlink("busybox", rootfs.join("bin").join(name)).expect("linked");
         }

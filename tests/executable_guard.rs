@@ -9,7 +9,6 @@ mod lab;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -72,8 +71,7 @@ fn launching_part() {
     let (guard, kind) = mode.split_once(' ').expect("two words");
     let lab = Lab::new();
     let script = lab.rootfs.join("script");
-    fs::write(&script, "#!/proc/self/exe hostile_part\n").expect("written");
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("mode");
+    common::write_program(&script, b"#!/proc/self/exe hostile_part\n");
     let arguments: &[&str] = match kind {
         "script" => &["/script"],
         _ => &["/proc/self/exe", "hostile_part", "--exact", "--nocapture"],

@@ -223,7 +223,7 @@ fn an_unprivileged_user_imports_and_runs() {
     open(folder.path());
     // The command itself may lie where others cannot go.
     let program = folder.path().join("unladen");
-    fs::copy(env!("CARGO_BIN_EXE_unladen"), &program).expect("copied");
+    common::copy_program(Path::new(env!("CARGO_BIN_EXE_unladen")), &program);
     let mut layers = shell_layers();
     layers.push(
         Layer::new()

@@ -127,7 +127,7 @@ fn a_program_that_is_not_there_is_said_before_the_start() {
         lab.nothing_is_left();
     }
     // What only the kernel can tell is said by `start`.
-    lab.write_rootfs("broken", b"\x7fELFnot", 0o755);
+    lab.write_rootfs("broken", b"\x7fELFnot");
     lab.change(|config| config["process"]["args"] = json!(["/broken"]));
     lab.create("c");
     let error = lab.fails(&["start", "c"]);

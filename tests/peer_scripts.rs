@@ -6,7 +6,6 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -39,9 +38,8 @@ impl Host {
         host.write("os-release", "ID=arch\n");
         host.write("installed", "before\n");
         host.write("needed", "");
-        host.write("bin/pacman", PACMAN);
-        let executable = fs::Permissions::from_mode(0o755);
-        fs::set_permissions(host.path("bin/pacman"), executable).expect("set");
+        fs::create_dir(host.path("bin")).expect("made");
+        common::write_program(&host.path("bin/pacman"), PACMAN.as_bytes());
         host
     }
 

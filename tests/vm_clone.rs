@@ -42,8 +42,7 @@ impl Run {
         command.args(["run", "--no-report", "--seed", "5", "--out"]).arg(&out).arg(&file);
         if let Some(script) = qemu {
             let path = folder.path().join("qemu");
-            fs::write(&path, script).expect("written");
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("mode");
+            common::write_program(&path, script.as_bytes());
             command.env("UNLADEN_QEMU", path).args(["--deadline", "20s"]);
         }
         let output = run(&mut command);

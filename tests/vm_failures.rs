@@ -12,7 +12,6 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -43,8 +42,7 @@ fn spoiled(dir: &Path, qemu: &Path, body: &str) -> PathBuf {
          while (($#)); do\n{body}\nargs+=(\"$1\"); shift; done\nexec {0} \"${{args[@]}}\"\n",
         qemu.display()
     );
-    fs::write(&path, text).expect("written");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("mode");
+    common::write_program(&path, text.as_bytes());
     path
 }
 

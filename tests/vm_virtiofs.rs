@@ -12,7 +12,6 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -120,8 +119,7 @@ fn with_server(body: &str) -> String {
     let folder = tempfile::tempdir().expect("folder");
     let server = folder.path().join("virtiofsd");
     let text = format!("#!/bin/sh\n[ \"$1\" = --help ] && exit 0\n{body}\n");
-    fs::write(&server, text).expect("written");
-    fs::set_permissions(&server, fs::Permissions::from_mode(0o755)).expect("mode");
+    common::write_program(&server, text.as_bytes());
     let (spec, out) = (folder.path().join("spec.toml"), folder.path().join("out"));
     let cell = "[rounds]\nstartup = 1\n[[cells]]\nbackend = \"vm\"\nparams = { accel = \"tcg\", \
         rootfs = \"virtiofs\" }\nstartup = [\"pause\"]\n";

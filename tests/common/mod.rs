@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -16,6 +17,27 @@ pub fn unladen() -> Command {
 /// Runs to its end.
 pub fn run(command: &mut Command) -> Output {
     command.output().expect("the command starts")
+}
+
+/// Writes a program that is executed soon. A file that is open for writing
+/// is executed by nobody (ETXTBSY in execve(2)), and each process that other
+/// threads create at that moment holds it open until it executes something
+/// itself. So none of this process is ever open: another one writes it.
+pub fn write_program(path: &Path, content: &[u8]) {
+    let mut install = Command::new("install")
+        .args(["-m", "755", "/dev/stdin"])
+        .arg(path)
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("install starts");
+    install.stdin.take().expect("piped").write_all(content).expect("written");
+    assert!(install.wait().expect("reaped").success(), "cannot write {}", path.display());
+}
+
+/// Copies a program that is executed soon, as [`write_program`] writes it.
+pub fn copy_program(from: &Path, to: &Path) {
+    let output = run(Command::new("install").args(["-m", "755"]).args([from, to]));
+    assert!(output.status.success(), "{}", stderr(&output));
 }
 
 pub fn stderr(output: &Output) -> String {

@@ -60,7 +60,7 @@ impl Engine {
         // A copy, since the build folder may be closed to others.
         let copy = self.folder.path().join("unladen");
         if !copy.exists() {
-            fs::copy(env!("CARGO_BIN_EXE_unladen"), &copy).expect("copied");
+            crate::common::copy_program(Path::new(env!("CARGO_BIN_EXE_unladen")), &copy);
         }
         let mut command = Command::new("setpriv");
         command

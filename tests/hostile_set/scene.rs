@@ -51,11 +51,11 @@ impl Stage {
         let lab = Lab::new();
         let inside = lab.rootfs.join("hostile");
         match program {
-            Some(path) => drop(fs::copy(path, &inside).expect("copied")),
+            Some(path) => crate::common::copy_program(&path, &inside),
             None => lab::compile("hostile", &inside),
         }
         let other = lab.rootfs.join("hostile-root");
-        fs::copy(&inside, &other).expect("copied");
+        crate::common::copy_program(&inside, &other);
         fs::set_permissions(&other, fs::Permissions::from_mode(0o4755)).expect("mode");
         for name in ["mnt", "tmp"] {
             fs::create_dir_all(lab.rootfs.join(name)).expect("made");

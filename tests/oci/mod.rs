@@ -96,10 +96,8 @@ impl Bundle {
         self.write(&config);
     }
 
-    pub fn write_rootfs(&self, name: &str, content: &[u8], mode: u32) {
-        let path = self.folder.path().join("rootfs").join(name);
-        fs::write(&path, content).expect("written");
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("changed");
+    pub fn write_rootfs(&self, name: &str, content: &[u8]) {
+        crate::common::write_program(&self.folder.path().join("rootfs").join(name), content);
     }
 
     /// The bundle's folder.
