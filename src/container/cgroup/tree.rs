@@ -323,7 +323,19 @@ pub(super) fn hand_out(
         return Ok(None);
     }
     let value = format!("+{controller}");
-    files::set(controller.as_str(), &path, &value)?;
+    let deadline = Deadline::after(ASIDE_LIMIT);
+    loop {
+        match files::set(controller.as_str(), &path, &value) {
+            // A process that is ending, or was being created, is still there.
+            Err(CgroupError::Write { source, .. })
+                if source.raw_os_error() == Some(nix::errno::Errno::EBUSY as i32)
+                    && !deadline.passed() =>
+            {
+                thread::sleep(Duration::from_millis(1));
+            }
+            done => break done?,
+        }
+    }
     Ok(Some(format!("wrote {value} to {}", path.display())))
 }
 
