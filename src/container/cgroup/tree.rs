@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::unistd::Pid;
+
 use super::detect::{Hierarchy, Mounted, Version};
 use super::group::{Group, Part, rmdir};
 use super::location::{Ground, find_ground, movers};
@@ -174,7 +177,8 @@ impl RunTree {
                 let leaf = ground.folder.join(format!("{PREFIX}{run_id}{ASIDE}"));
                 branch.stepped_aside =
                     Some(Aside { from: ground.folder.clone(), leaf: leaf.clone() });
-                step_aside(hierarchy, ground, &leaf)?;
+                make(&leaf)?;
+                move_into(&leaf, &ground.movers)?;
                 self.remarks.push(format!(
                     "moved {} processes of this session from {} into {}",
                     ground.movers.len(),
@@ -182,7 +186,11 @@ impl RunTree {
                     leaf.display()
                 ));
             }
-            if let Some(remark) = hand_out(controller, &ground.folder)? {
+            let handed = match &branch.stepped_aside {
+                Some(aside) => hand_out_aside(hierarchy, controller, aside),
+                None => hand_out(controller, &ground.folder),
+            };
+            if let Some(remark) = handed? {
                 self.remarks.push(remark);
                 branch.handed_out.push(controller);
             }
@@ -283,33 +291,47 @@ fn make(folder: &Path) -> Result<(), CgroupError> {
 
 /// Moves processes into a leaf, so that the cgroup they leave can have
 /// children with controllers.
-///
-/// Repeated until none is left: one may have forked meanwhile, and one that
-/// is ending stays where it is although the kernel takes the write
-/// (`cgroup_migrate_add_task` in Linux passes over `PF_EXITING`).
-fn step_aside(hierarchy: &Hierarchy, ground: &Ground, leaf: &Path) -> Result<(), CgroupError> {
-    make(leaf)?;
-    let deadline = Deadline::after(ASIDE_LIMIT);
-    let mut pids = ground.movers.clone();
-    while !pids.is_empty() {
-        for pid in pids {
-            match files::set("stepping aside", &leaf.join("cgroup.procs"), &pid.to_string()) {
-                // It ended meanwhile.
-                Err(CgroupError::Write { source, .. })
-                    if source.raw_os_error() == Some(nix::errno::Errno::ESRCH as i32) => {}
-                other => other?,
-            }
-        }
-        // With strangers among them, or too late, handing out is what fails.
-        pids = movers(hierarchy, &ground.folder).unwrap_or_default();
-        if deadline.passed() {
-            break;
-        }
-        if !pids.is_empty() {
-            thread::sleep(Duration::from_millis(1));
+fn move_into(leaf: &Path, pids: &[Pid]) -> Result<(), CgroupError> {
+    for pid in pids {
+        match files::set("stepping aside", &leaf.join("cgroup.procs"), &pid.to_string()) {
+            // It ended meanwhile.
+            Err(error) if failed_with(&error, Errno::ESRCH) => {}
+            other => other?,
         }
     }
     Ok(())
+}
+
+/// Hands out in a cgroup whose processes stepped aside, as soon as nothing is
+/// in it any more.
+///
+/// One may have forked meanwhile. One that is ending stays where it is
+/// although the kernel takes the write (`cgroup_migrate_add_task` in Linux
+/// passes over `PF_EXITING`), and when it is nearly gone `cgroup.procs` does
+/// not show it (`css_task_iter_advance`): only the refusal tells.
+fn hand_out_aside(
+    hierarchy: &Hierarchy,
+    controller: Controller,
+    aside: &Aside,
+) -> Result<Option<String>, CgroupError> {
+    let deadline = Deadline::after(ASIDE_LIMIT);
+    loop {
+        match hand_out(controller, &aside.from) {
+            Err(error) if failed_with(&error, Errno::EBUSY) && !deadline.passed() => {
+                // Strangers are not ours to move.
+                if let Ok(pids) = movers(hierarchy, &aside.from) {
+                    move_into(&aside.leaf, &pids)?;
+                }
+                thread::sleep(Duration::from_millis(1));
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Whether the kernel refused a value with this.
+fn failed_with(error: &CgroupError, errno: Errno) -> bool {
+    matches!(error, CgroupError::Write { source, .. } if source.raw_os_error() == Some(errno as i32))
 }
 
 /// Lets the children of a version 2 cgroup have a controller. Returns a
@@ -323,19 +345,7 @@ pub(super) fn hand_out(
         return Ok(None);
     }
     let value = format!("+{controller}");
-    let deadline = Deadline::after(ASIDE_LIMIT);
-    loop {
-        match files::set(controller.as_str(), &path, &value) {
-            // A process that is ending, or was being created, is still there.
-            Err(CgroupError::Write { source, .. })
-                if source.raw_os_error() == Some(nix::errno::Errno::EBUSY as i32)
-                    && !deadline.passed() =>
-            {
-                thread::sleep(Duration::from_millis(1));
-            }
-            done => break done?,
-        }
-    }
+    files::set(controller.as_str(), &path, &value)?;
     Ok(Some(format!("wrote {value} to {}", path.display())))
 }
 
