@@ -6,7 +6,9 @@ mod common;
 mod lab;
 
 use std::fs;
-use std::path::Path;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::{is_root, skip as skipped};
@@ -215,6 +217,41 @@ fn a_limit_that_the_kernel_refuses_is_named() {
     assert!(lab.tree.folders().iter().all(|folder| !folder.join("one").exists()));
     for bad in ["", "..", "a/b", "unladen.service\n"] {
         assert!(lab.tree.create(bad, &Limits::default()).is_err(), "{bad:?}");
+    }
+}
+
+/// Every test ends with its groups removed, also one that a signal ends.
+#[test]
+fn tests_that_are_killed_leave_no_groups() {
+    const ROLE: &str = "UNLADEN_TEST_WAITS";
+    if std::env::var_os(ROLE).is_some() {
+        let _lab = Lab::new();
+        eprintln!("ready");
+        std::thread::sleep(LIMIT);
+        return;
+    }
+    if Lab::new().lacks(Controller::Pids) {
+        return;
+    }
+    let hierarchy =
+        Hierarchy::detect(Path::new("/proc"), Path::new("/sys/fs/cgroup")).expect("detected");
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let mut waiting = std::process::Command::new(std::env::current_exe().expect("own path"))
+            .args(["tests_that_are_killed_leave_no_groups", "--exact", "--nocapture"])
+            .env(ROLE, "yes")
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .expect("started");
+        let mut words = BufReader::new(waiting.stderr.take().expect("piped")).lines();
+        assert!(words.any(|line| line.expect("text") == "ready"), "it has a lab");
+        let id = format!("test-{}-0", waiting.id());
+        assert!(!find(&hierarchy, Some(&id)).is_empty(), "its groups are there");
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(waiting.id()).expect("a pid"));
+        nix::sys::signal::kill(pid, signal).expect("sent");
+        let status = waiting.wait().expect("reaped");
+        assert_eq!(status.signal(), Some(signal as i32));
+        assert_eq!(find(&hierarchy, Some(&id)), Vec::<PathBuf>::new());
     }
 }
 

@@ -34,9 +34,11 @@ pub fn write_program(path: &Path, content: &[u8]) {
     assert!(writer.wait().expect("reaped").success(), "cannot write {}", path.display());
 }
 
-/// Copies a program that is executed soon, as [`write_program`] writes it.
+/// Copies a program that is executed soon, by another process for the same
+/// reason as [`write_program`].
 pub fn copy_program(from: &Path, to: &Path) {
-    write_program(to, &std::fs::read(from).expect("read"));
+    let output = run(Command::new("cp").arg("-p").args([from, to]));
+    assert!(output.status.success(), "{}", stderr(&output));
 }
 
 pub fn stderr(output: &Output) -> String {

@@ -10,13 +10,16 @@ use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
 use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
 use oci_spec::runtime::{Capabilities, Mount, Spec};
-use unladen::container::cgroup::{Controller, Group, Hierarchy, Limits, RunTree};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
+use unladen::container::cgroup::{Controller, Group, Hierarchy, Limits, RunTree, sweep};
 use unladen::container::seccomp::{Machine, default_profile};
 use unladen::container::{CellOptions, Container, Plan, default_cell_spec};
 use unladen::sys::pidfd::Exit;
@@ -26,6 +29,35 @@ use unladen::sys::spawn::{Child, Command, Launch, Program, Step};
 pub const LIMIT: Duration = Duration::from_secs(60);
 /// Descriptors that tests running at the same time may have open.
 pub const NEIGHBOURS: usize = 100;
+
+/// How many labs this process has prepared; held while one is.
+static LABS: Mutex<u32> = Mutex::new(0);
+
+/// Removes the control groups of all labs when a signal ends the tests, which
+/// drop nothing then.
+fn clean_when_killed() {
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).expect("handlers");
+    std::thread::spawn(move || {
+        let signal = signals.forever().next().expect("a signal");
+        // Never released: no lab is prepared any more.
+        let labs = labs();
+        for number in 0..*labs {
+            let id = format!("test-{}-{number}", std::process::id());
+            for error in sweep(&hierarchy(), Some(&id)).failed {
+                eprintln!("{error}");
+            }
+        }
+        emulate_default_handler(signal).expect("ended");
+    });
+}
+
+fn labs() -> MutexGuard<'static, u32> {
+    LABS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn hierarchy() -> Hierarchy {
+    Hierarchy::detect(Path::new("/proc"), Path::new("/sys/fs/cgroup")).expect("detected")
+}
 
 /// A root filesystem, and control groups of its own; all removed at the end.
 pub struct Lab {
@@ -43,17 +75,18 @@ impl Lab {
 
     /// With other controllers than the usual ones.
     pub fn with(controllers: &[Controller]) -> Self {
-        let hierarchy =
-            Hierarchy::detect(Path::new("/proc"), Path::new("/sys/fs/cgroup")).expect("detected");
-        Self::on(hierarchy, controllers)
+        Self::on(hierarchy(), controllers)
     }
 
     /// On a part of the host's control groups.
     pub fn on(hierarchy: Hierarchy, controllers: &[Controller]) -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let id = format!("test-{}-{number}", std::process::id());
+        static GUARD: Once = Once::new();
+        GUARD.call_once(clean_when_killed);
+        let mut labs = labs();
+        let id = format!("test-{}-{labs}", std::process::id());
+        *labs += 1;
         let tree = hierarchy.prepare(&id, controllers).expect("prepared");
+        drop(labs);
         let folder = tempfile::tempdir().expect("folder");
         open_to_all(folder.path());
         let rootfs = folder.path().join("rootfs");
@@ -276,12 +309,7 @@ pub fn compile(name: &str, program: &Path) {
 pub fn own_copy(folder: &Path) -> PathBuf {
     open_to_all(folder);
     let copy = folder.join("test");
-    // By another process: what is open for writing here would be so for a
-    // moment in every child of a neighbouring test, and could not be executed.
-    let own = std::env::current_exe().expect("own path").display().to_string();
-    let arguments = ["cp".to_owned(), own, copy.display().to_string()];
-    let (exit, output) = host_program("/bin/cp", arguments.into_iter());
-    assert_eq!(exit, Exit::Code(0), "{output}");
+    crate::common::copy_program(&std::env::current_exe().expect("own path"), &copy);
     copy
 }
 
